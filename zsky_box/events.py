@@ -1,0 +1,124 @@
+"""The closed vocabulary between the service and its worker children. Frames never cross the pipe, only these."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from zsky_box.catalog import JobType, ModelSpec
+from zsky_box.errors import ErrorCode
+
+Phase = Literal["waiting", "loading", "denoising", "decoding", "encoding"]
+
+
+class Message(Struct, frozen=True, kw_only=True, tag_field="message", tag=str.lower):
+    """What crosses the pipe, as MessagePack."""
+
+
+class Run(Message):
+    """Make this job's files inside `out_dir`, which exists and is the attempt's own."""
+
+    job_id: str
+    token: int
+    type: JobType
+    model: ModelSpec
+    weights_dir: str
+    out_dir: str
+    stem: str
+    prompt: str
+    negative_prompt: str
+    seed: int
+    n: int
+    width: int
+    height: int
+    frames: int
+    fps: int
+    test: bool
+
+
+class Cancel(Message):
+    """Stop this attempt within two denoising steps; ignored when it is not the one that runs."""
+
+    job_id: str
+    token: int
+
+
+class Stop(Message):
+    """Leave when idle."""
+
+
+class Ready(Message):
+    """The child can take a Run."""
+
+    pid: int
+    device: str
+    device_name: str
+    versions: dict[str, str]
+
+
+class Heartbeat(Message):
+    """Sent every two seconds from a thread of its own: the child's interpreter is alive."""
+
+    resident: tuple[str, ...]
+
+
+class Progress(Message):
+    """`step` of `steps` within the phase; denoising step 1 is sent once that step is complete."""
+
+    job_id: str
+    token: int
+    phase: Phase
+    step: int
+    steps: int
+
+
+class File(Struct, frozen=True, kw_only=True):
+    """One finished and fsynced file in `out_dir`; `ordinal` counts the images of a job from 0."""
+
+    ordinal: int
+    kind: Literal["result", "poster"]
+    name: str
+    mime: str
+    bytes: int
+    sha256: str
+    width: int
+    height: int
+    seed: int
+    frames: int = 0
+    fps: int = 0
+    duration_seconds: float = 0.0
+    sample_rate: int = 0
+    channels: int = 0
+    upscaled_from: str = ""
+
+
+class Done(Message):
+    """Everything asked for, or for several images at least one: `missing` are the ordinals that failed."""
+
+    job_id: str
+    token: int
+    files: tuple[File, ...]
+    missing: tuple[int, ...]
+    notes: tuple[str, ...]
+    versions: dict[str, str]
+    seconds: dict[str, float]
+
+
+class Failed(Message):
+    """The attempt ended without a result; `fatal` asks the parent to replace this child."""
+
+    job_id: str
+    token: int
+    error_code: ErrorCode
+    message: str
+    fatal: bool = False
+
+
+ToChild = Run | Cancel | Stop
+ToParent = Ready | Heartbeat | Progress | Done | Failed
+
+encode = msgspec.msgpack.Encoder().encode
+decode_to_child = msgspec.msgpack.Decoder(ToChild).decode
+decode_to_parent = msgspec.msgpack.Decoder(ToParent).decode

@@ -1,0 +1,35 @@
+"""Output sizes by name, and how a model's own grid covers them. Pure arithmetic."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+AspectRatio = Literal["16:9", "9:16", "1:1", "4:3", "3:4", "21:9"]
+Resolution = Literal["480p", "720p", "1080p"]
+
+ASPECT_RATIOS: Final[tuple[AspectRatio, ...]] = get_args(AspectRatio)
+RESOLUTIONS: Final[tuple[Resolution, ...]] = get_args(Resolution)
+
+_SHORT_SIDE: Final[dict[Resolution, int]] = {"480p": 480, "720p": 720, "1080p": 1080}
+
+
+def output_size(resolution: Resolution, aspect_ratio: AspectRatio) -> tuple[int, int]:
+    """Width and height in pixels; the name of the resolution is its shorter side, and every side is even (4:2:0)."""
+    across, down = (int(part) for part in aspect_ratio.split(":"))
+    short = _SHORT_SIDE[resolution]
+    long = -(-short * max(across, down) // min(across, down))
+    long += long % 2
+    return (long, short) if across >= down else (short, long)
+
+
+def render_size(width: int, height: int, multiple: int) -> tuple[int, int]:
+    """The smallest size on the model's grid that covers the output; the surplus is cropped evenly after decoding."""
+    return -(-width // multiple) * multiple, -(-height // multiple) * multiple
+
+
+def frame_count(duration_seconds: float, fps: int, frame_step: int) -> int:
+    """Frames nearest to the wished duration; a model whose `frame_step` is k > 1 makes only counts of the form k·m + 1."""
+    wished = max(1, round(duration_seconds * fps))
+    if frame_step == 1:
+        return wished
+    return max(1, round((wished - 1) / frame_step)) * frame_step + 1
