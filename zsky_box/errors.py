@@ -1,12 +1,12 @@
 """The one tree of refusals and failures, each with its stable code; what they look like in HTTP is the API's affair.
 
-    ZskyError
-    ├── Refusal            a request that is not done; carries the HTTP status, code, and what to do
-    │   └── InvalidFields  all field errors of one body at once
-    ├── JobFailure         the end of a job that did not succeed; carries the job's error_code
-    ├── SettingsError      a setting that stops the start
-    ├── ManifestError      a model manifest that is not loaded
-    └── StoreError         the ledger's file: locked by another box, newer than the code, failed to commit
+ZskyError
+├── Refusal            a request that is not done; carries the HTTP status, code, and what to do
+│   └── InvalidFields  all field errors of one body at once
+├── JobFailure         the end of a job that did not succeed; carries the job's error_code
+├── SettingsError      a setting that stops the start
+├── ManifestError      a model manifest that is not loaded
+└── StoreError         the ledger's file: locked by another box, newer than the code, failed to commit
 """
 
 from __future__ import annotations

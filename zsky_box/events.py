@@ -13,7 +13,7 @@ from zsky_box.errors import ErrorCode
 Phase = Literal["waiting", "loading", "denoising", "decoding", "encoding"]
 
 
-class Message(Struct, frozen=True, kw_only=True, tag_field="message", tag=str.lower):
+class Message(Struct, frozen=True, kw_only=True, tag_field="is", tag=str.lower):
     """What crosses the pipe, as MessagePack."""
 
 
