@@ -28,7 +28,7 @@ def render_size(width: int, height: int, multiple: int) -> tuple[int, int]:
 
 
 def frame_count(duration_seconds: float, fps: int, frame_step: int) -> int:
-    """Frames nearest to the wished duration; a model whose `frame_step` is k > 1 makes only counts of the form k·m + 1."""
+    """Frames nearest to the wished duration; a `frame_step` k > 1 means that only counts of the form k·m + 1 exist."""
     wished = max(1, round(duration_seconds * fps))
     if frame_step == 1:
         return wished

@@ -1,0 +1,212 @@
+"""Files of finished jobs: adopted by one rename, named by rows, served under signed paths, removed on record.
+
+`outputs/.tmp/JOB.TOKEN/` is an attempt's own folder; `outputs/JOB/TOKEN/` holds what it left when it succeeded. No path
+ever comes from a client: an id leads to a row, and the row to a file under the root.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import hmac
+import os
+import re
+import shutil
+import unicodedata
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct
+
+from zsky_box import ids
+from zsky_box.clock import SECOND_US
+from zsky_box.db import Row, Store, Tx
+from zsky_box.errors import JobFailure, Refusal, not_found
+from zsky_box.events import File
+from zsky_box.secretfile import sync_folder
+
+HOUR_SECONDS: Final = 3_600
+_STEM_MAX: Final = 48
+_PURGE_BATCH: Final = 500
+TMP: Final = ".tmp"
+
+
+class Asset(Struct, frozen=True):
+    """One file of a finished job; `path` is relative to the outputs' root."""
+
+    id: str
+    job_id: str
+    path: str
+    file: File
+    removed_at: int | None
+
+
+def stem(prompt: str, seed: int) -> str:
+    """A readable file name of a prompt's first words and the seed; ASCII, for any file system."""
+    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9]+", "-", plain)[:_STEM_MAX].strip("-")
+    return f"{words or 'untitled'}-{seed}"
+
+
+class Assets:
+    """The outputs' folder and the rows that name what is in it."""
+
+    def __init__(self, store: Store, root: Path, signing_key: bytes, url_hours: int) -> None:
+        self.root = root
+        self._store = store
+        self._signing_key = signing_key
+        self._url_seconds = url_hours * HOUR_SECONDS
+        (root / TMP).mkdir(parents=True, exist_ok=True)
+
+    # Files
+
+    def attempt_folder(self, job_id: str, token: int) -> Path:
+        """Where an attempt writes; in the outputs' own file system, so that adopting it is a rename."""
+        return self.root / TMP / f"{job_id}.{token}"
+
+    def begin(self, job_id: str, token: int) -> Path:
+        """Make the attempt's folder, empty."""
+        folder = self.attempt_folder(job_id, token)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def adopt(self, job_id: str, token: int, files: tuple[File, ...]) -> str:
+        """Move a finished attempt to its lasting place, durably; returns the folder relative to the root.
+
+        The child has fsynced each file and the folder. Raises JobFailure when a file is not there or not whole.
+        """
+        folder = self.attempt_folder(job_id, token)
+        for file in files:
+            path = folder / file.name
+            if Path(file.name).name != file.name or not path.is_file() or path.stat().st_size != file.bytes:
+                raise JobFailure("internal_error", f"The worker reported {file.name}, but the file is not whole.")
+        target = self.root / job_id / str(token)
+        try:
+            target.parent.mkdir(exist_ok=True)
+            folder.rename(target)
+            sync_folder(target.parent)
+            sync_folder(self.root)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise JobFailure("storage_full", "The outputs' disk is full.") from error
+            raise JobFailure("internal_error", f"The result could not be stored ({error.strerror}).") from error
+        return f"{job_id}/{token}"
+
+    def discard(self, job_id: str, token: int | None = None) -> None:
+        """Remove what an unsuccessful attempt left (of a job without a result: all of it)."""
+        if token is None:
+            shutil.rmtree(self.root / job_id, ignore_errors=True)
+            for folder in (self.root / TMP).glob(f"{job_id}.*"):
+                shutil.rmtree(folder, ignore_errors=True)
+            return
+        shutil.rmtree(self.attempt_folder(job_id, token), ignore_errors=True)
+        shutil.rmtree(self.root / job_id / str(token), ignore_errors=True)
+        if (self.root / job_id).is_dir() and not any((self.root / job_id).iterdir()):
+            (self.root / job_id).rmdir()
+
+    def clear_temporary(self) -> None:
+        """At start, when no attempt runs: everything under the temporary folder is a leftover."""
+        shutil.rmtree(self.root / TMP, ignore_errors=True)
+        (self.root / TMP).mkdir(parents=True, exist_ok=True)
+
+    def free_bytes(self) -> int:
+        """Space left where results are written."""
+        status = os.statvfs(self.root)
+        return status.f_bavail * status.f_frsize
+
+    # Rows
+
+    def record(self, tx: Tx, job_id: str, folder: str, files: tuple[File, ...], now: int) -> None:
+        """Name the files of a job that completes in this transaction."""
+        for file in files:
+            tx.execute(
+                "INSERT INTO asset (id, job_id, ordinal, kind, path, facts, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    ids.new("file"),
+                    job_id,
+                    file.ordinal,
+                    file.kind,
+                    f"{folder}/{file.name}",
+                    msgspec.json.encode(file).decode(),
+                    now,
+                ),
+            )
+
+    def of_jobs(self, job_ids: list[str]) -> dict[str, list[Asset]]:
+        """The files of each job, results in the order of their ordinals."""
+        if not job_ids:
+            return {}
+        marks = ",".join("?" * len(job_ids))
+        found: dict[str, list[Asset]] = {}
+        for row in self._store.all(
+            f"SELECT * FROM asset WHERE job_id IN ({marks}) ORDER BY ordinal, kind DESC",  # noqa: S608
+            tuple(job_ids),
+        ):
+            found.setdefault(row["job_id"], []).append(_from_row(row))
+        return found
+
+    def mark_removed(self, tx: Tx, job_id: str, now: int) -> None:
+        """Record the removal; `purge` then unlinks, now or after the next start."""
+        tx.execute("UPDATE asset SET removed_at = ? WHERE job_id = ? AND removed_at IS NULL", (now, job_id))
+
+    def purge(self, now: int) -> int:
+        """Unlink what is recorded as removed; returns how many files."""
+        rows = self._store.all(
+            "SELECT * FROM asset WHERE removed_at IS NOT NULL AND purged_at IS NULL LIMIT ?", (_PURGE_BATCH,)
+        )
+        for row in rows:
+            path = self.root / row["path"]
+            path.unlink(missing_ok=True)
+            for folder in (path.parent, path.parent.parent):
+                if folder != self.root and folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+        purged = [(now, row["id"]) for row in rows]
+        if purged:
+            self._store.write(
+                lambda tx: [tx.execute("UPDATE asset SET purged_at = ? WHERE id = ?", values) for values in purged]
+            )
+        return len(rows)
+
+    # Signed paths
+
+    def signed_path(self, asset: Asset, now: int) -> str:
+        """`/files/ID/NAME?expires=…&signature=…`; the expiry is rounded up to the hour: stable across polls."""
+        expires = -(-(now // SECOND_US + self._url_seconds) // HOUR_SECONDS) * HOUR_SECONDS
+        path = f"/files/{asset.id}/{quote(asset.file.name)}"
+        return f"{path}?expires={expires}&signature={self._signature(path, expires)}"
+
+    def open_signed(self, asset_id: str, name: str, expires: str, signature: str, now: int) -> tuple[Asset, Path]:
+        """The file behind a signed path; raises 403, 404 or 410."""
+        path = f"/files/{asset_id}/{quote(name)}"
+        known = expires.isascii() and expires.isdigit() and len(expires) <= 12
+        if not known or not signature.isascii():
+            raise _bad_signature()
+        if not hmac.compare_digest(signature, self._signature(path, int(expires))):
+            raise _bad_signature()
+        if int(expires) * SECOND_US <= now:
+            raise Refusal(403, "expired_signature", "This link has expired; ask job_status for a fresh one.")
+        row = self._store.one("SELECT * FROM asset WHERE id = ?", (asset_id,))
+        if row is None:
+            raise not_found("file")
+        asset = _from_row(row)
+        file = self.root / asset.path
+        if asset.removed_at is not None:
+            raise Refusal(410, "result_removed", "This result was removed; the job and its charge stay readable.")
+        if not file.is_file():
+            raise Refusal(410, "result_removed", "This result is no longer on the box's disk.")
+        return asset, file
+
+    def _signature(self, path: str, expires: int) -> str:
+        return hmac.digest(self._signing_key, f"{path}\n{expires}".encode(), hashlib.sha256).hex()[:43]
+
+
+def _bad_signature() -> Refusal:
+    return Refusal(403, "invalid_signature", "This link is not one the box has made; ask job_status for a fresh one.")
+
+
+def _from_row(row: Row) -> Asset:
+    file = msgspec.json.decode(row["facts"], type=File)
+    return Asset(row["id"], row["job_id"], row["path"], file, row["removed_at"])

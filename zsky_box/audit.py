@@ -1,0 +1,62 @@
+"""The audit: append-only rows, each hashed over its predecessor, so that a changed or missing row shows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Final
+
+from zsky_box.db import Row, Store, Tx
+
+GENESIS: Final = bytes(32)
+
+
+def append(
+    tx: Tx,
+    *,
+    at: int,
+    account_id: str | None,
+    actor: str,
+    action: str,
+    subject: str,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+    transfer_id: int | None = None,
+) -> None:
+    """Write one row: who (`actor`) did what (`action`) to what (`subject`), with the state before and after."""
+    last = tx.one("SELECT hash FROM audit ORDER BY id DESC LIMIT 1")
+    previous = GENESIS if last is None else bytes(last["hash"])
+    values = (at, account_id, actor, action, subject, _canonical(before), _canonical(after), transfer_id)
+    tx.execute(
+        "INSERT INTO audit (at, account_id, actor, action, subject, before, after, transfer_id, previous, hash)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*values, previous, _digest(previous, values)),
+    )
+
+
+def first_broken_row(store: Store, last_rows: int | None = None) -> int | None:
+    """Replay the chain (all of it, or its last rows); the id of the first row that does not fit, or None."""
+    limit = -1 if last_rows is None else last_rows
+    start = store.one("SELECT min(id) AS id FROM (SELECT id FROM audit ORDER BY id DESC LIMIT ?)", (limit,))
+    if start is None or start["id"] is None:
+        return None
+    before = store.one("SELECT hash FROM audit WHERE id < ? ORDER BY id DESC LIMIT 1", (start["id"],))
+    previous = GENESIS if before is None else bytes(before["hash"])
+    for row in store.reader().execute("SELECT * FROM audit WHERE id >= ? ORDER BY id", (start["id"],)):
+        if bytes(row["previous"]) != previous or bytes(row["hash"]) != _digest(previous, _hashed_values(row)):
+            return int(row["id"])
+        previous = bytes(row["hash"])
+    return None
+
+
+def _hashed_values(row: Row) -> tuple[Any, ...]:
+    names = ("at", "account_id", "actor", "action", "subject", "before", "after", "transfer_id")
+    return tuple(row[name] for name in names)
+
+
+def _canonical(state: dict[str, Any] | None) -> str:
+    return json.dumps(state or {}, sort_keys=True, separators=(",", ":"))
+
+
+def _digest(previous: bytes, values: tuple[Any, ...]) -> bytes:
+    return hashlib.sha256(previous + json.dumps(values, separators=(",", ":")).encode()).digest()

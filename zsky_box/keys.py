@@ -1,0 +1,251 @@
+"""API keys: issue, verify, rotate with overlap, revoke. A key is shown once and stored as a keyed hash and last four.
+
+A key is `zs_live_` or `zs_test_`, 30 base62 characters drawn from a secure source (178 bits) and 6 of a checksum, so
+that a mistyped key is recognised without touching the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import string
+import zlib
+from typing import Final, Literal, get_args
+
+from msgspec import Struct
+
+from zsky_box import accounts, audit, ids
+from zsky_box.accounts import Account
+from zsky_box.clock import SECOND_US, rfc3339
+from zsky_box.db import Row, Store, Tx
+from zsky_box.errors import Refusal, not_found
+
+Scope = Literal["generate", "read", "billing"]
+
+SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
+KEYS_MAX: Final = 20
+OVERLAP_MAX_SECONDS: Final = 7 * 86_400
+NAME_MAX: Final = 100
+
+_BASE62: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_SECRET_LENGTH: Final = 30
+_CHECKSUM_LENGTH: Final = 6
+_PREFIXES: Final = {"zs_live_": False, "zs_test_": True}
+_USED_STEP_US: Final = 60 * SECOND_US
+
+
+class Key(Struct, frozen=True):
+    """A key as everybody may see it: without its secret."""
+
+    id: str
+    account_id: str
+    test: bool
+    last_four: str
+    name: str
+    scopes: tuple[Scope, ...]
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+    last_used_at: int | None
+
+    def view(self) -> dict[str, object]:
+        """For lists and `--json`."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "test": self.test,
+            "last_four": self.last_four,
+            "scopes": list(self.scopes),
+            "created_at": rfc3339(self.created_at),
+            "expires_at": None if self.expires_at is None else rfc3339(self.expires_at),
+            "revoked_at": None if self.revoked_at is None else rfc3339(self.revoked_at),
+            "last_used_at": None if self.last_used_at is None else rfc3339(self.last_used_at),
+        }
+
+
+class Caller(Struct, frozen=True):
+    """Who makes a request: an account through one of its keys."""
+
+    account: Account
+    key: Key
+
+    def require(self, scope: Scope) -> None:
+        """Raise 403 `insufficient_scope` unless the key has the scope."""
+        if scope not in self.key.scopes:
+            raise Refusal(403, "insufficient_scope", f"This key lacks the scope {scope!r}; use one that has it.")
+
+
+def well_formed(secret: str) -> bool:
+    """Prefix, alphabet, length and checksum are right; says nothing about whether the key was ever issued."""
+    body = secret[8:]
+    if secret[:8] not in _PREFIXES or len(body) != _SECRET_LENGTH + _CHECKSUM_LENGTH or not body.isascii():
+        return False
+    return body.isalnum() and hmac.compare_digest(body[_SECRET_LENGTH:], _checksum(secret[:8] + body[:_SECRET_LENGTH]))
+
+
+def issue(
+    tx: Tx,
+    pepper: bytes,
+    account_id: str,
+    *,
+    now: int,
+    actor: str,
+    name: str = "",
+    test: bool = False,
+    scopes: tuple[Scope, ...] = SCOPES,
+) -> tuple[Key, str]:
+    """Make a key; the second value is the secret, which exists nowhere else. At most 20 usable keys an account."""
+    usable = tx.one(
+        "SELECT count(*) AS n FROM api_key WHERE account_id = ? AND revoked_at IS NULL"
+        " AND (expires_at IS NULL OR expires_at > ?)",
+        (account_id, now),
+    )
+    if usable is not None and usable["n"] >= KEYS_MAX:
+        raise Refusal(409, "too_many_keys", f"An account has at most {KEYS_MAX} keys; revoke one first.")
+    prefix = "zs_test_" if test else "zs_live_"
+    stem = prefix + "".join(secrets.choice(_BASE62) for _ in range(_SECRET_LENGTH))
+    secret = stem + _checksum(stem)
+    key = Key(ids.new("key"), account_id, test, secret[-4:], name[:NAME_MAX], scopes, now, None, None, None)
+    tx.execute(
+        "INSERT INTO api_key (id, account_id, test, digest, last_four, name, scopes, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (key.id, account_id, int(test), _digest(pepper, secret), key.last_four, key.name, " ".join(scopes), now),
+    )
+    _audit(tx, key, "key.issued", now, actor)
+    return key, secret
+
+
+def verify(store: Store, pepper: bytes, secret: str, now: int) -> Caller:
+    """The caller behind a presented key; raises 401 `missing_key`, `invalid_key` or `revoked_key`."""
+    if not secret:
+        raise _unauthorized("missing_key", "Send your API key in the header X-API-Key.")
+    row = None
+    if well_formed(secret):
+        row = store.one(
+            "SELECT k.*, a.name AS account_name, a.role, a.plan, a.created_at AS account_created_at"
+            " FROM api_key k JOIN account a ON a.id = k.account_id WHERE k.digest = ?",
+            (_digest(pepper, secret),),
+        )
+    if row is None:
+        raise _unauthorized("invalid_key", "This API key is not known here; check it for a missing part.")
+    key = _from_row(row)
+    if key.revoked_at is not None:
+        raise _unauthorized("revoked_key", "This API key was revoked; use the new one.")
+    if key.expires_at is not None and key.expires_at <= now:
+        raise _unauthorized("revoked_key", f"This API key was rotated and ended at {rfc3339(key.expires_at)}.")
+    account = Account(key.account_id, row["account_name"], row["role"], row["plan"], row["account_created_at"])
+    return Caller(account, key)
+
+
+def used(store: Store, key: Key, now: int) -> None:
+    """Remember the use, at most once a minute, without making the request wait."""
+    if key.last_used_at is None or now - key.last_used_at >= _USED_STEP_US:
+        store.submit(lambda tx: tx.execute("UPDATE api_key SET last_used_at = ? WHERE id = ?", (now, key.id)))
+
+
+def rotate(
+    tx: Tx, pepper: bytes, account_id: str, key_id: str | None, *, overlap_seconds: int, now: int, actor: str
+) -> tuple[Key, str]:
+    """Issue a successor with the same name, mode and scopes and end the old key after the overlap.
+
+    Without `key_id` the newest usable live key is meant; where none exists, the first is issued.
+    """
+    if not 0 <= overlap_seconds <= OVERLAP_MAX_SECONDS:
+        raise Refusal(422, "invalid_field", f"The overlap is 0 to {OVERLAP_MAX_SECONDS} seconds.", field="overlap")
+    old = _rotatable(tx, account_id, key_id, now)
+    if old is None:
+        return issue(tx, pepper, account_id, now=now, actor=actor)
+    if overlap_seconds == 0:
+        _end(tx, old, "revoked_at", now)
+    else:
+        _end(tx, old, "expires_at", now + overlap_seconds * SECOND_US)
+    _audit(tx, old, "key.rotated", now, actor)
+    return issue(tx, pepper, account_id, now=now, actor=actor, name=old.name, test=old.test, scopes=old.scopes)
+
+
+def revoke(tx: Tx, account_id: str, key_id: str, *, now: int, actor: str) -> Key:
+    """End a key at once; revoking it again changes nothing."""
+    key = _get(tx, account_id, key_id)
+    if key.revoked_at is None:
+        _end(tx, key, "revoked_at", now)
+        _audit(tx, key, "key.revoked", now, actor)
+    return _get(tx, account_id, key_id)
+
+
+def listed(store: Store, account_id: str) -> list[Key]:
+    """All keys of an account, newest first."""
+    rows = store.all(
+        "SELECT * FROM api_key WHERE account_id = ? ORDER BY created_at DESC, id LIMIT 1000", (account_id,)
+    )
+    return [_from_row(row) for row in rows]
+
+
+def caller_of_owner(store: Store) -> Caller | None:
+    """The owner at the terminal: all scopes, no key."""
+    account = accounts.owner(store)
+    if account is None:
+        return None
+    return Caller(account, Key("terminal", account.id, False, "", "terminal", SCOPES, 0, None, None, None))
+
+
+def _rotatable(tx: Tx, account_id: str, key_id: str | None, now: int) -> Key | None:
+    if key_id is not None:
+        key = _get(tx, account_id, key_id)
+        if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
+            raise Refusal(409, "revoked_key", "This key has ended already; issue a new one.")
+        return key
+    row = tx.one(
+        "SELECT * FROM api_key WHERE account_id = ? AND test = 0 AND revoked_at IS NULL AND expires_at IS NULL"
+        " ORDER BY created_at DESC, rowid DESC LIMIT 1",
+        (account_id,),
+    )
+    return None if row is None else _from_row(row)
+
+
+def _get(tx: Tx, account_id: str, key_id: str) -> Key:
+    row = tx.one("SELECT * FROM api_key WHERE account_id = ? AND id = ?", (account_id, key_id))
+    if row is None:
+        raise not_found("key")
+    return _from_row(row)
+
+
+def _end(tx: Tx, key: Key, column: Literal["revoked_at", "expires_at"], at: int) -> None:
+    tx.execute(f"UPDATE api_key SET {column} = ? WHERE id = ?", (at, key.id))  # noqa: S608 - a literal of two
+
+
+def _audit(tx: Tx, key: Key, action: str, now: int, actor: str) -> None:
+    after = {"last_four": key.last_four, "test": key.test, "scopes": list(key.scopes)}
+    audit.append(tx, at=now, account_id=key.account_id, actor=actor, action=action, subject=key.id, after=after)
+
+
+def _from_row(row: Row) -> Key:
+    return Key(
+        row["id"],
+        row["account_id"],
+        bool(row["test"]),
+        row["last_four"],
+        row["name"],
+        tuple(scope for scope in SCOPES if scope in row["scopes"].split()),
+        row["created_at"],
+        row["expires_at"],
+        row["revoked_at"],
+        row["last_used_at"],
+    )
+
+
+def _unauthorized(code: str, detail: str) -> Refusal:
+    return Refusal(401, code, detail, headers={"WWW-Authenticate": 'ApiKey realm="zsky-box"'})
+
+
+def _digest(pepper: bytes, secret: str) -> bytes:
+    return hmac.digest(pepper, secret.encode(), hashlib.sha256)
+
+
+def _checksum(stem: str) -> str:
+    number = zlib.crc32(stem.encode())
+    digits = ""
+    for _ in range(_CHECKSUM_LENGTH):
+        number, digit = divmod(number, len(_BASE62))
+        digits = _BASE62[digit] + digits
+    return digits

@@ -1,0 +1,227 @@
+"""The ordered schema of `ledger.db`. Steps are only ever appended; a newer schema than the code is refused."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from sqlite_utils import Database, Migrations
+
+from zsky_box.errors import StoreError
+
+schema: Final = Migrations("zsky_box")
+VERSION: Final = 3
+
+
+@schema()
+def m001_accounts_and_keys(db: Database) -> None:
+    """People and their keys. A key is stored only as a keyed hash and its last four characters."""
+    _run(
+        db,
+        """
+    CREATE TABLE account (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        role TEXT NOT NULL CHECK (role IN ('owner', 'member')),
+        plan TEXT NOT NULL CHECK (plan IN ('max', 'free')),
+        created_at INTEGER NOT NULL
+    ) STRICT;
+
+    CREATE TABLE api_key (
+        id TEXT PRIMARY KEY,
+        account_id TEXT NOT NULL REFERENCES account (id),
+        test INTEGER NOT NULL CHECK (test IN (0, 1)),
+        digest BLOB NOT NULL UNIQUE,
+        last_four TEXT NOT NULL,
+        name TEXT NOT NULL,
+        scopes TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER,
+        revoked_at INTEGER,
+        last_used_at INTEGER
+    ) STRICT;
+    CREATE INDEX api_key_by_account ON api_key (account_id, created_at);
+    """,
+    )
+
+
+@schema()
+def m002_ledger(db: Database) -> None:
+    """Transfers are append-only; a reserve resolves at most once; balances are checked non-negative."""
+    _run(
+        db,
+        """
+    CREATE TABLE transfer (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL CHECK (kind IN ('topup', 'grant', 'reserve', 'post', 'void', 'refund', 'correct')),
+        ledger TEXT NOT NULL CHECK (ledger IN ('usd', 'video', 'image')),
+        debit TEXT NOT NULL,
+        credit TEXT NOT NULL,
+        amount INTEGER NOT NULL CHECK (amount > 0),
+        pending_id INTEGER REFERENCES transfer (id),
+        account_id TEXT NOT NULL REFERENCES account (id),
+        job_id TEXT,
+        ordinal INTEGER,
+        period TEXT NOT NULL,
+        actor TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        CHECK ((kind IN ('post', 'void', 'refund')) = (pending_id IS NOT NULL))
+    ) STRICT;
+    CREATE UNIQUE INDEX transfer_resolves_once ON transfer (pending_id) WHERE kind IN ('post', 'void');
+    CREATE UNIQUE INDEX transfer_refunds_once ON transfer (pending_id) WHERE kind = 'refund';
+    CREATE UNIQUE INDEX transfer_reserves_once ON transfer (job_id, ordinal) WHERE kind = 'reserve';
+    CREATE INDEX transfer_by_job ON transfer (job_id) WHERE job_id IS NOT NULL;
+    CREATE INDEX transfer_by_account ON transfer (account_id, period);
+    CREATE TRIGGER transfer_is_append_only_u BEFORE UPDATE ON transfer
+        BEGIN SELECT RAISE (ABORT, 'transfers are append-only'); END;
+    CREATE TRIGGER transfer_is_append_only_d BEFORE DELETE ON transfer
+        BEGIN SELECT RAISE (ABORT, 'transfers are append-only'); END;
+
+    CREATE TABLE balance (
+        name TEXT NOT NULL,
+        ledger TEXT NOT NULL,
+        overdraft INTEGER NOT NULL CHECK (overdraft IN (0, 1)),
+        debits_pending INTEGER NOT NULL DEFAULT 0 CHECK (debits_pending >= 0),
+        debits_posted INTEGER NOT NULL DEFAULT 0 CHECK (debits_posted >= 0),
+        credits_pending INTEGER NOT NULL DEFAULT 0 CHECK (credits_pending >= 0),
+        credits_posted INTEGER NOT NULL DEFAULT 0 CHECK (credits_posted >= 0),
+        PRIMARY KEY (name, ledger),
+        CHECK (overdraft = 1 OR debits_pending + debits_posted <= credits_posted)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE "grant" (
+        account_id TEXT NOT NULL REFERENCES account (id),
+        period TEXT NOT NULL,
+        kind TEXT NOT NULL CHECK (kind IN ('video', 'image')),
+        units INTEGER NOT NULL CHECK (units >= 0),
+        PRIMARY KEY (account_id, period, kind)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE audit (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at INTEGER NOT NULL,
+        account_id TEXT,
+        actor TEXT NOT NULL,
+        action TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        before TEXT NOT NULL,
+        after TEXT NOT NULL,
+        transfer_id INTEGER UNIQUE REFERENCES transfer (id),
+        previous BLOB NOT NULL,
+        hash BLOB NOT NULL UNIQUE
+    ) STRICT;
+    CREATE INDEX audit_by_account ON audit (account_id, id);
+    CREATE TRIGGER audit_is_append_only_u BEFORE UPDATE ON audit
+        BEGIN SELECT RAISE (ABORT, 'the audit is append-only'); END;
+    CREATE TRIGGER audit_is_append_only_d BEFORE DELETE ON audit
+        BEGIN SELECT RAISE (ABORT, 'the audit is append-only'); END;
+    """,
+    )
+
+
+@schema()
+def m003_jobs(db: Database) -> None:
+    """Jobs are the truth of what is to be done; `token` fences the attempt that may end one."""
+    _run(
+        db,
+        """
+    CREATE TABLE job (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        account_id TEXT NOT NULL REFERENCES account (id),
+        key_id TEXT NOT NULL,
+        test INTEGER NOT NULL CHECK (test IN (0, 1)),
+        type TEXT NOT NULL CHECK (type IN ('video', 'image')),
+        model TEXT NOT NULL,
+        request TEXT NOT NULL,
+        prompt TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        n INTEGER NOT NULL CHECK (n BETWEEN 1 AND 10),
+        status TEXT NOT NULL CHECK (status IN ('queued', 'running', 'completed', 'failed')),
+        phase TEXT NOT NULL,
+        progress REAL NOT NULL DEFAULT 0 CHECK (progress BETWEEN 0 AND 1),
+        token INTEGER NOT NULL DEFAULT 0,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        work_begun INTEGER NOT NULL DEFAULT 0 CHECK (work_begun IN (0, 1)),
+        cancel_requested INTEGER NOT NULL DEFAULT 0 CHECK (cancel_requested IN (0, 1)),
+        error_code TEXT,
+        error TEXT,
+        price_micros INTEGER NOT NULL,
+        metadata TEXT NOT NULL,
+        notes TEXT NOT NULL,
+        receipt TEXT,
+        device TEXT,
+        created_at INTEGER NOT NULL,
+        started_at INTEGER,
+        finished_at INTEGER,
+        start_deadline_at INTEGER,
+        deadline_at INTEGER,
+        removed_at INTEGER,
+        CHECK ((status IN ('completed', 'failed')) = (finished_at IS NOT NULL)),
+        CHECK ((status = 'failed') = (error_code IS NOT NULL))
+    ) STRICT;
+    CREATE INDEX job_open ON job (test, priority, seq) WHERE status IN ('queued', 'running');
+    CREATE INDEX job_open_by_account ON job (account_id, test) WHERE status IN ('queued', 'running');
+    CREATE INDEX job_with_deadline ON job (deadline_at, start_deadline_at)
+        WHERE status IN ('queued', 'running') AND (deadline_at IS NOT NULL OR start_deadline_at IS NOT NULL);
+    CREATE INDEX job_by_account ON job (account_id, test, seq);
+    CREATE INDEX job_by_status ON job (account_id, test, status, seq);
+
+    CREATE TABLE asset (
+        id TEXT PRIMARY KEY,
+        job_id TEXT NOT NULL REFERENCES job (id),
+        ordinal INTEGER NOT NULL,
+        kind TEXT NOT NULL CHECK (kind IN ('result', 'poster')),
+        path TEXT NOT NULL,
+        facts TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        removed_at INTEGER,
+        purged_at INTEGER,
+        UNIQUE (job_id, ordinal, kind)
+    ) STRICT;
+    CREATE INDEX asset_to_purge ON asset (id) WHERE removed_at IS NOT NULL AND purged_at IS NULL;
+
+    CREATE TABLE idempotency (
+        account_id TEXT NOT NULL REFERENCES account (id),
+        test INTEGER NOT NULL,
+        key TEXT NOT NULL,
+        request BLOB NOT NULL,
+        status INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        created_at INTEGER NOT NULL,
+        PRIMARY KEY (account_id, test, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX idempotency_by_age ON idempotency (created_at);
+    """,
+    )
+
+
+def migrate(db: Database) -> None:
+    """Bring the schema up to date; an existing store is copied beside itself before its schema changes."""
+    version = int(db.conn.execute("PRAGMA user_version").fetchone()[0])
+    if version > VERSION:
+        raise StoreError(f"the store has schema {version}, this zsky-box knows {VERSION}: install a newer zsky-box")
+    if version == VERSION:
+        return
+    if version > 0:
+        _copy(db, version)
+    schema.apply(db)
+    db.conn.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _copy(db: Database, version: int) -> None:
+    path = Path(db.conn.execute("PRAGMA database_list").fetchone()[2])
+    db.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copy2(path, path.with_name(f"{path.name}.schema-{version}"))
+
+
+def _run(db: Database, script: str) -> None:
+    """Execute statement by statement: `executescript` would commit the migration's transaction first."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            db.conn.execute(statement)
+            statement = ""

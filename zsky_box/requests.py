@@ -1,0 +1,172 @@
+"""A request's body becomes what is to be made: model, size, frames and seed, all resolved. Pure, but for the drawn seed.
+
+Nothing is silently ignored: what the model cannot do is refused here, with what it can do.
+"""
+
+from __future__ import annotations
+
+import secrets
+import unicodedata
+from typing import Final
+
+from msgspec import Struct
+
+from zsky_box.catalog import Catalog, JobType, ModelSpec
+from zsky_box.errors import FieldError, InvalidFields, Refusal
+from zsky_box.formats import frame_count, output_size
+from zsky_box.schemas import GenerateBody
+
+TEST_MODEL: Final = "leader"
+_DRAWN_SEED_BITS: Final = 32
+
+
+class Work(Struct, frozen=True, kw_only=True):
+    """Everything that decides the pixels: the same Work gives the same result. Kept with the job as JSON."""
+
+    type: JobType
+    model: str
+    prompt: str
+    negative_prompt: str
+    seed: int
+    n: int
+    width: int
+    height: int
+    frames: int
+    fps: int
+
+    @property
+    def duration_seconds(self) -> float:
+        """The exact length; 0 for stills."""
+        return self.frames / self.fps if self.fps else 0.0
+
+
+class Submission(Struct, frozen=True, kw_only=True):
+    """A Work with the circumstances of one submit."""
+
+    work: Work
+    metadata: dict[str, str]
+    notes: tuple[str, ...]
+    batch: bool
+    start_deadline_seconds: float | None
+    deadline_seconds: float | None
+
+
+def resolve(body: GenerateBody, catalog: Catalog, *, test: bool, require_real_model: bool) -> Submission:
+    """Raises InvalidFields with everything that is wrong, or a Refusal when there is no model to ask."""
+    errors = _text_errors(body)
+    if body.webhook_url is not None:
+        errors.append(
+            FieldError("webhook_url", "invalid_field", "webhook_url: this box does not deliver webhooks yet.")
+        )
+    try:
+        spec, notes = _model(body, catalog, test=test, require_real_model=require_real_model)
+    except InvalidFields as refusal:
+        raise InvalidFields(errors + refusal.errors) from refusal
+    errors += _unsupported(body, spec)
+    if errors:
+        raise InvalidFields(errors)
+    return Submission(
+        work=_work(body, spec),
+        metadata=body.metadata or {},
+        notes=tuple(notes),
+        batch=body.priority == "batch",
+        start_deadline_seconds=body.start_deadline,
+        deadline_seconds=body.deadline,
+    )
+
+
+def _text_errors(body: GenerateBody) -> list[FieldError]:
+    errors: list[FieldError] = []
+    if not body.prompt.strip():
+        errors.append(FieldError("prompt", "invalid_field", "prompt: say what to make; it is empty."))
+    texts = {"prompt": body.prompt, "negative_prompt": body.negative_prompt or ""}
+    for key, value in (body.metadata or {}).items():
+        texts["metadata"] = texts.get("metadata", "") + key + value
+    errors += [
+        FieldError(name, "invalid_field", f"{name}: control characters are not allowed, except new lines and tabs.")
+        for name, text in texts.items()
+        if any(unicodedata.category(character) == "Cc" and character not in "\n\r\t" for character in text)
+    ]
+    return errors
+
+
+def _model(
+    body: GenerateBody, catalog: Catalog, *, test: bool, require_real_model: bool
+) -> tuple[ModelSpec, list[str]]:
+    if test:
+        return catalog.specs[TEST_MODEL], ["Test output: made by the film leader, free of charge."]
+    if body.model is not None:
+        spec = catalog.specs.get(body.model)
+        if spec is None or catalog.installed(spec) is None:
+            names = ", ".join(sorted(name for name, known in catalog.specs.items() if catalog.installed(known)))
+            message = f"model: {body.model!r} is not installed; installed are {names}."
+            raise InvalidFields([FieldError("model", "model_not_installed", message)])
+        return spec, []
+    spec = catalog.default(body.type)
+    if spec is None or (spec.bundled and require_real_model):
+        raise Refusal(
+            503,
+            "no_model",
+            f"No model that makes a {body.type} is installed; the owner installs one with `zsky-box models install`.",
+            headers={"Retry-After": "3600"},
+        )
+    notes = [f"No {body.type} model is installed: {spec.title} answered."] if spec.bundled else []
+    return spec, notes
+
+
+def _unsupported(body: GenerateBody, spec: ModelSpec) -> list[FieldError]:
+    """What this model cannot do, each with what it can."""
+    limits, errors = spec.limits, list[FieldError]()
+
+    def refuse(name: str, can: str) -> None:
+        errors.append(FieldError(name, "unsupported_for_model", f"{name}: {spec.name} {can}."))
+
+    if body.type not in spec.makes:
+        refuse("type", f"makes {' and '.join(spec.makes)} only")
+    if body.resolution is not None and body.resolution not in limits.resolutions:
+        refuse("resolution", f"makes {', '.join(limits.resolutions)}")
+    if body.aspect_ratio is not None and body.aspect_ratio not in limits.aspect_ratios:
+        refuse("aspect_ratio", f"makes {', '.join(limits.aspect_ratios)}")
+    if body.negative_prompt and not limits.negative_prompt:
+        refuse("negative_prompt", "takes no negative prompt")
+    if body.image is not None:
+        refuse("image", "takes no reference image")
+    if body.strength is not None:
+        refuse("strength", "takes no reference image, so there is no strength to set")
+    if body.type == "video":
+        if body.n is not None and body.n > 1:
+            refuse("n", "makes one video a job; send one request for each")
+        if body.fps is not None and body.fps not in limits.fps:
+            refuse("fps", f"makes {', '.join(map(str, limits.fps))} frames a second")
+        low, high = limits.min_duration_seconds, limits.max_duration_seconds
+        if body.duration is not None and not low <= body.duration <= high:
+            refuse("duration", f"makes {low:g} to {high:g} seconds")
+    else:
+        if body.n is not None and body.n > limits.max_images:
+            refuse("n", f"makes up to {limits.max_images} images a job")
+        if body.duration is not None:
+            refuse("duration", "makes an image here, which has no duration")
+        if body.fps is not None:
+            refuse("fps", "makes an image here, which has no frame rate")
+    return errors
+
+
+def _work(body: GenerateBody, spec: ModelSpec) -> Work:
+    limits = spec.limits
+    resolution = body.resolution or ("1080p" if "1080p" in limits.resolutions else limits.resolutions[-1])
+    ratio = body.aspect_ratio or ("16:9" if "16:9" in limits.aspect_ratios else limits.aspect_ratios[0])
+    width, height = output_size(resolution, ratio)
+    fps = (body.fps or spec.default_fps) if body.type == "video" else 0
+    duration = body.duration if body.duration is not None else spec.default_duration_seconds
+    return Work(
+        type=body.type,
+        model=spec.name,
+        prompt=body.prompt,
+        negative_prompt=body.negative_prompt or "",
+        seed=body.seed if body.seed is not None else secrets.randbits(_DRAWN_SEED_BITS),
+        n=body.n or 1,
+        width=width,
+        height=height,
+        frames=frame_count(duration, fps, spec.frame_step) if fps else 0,
+        fps=fps,
+    )

@@ -1,0 +1,319 @@
+"""The API's bodies as msgspec structs, and a reader that reports every field error of a body at once."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from zsky_box.catalog import JobType
+from zsky_box.errors import FieldError, InvalidFields, Refusal
+from zsky_box.formats import AspectRatio, Resolution
+
+PROMPT_MAX: Final = 8_000
+SEED_MAX: Final = 2**53 - 10  # JavaScript holds integers exactly up to 2**53 - 1; a job's tenth image has seed + 9
+DEADLINE_MAX_SECONDS: Final = 31 * 86_400
+
+Status = Literal["queued", "running", "completed", "failed"]
+Prompt = Annotated[str, Meta(min_length=1, max_length=PROMPT_MAX, examples=["a neon night market in the rain"])]
+MetadataKey = Annotated[str, Meta(min_length=1, max_length=64)]
+MetadataValue = Annotated[str, Meta(max_length=512)]
+DeadlineSeconds = Annotated[float, Meta(gt=0, le=DEADLINE_MAX_SECONDS)]
+
+S = TypeVar("S", bound=Struct)
+
+
+class GenerateBody(Struct, kw_only=True, forbid_unknown_fields=True):
+    """One prompt, one job."""
+
+    type: JobType
+    prompt: Prompt
+    model: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    negative_prompt: Annotated[str, Meta(max_length=PROMPT_MAX)] | None = None
+    seed: Annotated[int, Meta(ge=0, le=SEED_MAX)] | None = None
+    aspect_ratio: AspectRatio | None = None
+    resolution: Resolution | None = None
+    duration: Annotated[float, Meta(gt=0, le=3_600)] | None = None
+    fps: Annotated[int, Meta(ge=1, le=240)] | None = None
+    image: Annotated[str, Meta(max_length=64 * 1024 * 1024)] | None = None
+    strength: Annotated[float, Meta(ge=0, le=1)] | None = None
+    n: Annotated[int, Meta(ge=1, le=10)] | None = None
+    webhook_url: Annotated[str, Meta(max_length=2048)] | None = None
+    metadata: Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16)] | None = None
+    priority: Literal["interactive", "batch"] | None = None
+    start_deadline: DeadlineSeconds | None = None
+    deadline: DeadlineSeconds | None = None
+
+
+class Problem(Struct, kw_only=True):
+    """RFC 9457 problem details: `code` is stable, `detail` says what to do."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    field: str | UnsetType = UNSET
+    errors: list[FieldError] | UnsetType = UNSET
+
+
+class ChargeView(Struct, kw_only=True):
+    """What the job costs, and the ledger rows that say so."""
+
+    units: int
+    included_units: int
+    wallet_units: int
+    amount_usd: str
+    state: Literal["reserved", "posted", "voided", "refunded"]
+    ledger_ids: list[int]
+
+
+class AudioView(Struct, kw_only=True):
+    """The sound inside a video file."""
+
+    sample_rate: int
+    channels: int
+
+
+class ResultView(Struct, kw_only=True):
+    """One finished file."""
+
+    url: str
+    thumbnail_url: str | None
+    mime: str
+    bytes: int
+    sha256: str
+    width: int
+    height: int
+    seed: int
+    upscaled_from: str | None = None
+    duration: float | UnsetType = UNSET
+    fps: int | UnsetType = UNSET
+    frames: int | UnsetType = UNSET
+    audio: AudioView | UnsetType = UNSET
+
+
+class Receipt(Struct, kw_only=True):
+    """What made the result."""
+
+    model: str
+    revision: str
+    weights_sha256: str
+    quantisation: str
+    device: str
+    versions: dict[str, str]
+    licence: str
+    commercial_use: str
+
+
+class JobView(Struct, kw_only=True, omit_defaults=False):
+    """A job as `job_status` shows it; `result_url` is there when completed, `error` and `error_code` when failed."""
+
+    job_id: str
+    status: Status
+    type: JobType
+    model: str
+    prompt: str
+    progress: float
+    phase: str
+    queue_position: int | None
+    eta_seconds: float | None
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    seed: int
+    n: int
+    width: int
+    height: int
+    duration: float | None
+    fps: int | None
+    priority: Literal["interactive", "batch"]
+    metadata: dict[str, str]
+    notes: list[str]
+    test: bool
+    cancel_requested: bool
+    charge: ChargeView
+    receipt: Receipt | None
+    removed_at: str | None
+    result_url: str | UnsetType = UNSET
+    result: ResultView | UnsetType = UNSET
+    results: list[ResultView] | UnsetType = UNSET
+    error: str | UnsetType = UNSET
+    error_code: str | UnsetType = UNSET
+
+
+class JobAccepted(Struct, kw_only=True):
+    """The answer to a submit: poll `GET /v1/job_status/{job_id}`."""
+
+    job_id: str
+    status: Status
+    type: JobType
+    model: str
+    seed: int
+    n: int
+    width: int
+    height: int
+    duration: float | None
+    fps: int | None
+    created_at: str
+    test: bool
+    notes: list[str]
+
+
+class JobList(Struct, kw_only=True):
+    """A page of jobs, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[JobView]
+    has_more: bool
+    next_cursor: str | None
+
+
+class LicenceView(Struct, kw_only=True):
+    """Who may use a model's output."""
+
+    name: str
+    url: str
+    terms: str
+
+
+class ModelView(Struct, kw_only=True):
+    """One model of the catalogue."""
+
+    id: str
+    object: Literal["model"] = "model"
+    title: str
+    makes: list[JobType]
+    installed: bool
+    resident: bool
+    default_for: list[JobType]
+    resolutions: list[Resolution]
+    aspect_ratios: list[AspectRatio]
+    fps: list[int]
+    min_duration: float | None
+    max_duration: float | None
+    default_duration: float | None
+    default_fps: int | None
+    max_images: int
+    negative_prompt: bool
+    licence: LicenceView
+    commercial_use: str
+    revision: str
+
+
+class ModelList(Struct, kw_only=True):
+    """All models of the catalogue."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelView]
+    has_more: bool = False
+    next_cursor: str | None = None
+
+
+class UnitsView(Struct, kw_only=True):
+    """Included units of this period."""
+
+    granted: int
+    used: int
+    pending: int
+    left: int
+
+
+class PeriodView(Struct, kw_only=True):
+    """`[start, end)` in RFC 3339, UTC."""
+
+    start: str
+    end: str
+
+
+class KeyView(Struct, kw_only=True):
+    """The key that made the request, without its secret."""
+
+    id: str
+    name: str
+    last_four: str
+    scopes: list[str]
+
+
+class MeView(Struct, kw_only=True):
+    """Who the caller is, and what is left of the month."""
+
+    account: str
+    name: str
+    plan: str
+    test: bool
+    key: KeyView
+    included: dict[JobType, UnitsView]
+    period: PeriodView
+
+
+def read_json(body: bytes) -> Any:
+    """Decode JSON; raises 400 `malformed_json` for everything that is none (NaN and unpaired surrogates included)."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        detail = f"The body is not JSON: {error}." if body else "The body is empty; send a JSON object."
+        raise Refusal(400, "malformed_json", detail) from error
+
+
+def read_object(kind: type[S], value: Any) -> S:
+    """Convert a decoded body into a struct; raises InvalidFields with all that is wrong, field by field."""
+    if not isinstance(value, dict):
+        raise InvalidFields([FieldError("", "invalid_field", "The body must be a JSON object.")])
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    errors: list[FieldError] = []
+    read: dict[str, Any] = {}
+    for name, given in value.items():
+        if name not in fields:
+            errors.append(_unknown(name, list(fields)))
+            continue
+        try:
+            read[fields[name].name] = msgspec.convert(given, fields[name].type)
+        except msgspec.ValidationError as error:
+            path, message = _told(name, fields[name].type, str(error))
+            errors.append(FieldError(path, "invalid_field", message))
+    errors += [
+        FieldError(name, "invalid_field", f"{name} is required.")
+        for name, field in fields.items()
+        if field.required and name not in value
+    ]
+    if errors:
+        raise InvalidFields(errors)
+    return kind(**read)
+
+
+def _unknown(name: str, known: list[str]) -> FieldError:
+    shown = name if len(name) <= 64 else f"{name[:64]}…"
+    close = difflib.get_close_matches(shown, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known fields are {', '.join(known)}."
+    return FieldError(shown, "unknown_field", f"There is no field {shown!r}; {hint}")
+
+
+def _told(name: str, kind: Any, message: str) -> tuple[str, str]:
+    """msgspec's message in plain words, with its `$` path put after the field's name."""
+    text, _, tail = message.partition(" - at `")
+    place = tail.rstrip("`").removeprefix("$").removeprefix("key in ").replace("[...]", "[]")
+    if text.startswith("Invalid enum value"):
+        allowed = [value for part in (kind, *get_args(kind)) for value in get_args(part) if isinstance(value, str)]
+        text = f"{text.partition('value ')[2]} is not one of {', '.join(allowed)}"
+    for code, word in _WORDS.items():
+        text = text.replace(f"`{code}`", word)
+    text = text.replace(" | null", "").replace("`", "")
+    return f"{name}{place}", f"{name}{place}: {text[0].lower()}{text[1:]}."
+
+
+_WORDS: Final = {
+    "str": "text",
+    "str | null": "text",
+    "int": "a whole number",
+    "int | null": "a whole number",
+    "float": "a number",
+    "float | null": "a number",
+    "bool": "true or false",
+    "object": "an object",
+    "object | null": "an object",
+    "null": "null",
+}

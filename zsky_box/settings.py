@@ -1,0 +1,155 @@
+"""Settings: `zsky.toml` in the data folder, each overridable as `ZSKY_NAME` in the environment.
+
+An unknown name or a bad value stops the start with the name, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated, Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+from msgspec import Meta, Struct
+
+from zsky_box.errors import SettingsError
+
+CHECKOUT: Final = Path(__file__).resolve().parent.parent
+FILE_NAME: Final = "zsky.toml"
+_PREFIX: Final = "ZSKY_"
+_NOT_SETTINGS: Final = frozenset({"ZSKY_DATA"})
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Every setting with its default. Units stand last in the names; money is a decimal string in US dollars."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65_535)] = 8420
+    devices: str = "auto"
+    public_url: str = ""
+    outputs: str = ""
+    ffmpeg: str = ""
+    timezone: str = "UTC"
+    log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
+
+    require_real_model: bool = False
+    included_videos: Annotated[int, Meta(ge=0, le=10**9)] = 300
+    included_images: Annotated[int, Meta(ge=0, le=10**9)] = 1000
+    video_usd: str = "0.50"
+    image_usd: str = "0.05"
+
+    queue_open_max: Positive = 10_000
+    queue_open_per_account_max: Positive = 2_000
+    test_queue_open_max: Positive = 100
+    body_max_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
+    free_space_floor_bytes: Annotated[int, Meta(ge=0)] = 1024**3
+    result_url_hours: Annotated[int, Meta(ge=1, le=24 * 365)] = 24
+    streams_per_key_max: Positive = 20
+    streams_max: Positive = 1_000
+    idempotency_days: Positive = 7
+
+    attempts_max: Annotated[int, Meta(ge=1, le=10)] = 3
+    drain_seconds: Seconds = 30.0
+    job_timeout_seconds: Seconds = 3_600.0
+    worker_start_timeout_seconds: Seconds = 120.0
+    worker_silence_timeout_seconds: Seconds = 60.0
+    worker_cancel_timeout_seconds: Seconds = 30.0
+    worker_restarts_max: Positive = 5
+    worker_restart_window_seconds: Seconds = 300.0
+
+    def zone(self) -> ZoneInfo:
+        """The box's calendar zone; checked when the settings are read."""
+        return ZoneInfo(self.timezone)
+
+
+def data_dir(option: str | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """`--data`, else ZSKY_DATA, else `data/` of the checkout, else the user's data directory."""
+    named = option or environ.get("ZSKY_DATA")
+    if named:
+        return Path(named).expanduser().resolve()
+    if (CHECKOUT / "pyproject.toml").is_file() and os.access(CHECKOUT, os.W_OK):
+        return CHECKOUT / "data"
+    home = environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(home) / "zsky-box"
+
+
+def load(folder: Path, environ: Mapping[str, str] = os.environ, **options: Any) -> Settings:
+    """Merge file, environment and command-line options, in that order; raises SettingsError for the first bad one."""
+    values: dict[str, Any] = {}
+    path = folder / FILE_NAME
+    if path.is_file():
+        try:
+            values = tomllib.loads(path.read_text("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{path}: {error}") from error
+    sources = {name: f"{name} in {path}" for name in values}
+    for variable, text in sorted(environ.items()):
+        if variable.startswith(_PREFIX) and variable not in _NOT_SETTINGS:
+            name = variable.removeprefix(_PREFIX).lower()
+            values[name], sources[name] = text, variable
+    for name, value in options.items():
+        if value is not None:
+            values[name], sources[name] = value, f"--{name.replace('_', '-')}"
+    return _checked(values, sources)
+
+
+def _checked(values: dict[str, Any], sources: dict[str, str]) -> Settings:
+    fields = {field.encode_name: field for field in msgspec.structs.fields(Settings)}
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known settings: {', '.join(fields)}"
+            raise SettingsError(f"{sources[name]}: there is no setting {name!r}; {hint}")
+        try:
+            checked[name] = msgspec.convert(value, fields[name].type, strict=not isinstance(value, str))
+        except msgspec.ValidationError as error:
+            raise SettingsError(f"{sources[name]} = {value!r}: {error}") from error
+    settings = Settings(**checked)
+    for name, check, allowed in _RULES:
+        if not check(getattr(settings, name)):
+            source = sources.get(name, name)
+            raise SettingsError(f"{source} = {getattr(settings, name)!r}: allowed is {allowed}")
+    return settings
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
+
+
+def _is_price(text: str) -> bool:
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        return False
+    return amount.is_finite() and 0 <= amount <= 1000 and amount == round(amount, 2)
+
+
+def _is_devices(text: str) -> bool:
+    parts = [part.strip() for part in text.split(",")]
+    return parts == ["auto"] or all(part == "cpu" or part.isdigit() for part in parts)
+
+
+def _is_public_url(text: str) -> bool:
+    return text == "" or (text.startswith(("http://", "https://")) and not text.endswith("/"))
+
+
+_RULES: Final = (
+    ("timezone", _is_zone, "the name of an IANA time zone, such as Europe/Berlin"),
+    ("video_usd", _is_price, "a price from 0 to 1000 with at most two decimals"),
+    ("image_usd", _is_price, "a price from 0 to 1000 with at most two decimals"),
+    ("devices", _is_devices, "auto, cpu, card numbers such as 0,1, or a list such as cpu,cpu"),
+    ("public_url", _is_public_url, "empty, or http(s)://host[:port] without a final slash"),
+)
