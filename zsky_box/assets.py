@@ -40,6 +40,7 @@ class Asset(Struct, frozen=True):
     job_id: str
     path: str
     file: File
+    created_at: int
     removed_at: int | None
 
 
@@ -209,4 +210,4 @@ def _bad_signature() -> Refusal:
 
 def _from_row(row: Row) -> Asset:
     file = msgspec.json.decode(row["facts"], type=File)
-    return Asset(row["id"], row["job_id"], row["path"], file, row["removed_at"])
+    return Asset(row["id"], row["job_id"], row["path"], file, row["created_at"], row["removed_at"])

@@ -15,7 +15,7 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -162,7 +162,7 @@ class Store:
         return self.reader().execute(sql, parameters).fetchall()
 
     @contextmanager
-    def snapshot(self) -> Iterator[sqlite3.Connection]:
+    def snapshot(self) -> Generator[sqlite3.Connection]:
         """Several reads on this thread that see one and the same state."""
         connection = self.reader()
         connection.execute("BEGIN")
@@ -248,7 +248,7 @@ class Store:
         tx = Tx(self._writer)
         try:
             write.result = write.work(tx)
-        except Exception as error:  # noqa: BLE001 - it is handed to the caller, whatever it is
+        except Exception as error:
             write.error = error
             if not self._writer.in_transaction:
                 raise sqlite3.OperationalError("the transaction was rolled back by SQLite") from error

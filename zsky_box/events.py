@@ -17,7 +17,7 @@ class Message(Struct, frozen=True, kw_only=True, tag_field="is", tag=str.lower):
     """What crosses the pipe, as MessagePack."""
 
 
-class Run(Message):
+class Run(Message, frozen=True):
     """Make this job's files inside `out_dir`, which exists and is the attempt's own."""
 
     job_id: str
@@ -38,18 +38,18 @@ class Run(Message):
     test: bool
 
 
-class Cancel(Message):
+class Cancel(Message, frozen=True):
     """Stop this attempt within two denoising steps; ignored when it is not the one that runs."""
 
     job_id: str
     token: int
 
 
-class Stop(Message):
+class Stop(Message, frozen=True):
     """Leave when idle."""
 
 
-class Ready(Message):
+class Ready(Message, frozen=True):
     """The child can take a Run."""
 
     pid: int
@@ -58,13 +58,13 @@ class Ready(Message):
     versions: dict[str, str]
 
 
-class Heartbeat(Message):
+class Heartbeat(Message, frozen=True):
     """Sent every two seconds from a thread of its own: the child's interpreter is alive."""
 
     resident: tuple[str, ...]
 
 
-class Progress(Message):
+class Progress(Message, frozen=True):
     """`step` of `steps` within the phase; denoising step 1 is sent once that step is complete."""
 
     job_id: str
@@ -94,7 +94,7 @@ class File(Struct, frozen=True, kw_only=True):
     upscaled_from: str = ""
 
 
-class Done(Message):
+class Done(Message, frozen=True):
     """Everything asked for, or for several images at least one: `missing` are the ordinals that failed."""
 
     job_id: str
@@ -106,7 +106,7 @@ class Done(Message):
     seconds: dict[str, float]
 
 
-class Failed(Message):
+class Failed(Message, frozen=True):
     """The attempt ended without a result; `fatal` asks the parent to replace this child."""
 
     job_id: str

@@ -186,7 +186,19 @@ def caller_of_owner(store: Store) -> Caller | None:
     account = accounts.owner(store)
     if account is None:
         return None
-    return Caller(account, Key("terminal", account.id, False, "", "terminal", SCOPES, 0, None, None, None))
+    key = Key(
+        id="terminal",
+        account_id=account.id,
+        test=False,
+        last_four="",
+        name="terminal",
+        scopes=SCOPES,
+        created_at=0,
+        expires_at=None,
+        revoked_at=None,
+        last_used_at=None,
+    )
+    return Caller(account, key)
 
 
 def _rotatable(tx: Tx, account_id: str, key_id: str | None, now: int) -> Key | None:

@@ -69,7 +69,7 @@ def check_clock(tx: Tx, now: int) -> None:
 
 
 def reserve(tx: Tx, account: Account, kind: JobType, units: int, job_id: str, now: int, settings: Settings) -> None:
-    """Hold `units` for a job, one reserve each, all or none; raises 429 `allowance_exhausted` when they are not left."""
+    """Hold `units` for a job, one reserve each, all or none; raises 429 `allowance_exhausted`."""
     check_clock(tx, now)
     period = period_at(now, settings.zone())
     _grant_plan(tx, account, kind, period, now, settings)

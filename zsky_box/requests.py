@@ -1,4 +1,4 @@
-"""A request's body becomes what is to be made: model, size, frames and seed, all resolved. Pure, but for the drawn seed.
+"""A request's body becomes what is to be made: model, size, frames and seed. Pure, but for a drawn seed.
 
 Nothing is silently ignored: what the model cannot do is refused here, with what it can do.
 """

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
@@ -22,7 +22,8 @@ from zsky_box.catalog import Catalog, ModelSpec
 from zsky_box.errors import ErrorCode, JobFailure
 from zsky_box.events import Done, Failed, Phase, Progress, Ready, Run
 from zsky_box.requests import Work
-from zsky_box.worker import Dead, RestartBudget, Worker
+from zsky_box.restart_budget import RestartBudget
+from zsky_box.worker import Dead, Worker
 
 TICK_SECONDS: Final = 1.0
 CRASH_ATTEMPTS_MAX: Final = 2
@@ -62,7 +63,7 @@ class ClaimedJob(Protocol):
 class JobSource(Protocol):
     """All that the scheduler needs of the jobs; every method returns after its COMMIT, but for `progress`."""
 
-    def queued(self, *, test: bool, limit: int) -> list[QueuedJob]: ...
+    def queued(self, *, test: bool, limit: int) -> Sequence[QueuedJob]: ...
     def claim(self, job_id: str, device: str) -> ClaimedJob | None: ...
     def progress(self, job_id: str, token: int, phase: Phase, step: int, steps: int) -> None: ...
     def complete(self, done: Done, device_name: str, versions: dict[str, str]) -> None: ...
@@ -125,7 +126,7 @@ class Scheduler:
         jobs: JobSource,
         catalog: Catalog,
         devices: list[str],
-        new_worker: Callable[[str], Worker],
+        new_worker: Callable[[str, bool], Worker],
         new_budget: Callable[[], RestartBudget],
         limits: Limits,
     ) -> None:
@@ -134,7 +135,8 @@ class Scheduler:
         self._new_worker = new_worker
         self._limits = limits
         # Test jobs have a child of their own, so that they wait for nobody and hold nobody up.
-        self._slots = [_Slot(device, False, new_budget()) for device in devices] + [_Slot("cpu", True, new_budget())]
+        self._slots = [_Slot(device, test=False, budget=new_budget()) for device in devices]
+        self._slots.append(_Slot("cpu", test=True, budget=new_budget()))
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -217,17 +219,19 @@ class Scheduler:
         else:
             self._idle.clear()
 
-    def _connected(self) -> list[Worker]:
-        return [slot.worker for slot in self._slots if slot.worker is not None and slot.worker.state != "dead"]
+    def _connected(self) -> list[int]:
+        return [slot.worker.fileno() for slot in self._slots if slot.worker is not None and slot.worker.state != "dead"]
 
     def _revive(self, slot: _Slot) -> None:
-        if slot.worker is not None or self._stopping or not slot.budget.take(time.monotonic()):
+        now = time.monotonic()
+        if slot.worker is not None or self._stopping or slot.budget.wait_seconds(now) > 0:
             return
-        worker = self._new_worker(slot.device)
+        worker = self._new_worker(slot.device, slot.test)
         try:
             worker.start()
         except OSError:
             log.exception("no worker could be started on %s", slot.device)
+            slot.budget.died(now)
             return
         slot.worker = worker
 
@@ -309,6 +313,8 @@ class Scheduler:
     def _dead(self, slot: _Slot, dead: Dead) -> None:
         slot.worker = None
         slot.restarts += 1
+        if not dead.expected:
+            slot.budget.died(time.monotonic())
         for key, running in list(slot.running.items()):
             slot.running.pop(key)
             if running.stop_code is not None:
@@ -379,11 +385,15 @@ class Scheduler:
 
     def _slot_view(self, slot: _Slot) -> SlotView:
         worker = slot.worker
+        if worker is not None:
+            state = worker.state
+        else:
+            state = "quarantined" if slot.budget.is_quarantined(time.monotonic()) else "dead"
         return SlotView(
             device=slot.device,
             name=slot.name,
             test=slot.test,
-            state="dead" if worker is None else worker.state,
+            state=state,
             resident=() if worker is None else worker.resident,
             job_id=next((job_id for job_id, _ in slot.running), None),
             restarts=slot.restarts,

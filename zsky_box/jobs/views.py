@@ -7,7 +7,7 @@ import binascii
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
 from zsky_box import ledger
 from zsky_box.assets import Asset, Assets
@@ -208,8 +208,8 @@ def _where(filters: Filters) -> tuple[list[str], dict[str, Any]]:
             clauses.append(clause)
             parameters[name] = value
     for number, (key, value) in enumerate(filters.metadata):
-        # json_each compares the key as it is: no path syntax, nothing to escape.
-        clauses.append(f"EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = :k{number} AND value = :v{number})")
+        # json_each compares the key as it is: no path syntax to escape. Only the number is formatted in.
+        clauses.append(f"EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = :k{number} AND value = :v{number})")  # noqa: S608
         parameters |= {f"k{number}": key, f"v{number}": value}
     return clauses, parameters
 

@@ -1,0 +1,93 @@
+"""The caller and the catalogue: `/v1/me` and `/v1/models`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request, get
+
+from zsky_box import ledger
+from zsky_box.api.access import caller_of
+from zsky_box.api.deps import services
+from zsky_box.api.problems import documented
+from zsky_box.catalog import Catalog, JobType, ModelSpec
+from zsky_box.clock import rfc3339
+from zsky_box.ledger import Allowance
+from zsky_box.periods import period_at
+from zsky_box.schemas import KeyView, LicenceView, MeView, ModelList, ModelView, PeriodView, UnitsView
+
+KINDS: tuple[JobType, ...] = ("video", "image")
+
+
+@get(
+    "/me",
+    opt={"scope": "read"},
+    operation_id="getMe",
+    tags=["account"],
+    summary="Who you are",
+    responses=documented(401, 403),
+)
+async def me(request: Request[Any, Any, Any]) -> MeView:
+    """The account and key of the request, and what is left of this month's included units."""
+    box, caller = services(request), caller_of(request)
+    now = box.clock()
+    period = period_at(now, box.settings.zone())
+
+    def read() -> dict[JobType, UnitsView]:
+        return {kind: _units(ledger.allowance(box.store, caller.account, kind, now, box.settings)) for kind in KINDS}
+
+    key = caller.key
+    return MeView(
+        account=caller.account.id,
+        name=caller.account.name,
+        plan=caller.account.plan,
+        test=key.test,
+        key=KeyView(id=key.id, name=key.name, last_four=key.last_four, scopes=list(key.scopes)),
+        included=await box.store.read(read),
+        period=PeriodView(start=rfc3339(period.start_us), end=rfc3339(period.end_us)),
+    )
+
+
+@get(
+    "/models",
+    opt={"scope": "read"},
+    operation_id="listModels",
+    tags=["models"],
+    summary="What this box can run",
+    responses=documented(401, 403),
+)
+async def models(request: Request[Any, Any, Any]) -> ModelList:
+    """Each model with its limits, defaults and licence, whether it is installed, and whether it is in memory now."""
+    box = services(request)
+    resident = box.scheduler.resident()
+    specs = list(box.catalog.specs.values())
+    return ModelList(data=await box.store.read(lambda: [_model(box.catalog, spec, resident) for spec in specs]))
+
+
+def _units(allowance: Allowance) -> UnitsView:
+    return UnitsView(granted=allowance.granted, used=allowance.used, pending=allowance.pending, left=allowance.left)
+
+
+def _model(catalog: Catalog, spec: ModelSpec, resident: set[str]) -> ModelView:
+    video = "video" in spec.makes
+    installed = catalog.installed(spec)
+    return ModelView(
+        id=spec.name,
+        title=spec.title,
+        makes=list(spec.makes),
+        installed=installed is not None,
+        resident=spec.name in resident,
+        default_for=[kind for kind in KINDS if catalog.default(kind) is spec],
+        resolutions=list(spec.limits.resolutions),
+        aspect_ratios=list(spec.limits.aspect_ratios),
+        fps=list(spec.limits.fps),
+        min_duration=spec.limits.min_duration_seconds if video else None,
+        max_duration=spec.limits.max_duration_seconds if video else None,
+        default_duration=spec.default_duration_seconds if video else None,
+        default_fps=spec.default_fps if video else None,
+        max_images=spec.limits.max_images if "image" in spec.makes else 0,
+        negative_prompt=spec.limits.negative_prompt,
+        licence=LicenceView(name=spec.licence.name, url=spec.licence.url, terms=spec.licence.terms),
+        commercial_use=spec.licence.commercial_use,
+        revision=spec.revision if installed is None else installed.revision,
+    )

@@ -1,0 +1,55 @@
+"""What handlers need of the running box, and the addresses they give out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from litestar.connection import ASGIConnection
+
+from zsky_box.assets import Assets
+from zsky_box.catalog import Catalog
+from zsky_box.clock import Clock
+from zsky_box.db import Store
+from zsky_box.feed import Feed
+from zsky_box.jobs.book import JobBook
+from zsky_box.jobs.views import JobReader
+from zsky_box.scheduler import Scheduler
+from zsky_box.secretfile import Secrets
+from zsky_box.settings import Settings
+
+_HOST: Final = re.compile(r"^(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:\d{1,5})?$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """The rooms that handlers call; one per running box."""
+
+    settings: Settings
+    secrets: Secrets
+    control_token: str
+    clock: Clock
+    store: Store
+    catalog: Catalog
+    assets: Assets
+    feed: Feed
+    book: JobBook
+    reader: JobReader
+    scheduler: Scheduler
+
+
+def services(connection: ASGIConnection[Any, Any, Any, Any]) -> Services:
+    """The running box behind a request."""
+    return connection.app.state["services"]
+
+
+def base_url(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+    """`public_url`, else the address that the request itself used; no final slash."""
+    settings = services(connection).settings
+    if settings.public_url:
+        return settings.public_url
+    host = connection.headers.get("host", "")
+    if not _HOST.fullmatch(host):
+        host = f"{settings.host}:{settings.port}"
+    return f"{connection.scope['scheme']}://{host}"

@@ -1,0 +1,94 @@
+"""`POST /v1/generate`: one prompt, one job."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+import msgspec
+from litestar import Request, Response, post
+from litestar.params import FromPath
+
+from zsky_box.api.access import caller_of
+from zsky_box.api.deps import services
+from zsky_box.api.problems import documented
+from zsky_box.errors import FieldError, InvalidFields, Refusal
+from zsky_box.jobs.book import Accepted, Idempotency
+from zsky_box.requests import Submission, resolve
+from zsky_box.schemas import GenerateBody, JobAccepted, read_json, read_object
+
+TEST_CAP_PROMPT: Final = "test:cap"
+_KEY_MAX: Final = 255
+_JSON_TYPES: Final = ("", "application/json", "application/x-www-form-urlencoded")
+
+REFUSALS: Final = (400, 401, 403, 409, 413, 415, 422, 429, 503)
+
+
+@post(
+    "/generate",
+    status_code=202,
+    opt={"scope": "generate", "body": GenerateBody},
+    operation_id="generate",
+    tags=["jobs"],
+    summary="Make an image, or a video with its sound",
+    responses=documented(*REFUSALS),
+)
+async def generate(request: Request[Any, Any, Any]) -> Response[JobAccepted]:
+    """Queue one job and answer with its id; poll `job_status`, or listen to its events, until it has ended."""
+    box, caller = services(request), caller_of(request)
+    value = await read_body(request)
+    body = read_object(GenerateBody, value)
+    test = caller.key.test
+    submission = resolve(body, box.catalog, test=test, require_real_model=box.settings.require_real_model)
+    if test and body.prompt.strip() == TEST_CAP_PROMPT:
+        detail = "Acted out by a test key: the spend cap of this month is reached."
+        raise Refusal(429, "cap_reached", detail, headers={"Retry-After": "60"})
+    return _answer(await box.book.submit(caller, submission, idempotency(request, value)))
+
+
+@post(
+    "/jobs/{job_id:str}/rerun",
+    status_code=202,
+    opt={"scope": "generate"},
+    operation_id="rerunJob",
+    tags=["jobs"],
+    summary="Ask for the same again",
+    responses=documented(401, 403, 404, 409, 422, 429, 503),
+)
+async def rerun(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[JobAccepted]:
+    """The same request, seed and model again, as a new job."""
+    box, caller = services(request), caller_of(request)
+    submission: Submission = await box.store.read(lambda: box.reader.submission(caller, job_id))
+    spec = box.catalog.specs.get(submission.work.model)
+    if spec is None or box.catalog.installed(spec) is None:
+        message = f"model: {submission.work.model!r}, which made this job, is not installed any more."
+        raise InvalidFields([FieldError("model", "model_not_installed", message)])
+    return _answer(await box.book.submit(caller, submission, idempotency(request, None)))
+
+
+async def read_body(request: Request[Any, Any, Any]) -> Any:
+    """The parsed body. curl's `-d` says form-urlencoded by default; what then parses as JSON is taken as JSON."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in _JSON_TYPES and not kind.endswith("+json"):
+        raise Refusal(415, "unsupported_media", "Send the body as application/json.")
+    body = await request.body()
+    if kind == "application/x-www-form-urlencoded" and not body.lstrip().startswith(b"{"):
+        raise Refusal(415, "unsupported_media", "Send the body as application/json, not as a form.")
+    return read_json(body)
+
+
+def idempotency(request: Request[Any, Any, Any], value: Any) -> Idempotency | None:
+    """The client's Idempotency-Key with a digest over method, path and parsed JSON; raises 422 for a bad key."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    if not (1 <= len(key) <= _KEY_MAX and all(32 <= ord(character) < 127 for character in key)):
+        message = f"Idempotency-Key: send 1 to {_KEY_MAX} printable ASCII characters."
+        raise InvalidFields([FieldError("Idempotency-Key", "invalid_field", message)])
+    canonical = msgspec.json.encode([request.method, request.url.path, value], order="sorted")
+    return Idempotency(key, hashlib.sha256(canonical).digest())
+
+
+def _answer(accepted: Accepted) -> Response[Any]:
+    headers = {"Cache-Control": "no-store"} | ({"Idempotent-Replayed": "true"} if accepted.replayed else {})
+    return Response(accepted.body, status_code=accepted.status, media_type="application/json", headers=headers)

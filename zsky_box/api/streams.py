@@ -1,0 +1,167 @@
+"""Server-Sent Events: an account's jobs, or one job, live and resumable."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import msgspec
+from litestar import MediaType, Request, get
+from litestar.params import FromPath
+from litestar.response import ServerSentEvent, ServerSentEventMessage
+
+from zsky_box.api.access import caller_of
+from zsky_box.api.deps import Services, base_url, services
+from zsky_box.api.problems import documented
+from zsky_box.errors import Refusal
+from zsky_box.feed import Event, Listener
+from zsky_box.jobs.views import PAGE_MAX
+from zsky_box.keys import Caller
+
+PING_SECONDS: Final = 15.0
+RETRY_MS: Final = 2_000
+_ENDS: Final = ("completed", "failed")
+
+
+class StreamCount:
+    """How many streams are open, in all and per key."""
+
+    def __init__(self, per_key_max: int, in_all_max: int) -> None:
+        self._per_key_max = per_key_max
+        self._in_all_max = in_all_max
+        self._open: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def take(self, key_id: str) -> None:
+        """Raise 429 `rate_limited` when there are too many."""
+        with self._lock:
+            if self._open[key_id] >= self._per_key_max or self._open.total() >= self._in_all_max:
+                raise Refusal(
+                    429,
+                    "rate_limited",
+                    f"Too many event streams are open (a key may have {self._per_key_max}); close one first.",
+                    headers={"Retry-After": "5"},
+                )
+            self._open[key_id] += 1
+
+    def give(self, key_id: str) -> None:
+        """One stream has ended."""
+        with self._lock:
+            self._open[key_id] -= 1
+            self._open += Counter()  # drops what has come down to zero
+
+
+class _Stream:
+    """What one stream tells, and to whom."""
+
+    def __init__(self, box: Services, caller: Caller, job_id: str | None, last_event_id: str, base: str) -> None:
+        self._box = box
+        self._caller = caller
+        self._job_id = job_id
+        self._last_event_id = last_event_id
+        self._base = base
+
+    async def tell(self) -> AsyncIterator[ServerSentEventMessage]:
+        box, caller = self._box, self._caller
+        position = box.feed.position()
+        listener, missed = box.feed.listen((caller.account.id, caller.key.test), self._job_id, self._last_event_id)
+        try:
+            if missed is None:
+                snapshot = await box.store.read(self._snapshot)
+                yield _message("snapshot", position, snapshot)
+                if self._job_id is not None and snapshot["data"][0]["status"] in _ENDS:
+                    return
+            for event in missed or ():
+                yield await self._told(event)
+                if self._is_last(event):
+                    return
+            async for event in _events(listener):
+                if event is None:
+                    yield ServerSentEventMessage(comment="ping")
+                    continue
+                yield await self._told(event)
+                if self._is_last(event):
+                    return
+        finally:
+            box.feed.leave(listener)
+
+    def _snapshot(self) -> dict[str, Any]:
+        """One job, or the account's open jobs."""
+        reader = self._box.reader
+        if self._job_id is not None:
+            views = [reader.one(self._caller, self._job_id, self._base)]
+        else:
+            views = reader.open_jobs(self._caller, PAGE_MAX, self._base)
+        return {"object": "list", "data": msgspec.to_builtins(views)}
+
+    async def _told(self, event: Event) -> ServerSentEventMessage:
+        """An end is told with the whole job, so that a listener needs no further request."""
+        data = event.data
+        if event.kind == "status" and data["status"] in _ENDS:
+            reader, caller, base = self._box.reader, self._caller, self._base
+            data = await self._box.store.read(lambda: msgspec.to_builtins(reader.one(caller, event.job_id, base)))
+        return _message(event.kind, event.id, data)
+
+    def _is_last(self, event: Event) -> bool:
+        return self._job_id is not None and event.kind == "status" and event.data["status"] in _ENDS
+
+
+@get(
+    "/events",
+    opt={"scope": "read"},
+    operation_id="streamEvents",
+    tags=["events"],
+    summary="All your jobs, live",
+    media_type=MediaType.TEXT,
+    responses=documented(401, 403, 429),
+)
+async def account_events(request: Request[Any, Any, Any]) -> ServerSentEvent:
+    """`snapshot` (your open jobs) first, then `status` and `progress`; resumes after `Last-Event-ID` where it can."""
+    return await _open(request, None)
+
+
+@get(
+    "/jobs/{job_id:str}/events",
+    opt={"scope": "read"},
+    operation_id="streamJob",
+    tags=["events"],
+    summary="One job, live",
+    media_type=MediaType.TEXT,
+    responses=documented(401, 403, 404, 429),
+)
+async def job_events(request: Request[Any, Any, Any], job_id: FromPath[str]) -> ServerSentEvent:
+    """`snapshot` first, then `status` and `progress`; ends with the job."""
+    box, caller = services(request), caller_of(request)
+    await box.store.read(lambda: box.reader.row(caller, job_id))
+    return await _open(request, job_id)
+
+
+async def _open(request: Request[Any, Any, Any], job_id: str | None) -> ServerSentEvent:
+    box, caller = services(request), caller_of(request)
+    count: StreamCount = request.app.state["streams"]
+    count.take(caller.key.id)
+    messages = _Stream(box, caller, job_id, request.headers.get("last-event-id", ""), base_url(request)).tell()
+    # A client that is gone before the first message leaves a generator that never ran: its `finally` would not either.
+    weakref.finalize(messages, count.give, caller.key.id)
+    return ServerSentEvent(messages, retry_duration=RETRY_MS, headers={"Cache-Control": "no-store"})
+
+
+async def _events(listener: Listener) -> AsyncIterator[Event | None]:
+    """What the listener hears; None for a silence in which a ping is due. Ends with the stream."""
+    while True:
+        try:
+            event = await asyncio.wait_for(listener.queue.get(), PING_SECONDS)
+        except TimeoutError:
+            yield None
+            continue
+        if event is None:
+            return
+        yield event
+
+
+def _message(kind: str, event_id: str, data: object) -> ServerSentEventMessage:
+    return ServerSentEventMessage(data=msgspec.json.encode(data).decode(), event=kind, id=event_id)

@@ -1,0 +1,24 @@
+"""The owner's commands over loopback: one route, behind this start's token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Request, post
+
+from zsky_box import control
+from zsky_box.api.access import caller_of, control_only
+from zsky_box.api.deps import services
+from zsky_box.errors import Refusal
+
+
+@post("/control", status_code=200, guards=[control_only], include_in_schema=False, opt={"scope": "billing"})
+async def run_command(request: Request[Any, Any, Any]) -> dict[str, Any]:
+    """Carry out one command of the terminal."""
+    box, caller = services(request), caller_of(request)
+    try:
+        command = control.decode(await request.body())
+    except msgspec.DecodeError as error:
+        raise Refusal(422, "invalid_field", f"Not a command: {error}.") from error
+    return await box.store.read(lambda: control.run(command, box.store, box.secrets, caller.account, box.clock))

@@ -1,0 +1,335 @@
+"""The composition root: all rooms of one running box, the web application over them, and the server that carries it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets as random
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import msgspec
+import uvicorn
+from litestar import Litestar, Router
+from litestar.exceptions import HTTPException
+from litestar.logging import LoggingConfig
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from zsky_box import audit, devices, ids, ledger, secretfile
+from zsky_box.api import account, files, generate, health, jobs, problems, streams, terminal
+from zsky_box.api.access import authenticate
+from zsky_box.api.deps import Services
+from zsky_box.api.document import CONFIG, build
+from zsky_box.assets import Assets
+from zsky_box.catalog import Catalog
+from zsky_box.clock import Clock, system_clock
+from zsky_box.control import FILE_NAME as CONTROL_FILE
+from zsky_box.control import Address
+from zsky_box.db import InstanceLock, Store
+from zsky_box.errors import Refusal, StoreError
+from zsky_box.feed import Feed
+from zsky_box.jobs.book import JobBook
+from zsky_box.jobs.views import JobReader
+from zsky_box.restart_budget import RestartBudget
+from zsky_box.scheduler import Limits, Scheduler
+from zsky_box.settings import CHECKOUT, Settings
+from zsky_box.tasks import Tasks
+from zsky_box.worker import Patience, Worker
+
+CHAIN_ROWS_AT_START: Final = 1_000
+WORKER_ENTRY: Final = "zsky_box.worker_main"
+TORCH_FAMILIES: Final = ("ltx2", "flux2_klein")
+
+log = logging.getLogger(__name__)
+access = logging.getLogger("zsky_box.access")
+
+
+class Box:
+    """Everything that runs; made in the order of a start, closed in the reverse.
+
+    `clock` and `worker_entry` are given by tests only. `on_fatal` is called when the ledger cannot be trusted any more.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        *,
+        clock: Clock = system_clock,
+        worker_entry: str = WORKER_ENTRY,
+        on_fatal: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.settings = settings
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = InstanceLock(folder)
+        self._lock.acquire()
+        self.secrets = secretfile.load(folder)
+        self.store = Store(folder, on_fatal)
+        self.catalog = open_catalog(folder)
+        for reason in self.catalog.refused:
+            log.error("a model manifest is refused: %s", reason)
+        outputs = Path(settings.outputs).expanduser() if settings.outputs else folder / "outputs"
+        self.assets = Assets(self.store, outputs, self.secrets.signing, settings.result_url_hours)
+        self.feed = Feed(clock)
+        self.book = JobBook(self.store, self.assets, self.catalog, self.feed, settings, clock, self._wake)
+        self.scheduler = self._new_scheduler(worker_entry)
+        self.tasks = Tasks(
+            folder,
+            wake=self.scheduler.wake,
+            open_ids=self.book.open_ids,
+            sweep=self.scheduler.wake,
+            tidy=self._tidy,
+        )
+        self.services = Services(
+            settings=settings,
+            secrets=self.secrets,
+            control_token=random.token_urlsafe(32),
+            clock=clock,
+            store=self.store,
+            catalog=self.catalog,
+            assets=self.assets,
+            feed=self.feed,
+            book=self.book,
+            reader=JobReader(self.store, self.assets, clock),
+            scheduler=self.scheduler,
+        )
+        self._clock = clock
+
+    def start(self) -> None:
+        """Reconcile what the last run left, check the ledger's end, then take jobs."""
+        broken = audit.first_broken_row(self.store, CHAIN_ROWS_AT_START)
+        if broken is not None:
+            raise StoreError(f"the audit's row {broken} does not fit its chain; restore a backup")
+        recovered = self.book.recover()
+        if recovered:
+            log.warning("%d jobs were running when the box stopped", recovered)
+        self.assets.clear_temporary()
+        self.assets.purge(self._clock())
+        self.scheduler.start()
+        self.tasks.start()
+        threading.Thread(target=self._verify, name="verify", daemon=True).start()
+        address = Address(self._url(), self.services.control_token, os.getpid())
+        secretfile.write_private(self.folder / CONTROL_FILE, msgspec.json.encode(address))
+
+    def close(self) -> None:
+        """End in bounded time; running attempts go back to the queue."""
+        (self.folder / CONTROL_FILE).unlink(missing_ok=True)
+        self.book.draining = True
+        self.feed.close()
+        self.scheduler.stop()
+        self.tasks.stop()
+        self.store.close()
+        self._lock.release()
+
+    def _url(self) -> str:
+        host = self.settings.host
+        local = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "::" else host  # noqa: S104 - compared
+        return f"http://{local}:{self.settings.port}"
+
+    def _new_scheduler(self, worker_entry: str) -> Scheduler:
+        settings = self.settings
+        patience = Patience(
+            start_seconds=settings.worker_start_timeout_seconds, silence_seconds=settings.worker_silence_timeout_seconds
+        )
+        installed = [spec for spec in self.catalog.specs.values() if self.catalog.installed(spec) is not None]
+        warm = tuple(sorted({spec.family for spec in installed} & set(TORCH_FAMILIES)))
+
+        def new_worker(device: str, test: bool) -> Worker:
+            return Worker(
+                device,
+                ffmpeg=settings.ffmpeg or None,
+                warm=() if test else warm,
+                patience=patience,
+                entry=worker_entry,
+            )
+
+        def new_budget() -> RestartBudget:
+            return RestartBudget(
+                restarts=settings.worker_restarts_max, within_seconds=settings.worker_restart_window_seconds
+            )
+
+        limits = Limits(job_seconds=settings.job_timeout_seconds, cancel_seconds=settings.worker_cancel_timeout_seconds)
+        return Scheduler(self.book, self.catalog, devices.chosen(settings.devices), new_worker, new_budget, limits)
+
+    def _wake(self, job_id: str | None) -> None:
+        if job_id is None:
+            self.scheduler.wake()
+        else:
+            self.tasks.ring(job_id)
+
+    def _tidy(self) -> None:
+        self.book.forget_idempotency()
+        self.assets.purge(self._clock())
+
+    def _verify(self) -> None:
+        """The full check, beside the running service."""
+        wrong = ledger.first_wrong_balance(self.store)
+        row = audit.first_broken_row(self.store)
+        if wrong is not None or row is not None:
+            log.critical("the ledger does not verify: %s", wrong or f"audit row {row} does not fit its chain")
+
+
+def open_catalog(folder: Path) -> Catalog:
+    """The manifests of the checkout and of the data folder, and the weights of the data folder."""
+    return Catalog([CHECKOUT / "models", folder / "models"], folder / "weights")
+
+
+def create_app(box: Box) -> Litestar:
+    """The web application over a box; its lifespan starts and closes the box."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncGenerator[None]:
+        await asyncio.to_thread(box.start)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(box.close)
+
+    v1 = Router(
+        "/v1",
+        guards=[authenticate],
+        route_handlers=[
+            generate.generate,
+            generate.rerun,
+            jobs.job_status,
+            jobs.list_jobs,
+            jobs.get_job,
+            jobs.cancel,
+            jobs.delete_job,
+            streams.account_events,
+            streams.job_events,
+            account.me,
+            account.models,
+            health.document,
+        ],
+    )
+    app = Litestar(
+        route_handlers=[v1, files.get_file, health.healthz, health.readyz, terminal.run_command],
+        lifespan=[lifespan],
+        middleware=[_request_log],
+        exception_handlers={
+            Refusal: problems.from_refusal,
+            HTTPException: problems.from_framework,
+            StoreError: problems.from_store,
+            Exception: problems.from_any,
+        },
+        openapi_config=CONFIG,
+        request_max_body_size=box.settings.body_max_bytes,
+        logging_config=LoggingConfig(configure_root_logger=False, log_exceptions="never"),
+    )
+    app.state["services"] = box.services
+    app.state["streams"] = streams.StreamCount(box.settings.streams_per_key_max, box.settings.streams_max)
+    app.state["document"] = build(app)
+    return app
+
+
+def _request_log(app: ASGIApp) -> ASGIApp:
+    """Give each request an id, which the answer carries, and log it without its query: signatures stay unlogged."""
+
+    async def logged(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        request_id = ids.new("req")
+        scope["state"]["request_id"] = request_id
+        started = time.perf_counter()
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            await app(scope, receive, answer)
+        finally:
+            milliseconds = (time.perf_counter() - started) * 1000
+            access.info("%s %s %s %d %.1fms", request_id, scope["method"], scope["path"], status, milliseconds)
+
+    return logged
+
+
+class Server(uvicorn.Server):
+    """uvicorn that drains before it stops: while running jobs end, polls are answered and submits get 503."""
+
+    def __init__(self, box: Box, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._box = box
+        self._draining = False
+        self.failed = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """First signal: drain, bounded. A second one: stop now."""
+        if self._draining:
+            super().handle_exit(sig, frame)
+            return
+        self._draining = True
+        threading.Thread(target=self._drain, args=(sig,), name="drain", daemon=True).start()
+
+    def fail(self, error: BaseException) -> None:
+        """The ledger cannot be trusted any more: stop at once; the next start sorts it out."""
+        log.critical("stopping: the ledger could not be written", exc_info=error)
+        self.failed = True
+        self._box.feed.close()
+        self.should_exit = True
+
+    def _drain(self, sig: int) -> None:
+        self._box.book.draining = True
+        if not self._box.scheduler.drain(self._box.settings.drain_seconds):
+            log.warning(
+                "some jobs still ran after %.0f s; they continue after the next start", self._box.settings.drain_seconds
+            )
+        self._box.feed.close()
+        super().handle_exit(sig, None)
+
+
+def serve(
+    folder: Path,
+    settings: Settings,
+    *,
+    worker_entry: str = WORKER_ENTRY,
+    on_started: Callable[[], None] | None = None,
+) -> int:
+    """Run the service until it is told to stop; the exit status."""
+    holder: list[Server] = []
+
+    def fatal(error: BaseException) -> None:
+        for server in holder:
+            server.fail(error)
+
+    box = Box(folder, settings, worker_entry=worker_entry, on_fatal=fatal)
+    config = uvicorn.Config(
+        create_app(box),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+        timeout_keep_alive=75,
+        lifespan="on",
+        ws="none",
+    )
+    server = Server(box, config)
+    holder.append(server)
+    if on_started is not None:
+        threading.Thread(target=_tell_when_started, args=(server, on_started), daemon=True).start()
+    server.run()
+    return 1 if server.failed or not server.started else 0
+
+
+def _tell_when_started(server: Server, on_started: Callable[[], None]) -> None:
+    while not (server.started or server.should_exit):
+        time.sleep(0.02)
+    if server.started:
+        on_started()
