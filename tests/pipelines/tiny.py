@@ -1,0 +1,115 @@
+"""What the tests of the families share: a job to run, reporters that listen or cancel, and a look inside a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from scripts.tiny_models import cached, tiny_specs
+from zsky_box.catalog import ModelSpec
+from zsky_box.events import Phase, Run
+from zsky_box.pipelines import loader
+from zsky_box.pipelines.base import Cancelled, Clip, Pipeline
+
+
+class Listener:
+    """A reporter that remembers."""
+
+    def __init__(self) -> None:
+        self.phases: list[Phase] = []
+        self.steps: list[tuple[int, int]] = []
+
+    def phase(self, phase: Phase) -> None:
+        self.phases.append(phase)
+
+    def step(self, step: int, steps: int) -> None:
+        self.steps.append((step, steps))
+
+
+class CancelAt(Listener):
+    """A reporter whose job is cancelled once `at` steps are complete."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at = at
+
+    def step(self, step: int, steps: int) -> None:
+        super().step(step, steps)
+        if step == self.at:
+            raise Cancelled
+
+
+class Counter:
+    """Counts the calls of modules and keeps the keyword arguments of each."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+
+    def __len__(self) -> int:
+        return len(self.calls)
+
+
+@contextmanager
+def counting(*modules: Any) -> Generator[Counter]:
+    """Count the forward passes through `modules` inside the block."""
+    counter = Counter()
+
+    def note(module: Any, args: Any, kwargs: dict[str, Any]) -> None:  # noqa: ARG001
+        counter.calls.append(kwargs)
+
+    handles = [module.register_forward_pre_hook(note, with_kwargs=True) for module in modules]
+    try:
+        yield counter
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def tiny_spec(name: str, **options: Any) -> ModelSpec:
+    """A tiny model's manifest, some of its family's options changed."""
+    spec = next(spec for spec in tiny_specs() if spec.name == name)
+    return replace(spec, options=replace(spec.options, **options))
+
+
+def opened(name: str, **options: Any) -> Pipeline:
+    """A tiny model, loaded on the CPU."""
+    spec = tiny_spec(name, **options)
+    return loader(spec.family)(spec, cached(name), "cpu")
+
+
+def inside(pipeline: Pipeline) -> Any:
+    """The library's pipeline within ours."""
+    return vars(pipeline)["_pipe"]
+
+
+def a_run(spec: ModelSpec, **changes: Any) -> Run:
+    """A small job; `changes` are fields of Run."""
+    run = Run(
+        job_id="job_1",
+        token=1,
+        type=spec.makes[0],
+        model=spec,
+        weights_dir="",
+        out_dir="",
+        stem="clip",
+        prompt="a red ball bounces on a wooden floor",
+        negative_prompt="",
+        seed=7,
+        n=1,
+        width=128,
+        height=96,
+        frames=17,
+        fps=24,
+        test=False,
+    )
+    return replace(run, **changes)
+
+
+def watched(clip: Clip) -> NDArray[np.uint8]:
+    """All pictures of a clip, [frames, height, width, 3]."""
+    return np.stack(list(clip.pictures))

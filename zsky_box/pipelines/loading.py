@@ -1,0 +1,145 @@
+"""Opening a diffusers folder: from the disk only, safetensors only, no code from the folder; and giving memory back.
+
+Knows nothing of any model family. diffusers and transformers are imported inside the functions, after the environment
+has told them to stay off the network.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from zsky_box.catalog import ModelSpec
+from zsky_box.errors import JobFailure
+from zsky_box.pipelines.base import OutOfMemory
+
+LIBRARIES: Final = ("torch", "diffusers", "transformers")
+
+_MODULES: Final[dict[str, tuple[str, ...]]] = {
+    "leader": (),
+    "ltx2": (
+        "diffusers.pipelines.ltx2.pipeline_ltx2",
+        "diffusers.pipelines.ltx2.pipeline_ltx2_latent_upsample",
+    ),
+    "flux2_klein": ("diffusers.pipelines.flux2.pipeline_flux2_klein",),
+}
+
+_PICKLE_SUFFIXES: Final = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
+_PICKLE_PROTOCOLS: Final = frozenset(range(2, 6))
+_ZIP_MAGIC: Final = b"PK\x03\x04"  # torch.save's container; a checkpoint folder has no other use for one
+_MAX_FOLDER_FILES: Final = 10_000
+
+
+def versions() -> dict[str, str]:
+    """The versions that pixels depend on, for receipts; imports none of them."""
+    return {name: metadata.version(name) for name in LIBRARIES}
+
+
+def warm(family: str) -> None:
+    """Import what a family needs, so that a child waits ready; raises KeyError for an unknown family."""
+    modules = _MODULES[family]
+    if modules:
+        quiet()
+    for module in modules:
+        import_module(module)
+
+
+def quiet() -> None:
+    """Keep the libraries off the network and off the terminal; the worker reports progress itself.
+
+    Must come before the first import of huggingface_hub, which reads the environment once; `local_files_only` guards
+    every load besides.
+    """
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    diffusers_logging = import_module("diffusers.utils.logging")
+    transformers_logging = import_module("transformers.utils.logging")
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+
+
+def open_part(kind: Any, spec: ModelSpec, folder: Path, device: str, **options: Any) -> Any:
+    """Load a pipeline or model class from `folder` on to `device`, in the manifest's dtype.
+
+    `kind` is a diffusers class with `from_pretrained`; `options` go to it; a component given as None is not loaded.
+    Raises OutOfMemory, and JobFailure where the folder is missing, broken, or holds anything that could run code.
+    """
+    refuse_unsafe_files(spec, folder)
+    with memory_guard(), _broken_folder(spec):
+        part = kind.from_pretrained(
+            str(folder),
+            dtype=getattr(torch, spec.dtype),
+            local_files_only=True,
+            use_safetensors=True,
+            **options,
+        )
+        if hasattr(part, "set_progress_bar_config"):
+            part.set_progress_bar_config(disable=True)
+        return part.to(device)
+
+
+def refuse_unsafe_files(spec: ModelSpec, folder: Path) -> None:
+    """Raises JobFailure if the folder is missing or holds pickles (by name or by content) or Python code."""
+    if not folder.is_dir():
+        raise failure(spec, "its folder is missing")
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    if len(files) > _MAX_FOLDER_FILES:
+        raise failure(spec, f"its folder holds more than {_MAX_FOLDER_FILES} files")
+    for path in files:
+        name = path.relative_to(folder).as_posix()
+        if path.suffix == ".py":
+            raise failure(spec, f"{name} is code, and no code is run from a model's folder")
+        if _is_pickle(path):
+            raise failure(spec, f"{name} is a pickle, which can run code; only safetensors are loaded")
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(10)
+    if path.suffix in _PICKLE_SUFFIXES or head.startswith(_ZIP_MAGIC):
+        return True
+    # A safetensors file starts with its header's length, whose low byte may be 0x80: its ninth byte tells them apart.
+    is_safetensors = path.suffix == ".safetensors" and head[8:9] == b"{"
+    return head[:1] == b"\x80" and len(head) > 1 and head[1] in _PICKLE_PROTOCOLS and not is_safetensors
+
+
+def failure(spec: ModelSpec, reason: str) -> JobFailure:
+    """The sentence for a model that cannot be loaded; nothing in it is a stack trace or a path of this machine."""
+    return JobFailure("internal_error", f"The model {spec.name} cannot be loaded: {reason}. Install it again.")
+
+
+@contextmanager
+def _broken_folder(spec: ModelSpec) -> Generator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    # What from_pretrained raises for missing, cut, foreign or mismatching files; a bug of ours reads the same there.
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, SafetensorError) as reason:
+        raise failure(spec, f"its folder is incomplete or damaged ({type(reason).__name__})") from reason
+    except RuntimeError as reason:
+        raise failure(spec, "its weights do not fit its configuration") from reason
+
+
+@contextmanager
+def memory_guard() -> Generator[None]:
+    """Turn the device's out-of-memory error into OutOfMemory; everything else passes."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(str(error).splitlines()[0]) from error
+
+
+def release(device: str) -> None:
+    """Return what nothing refers to any more to the device; call after the last reference to a pipeline is gone."""
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
