@@ -1,0 +1,139 @@
+"""A box in a process of its own, as a client meets it: real HTTP, real files, real worker children."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from zsky_box import accounts, keys, secretfile
+from zsky_box.clock import system_clock
+from zsky_box.db import Store
+
+START_SECONDS = 30.0
+END_SECONDS = 60.0
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def make_owner(folder: Path) -> dict[str, str]:
+    """The owner's live and test key of a fresh data folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    now, secrets, store = system_clock(), secretfile.load(folder), Store(folder)
+    try:
+
+        def work(tx: Any) -> dict[str, str]:
+            owner = accounts.create_owner(tx, "owner", now)
+            issued = {
+                mode: keys.issue(tx, secrets.pepper, owner.id, now=now, actor="test", test=mode == "test")[1]
+                for mode in ("live", "test")
+            }
+            return {"account": owner.id, **issued}
+
+        return store.write(work)
+    finally:
+        store.close()
+
+
+class RunningBox:
+    """`double=True` runs the acting worker (tests/doubles), else the real one. `options` are settings."""
+
+    def __init__(self, folder: Path, *, double: bool = True, **options: object) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.keys = make_owner(folder) if not (folder / "ledger.db").exists() else {}
+        self._double = double
+        self._options = {"free_space_floor_bytes": 0, **options}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.log_path = folder.with_name(f"{folder.name}.log")
+
+    @property
+    def pid(self) -> int:
+        """The service's process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self, *, ready: bool = True) -> RunningBox:
+        """Start and wait until it answers (`ready`: until a worker is up)."""
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        if self._double:
+            command = ["-m", "tests.doubles.serve", str(self.folder), str(self.port)]
+            command += [f"{name}={value}" for name, value in self._options.items()]
+        else:
+            command = ["-m", "zsky_box", "--data", str(self.folder), "serve", "--port", str(self.port)]
+            environment |= {f"ZSKY_{name.upper()}": str(value) for name, value in self._options.items()}
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen([sys.executable, *command], env=environment, stderr=log, stdout=log)
+        self.wait_for("/readyz" if ready else "/healthz")
+        return self
+
+    def wait_for(self, path: str) -> None:
+        """Until the service answers 200; fails with its log when it ends or takes too long."""
+        assert self._process is not None
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until:
+            try:
+                if httpx.get(f"{self.url}{path}", trust_env=False).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            assert self._process.poll() is None, self.log()
+            time.sleep(0.01)
+        raise AssertionError(f"the box did not answer {path} in {START_SECONDS} s:\n{self.log()}")
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut would."""
+        self._signal(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        return self._signal(signal.SIGTERM)
+
+    def log(self) -> str:
+        """What the service has logged."""
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def client(self, key: str | None = "live", **arguments: Any) -> httpx.Client:
+        """A client with the live or the test key, or any other secret, or none."""
+        secret = self.keys.get(key, key) if key is not None else None
+        headers = {} if secret is None else {"X-API-Key": secret}
+        return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=30, **arguments)
+
+    def ended(self, client: httpx.Client, job_id: str) -> dict[str, Any]:
+        """Poll until a job has ended."""
+        return self.until(client, job_id, lambda job: job["status"] in ("completed", "failed"))
+
+    def until(self, client: httpx.Client, job_id: str, wanted: Any) -> dict[str, Any]:
+        """Poll until a job looks as wanted; fails when it does not in time."""
+        until = time.monotonic() + END_SECONDS
+        while time.monotonic() < until:
+            answer = client.get(f"/v1/job_status/{job_id}")
+            assert answer.status_code == 200, answer.text
+            job: dict[str, Any] = answer.json()
+            if wanted(job):
+                return job
+            time.sleep(0.02)
+        raise AssertionError(f"job {job_id} did not get there:\n{self.log()[-5000:]}")
+
+    def _signal(self, number: int) -> int:
+        if self._process is None:
+            return 0
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+        status = self._process.wait(END_SECONDS)
+        self._process = None
+        return status
