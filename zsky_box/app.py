@@ -19,6 +19,9 @@ import uvicorn
 from litestar import Litestar, Router
 from litestar.exceptions import HTTPException
 from litestar.logging import LoggingConfig
+from litestar.plugins.jinja import JinjaTemplateEngine
+from litestar.static_files import create_static_files_router
+from litestar.template.config import TemplateConfig
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from zsky_box import audit, devices, ids, ledger, secretfile
@@ -36,6 +39,7 @@ from zsky_box.errors import Refusal, StoreError
 from zsky_box.feed import Feed
 from zsky_box.jobs.book import JobBook
 from zsky_box.jobs.views import JobReader
+from zsky_box.pages import setup
 from zsky_box.restart_budget import RestartBudget
 from zsky_box.scheduler import Limits, Scheduler
 from zsky_box.settings import CHECKOUT, Settings
@@ -211,9 +215,17 @@ def create_app(box: Box) -> Litestar:
         ],
     )
     app = Litestar(
-        route_handlers=[v1, files.get_file, health.healthz, health.readyz, terminal.run_command],
+        route_handlers=[
+            v1,
+            files.get_file,
+            files.head_file,
+            health.healthz,
+            health.readyz,
+            terminal.run_command,
+            setup.setup,
+            _static(),
+        ],
         lifespan=[lifespan],
-        middleware=[_request_log],
         exception_handlers={
             Refusal: problems.from_refusal,
             HTTPException: problems.from_framework,
@@ -221,6 +233,7 @@ def create_app(box: Box) -> Litestar:
             Exception: problems.from_any,
         },
         openapi_config=CONFIG,
+        template_config=TemplateConfig(directory=CHECKOUT / "web" / "templates", engine=JinjaTemplateEngine),
         request_max_body_size=box.settings.body_max_bytes,
         logging_config=LoggingConfig(configure_root_logger=False, log_exceptions="never"),
     )
@@ -230,15 +243,24 @@ def create_app(box: Box) -> Litestar:
     return app
 
 
-def _request_log(app: ASGIApp) -> ASGIApp:
-    """Give each request an id, which the answer carries, and log it without its query: signatures stay unlogged."""
+def _static() -> Router:
+    return create_static_files_router(
+        "/static", [CHECKOUT / "web" / "static"], include_in_schema=False, opt={"open": True}
+    )
+
+
+def with_request_log(app: Litestar) -> ASGIApp:
+    """Give each request an id, which the answer carries, and log it without its query: signatures stay unlogged.
+
+    It stands around the whole application: what finds no route has an id too.
+    """
 
     async def logged(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
         request_id = ids.new("req")
-        scope["state"]["request_id"] = request_id
+        scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
         status = 0
 
@@ -308,7 +330,7 @@ def serve(
 
     box = Box(folder, settings, worker_entry=worker_entry, on_fatal=fatal)
     config = uvicorn.Config(
-        create_app(box),
+        with_request_log(create_app(box)),
         host=settings.host,
         port=settings.port,
         log_config=None,

@@ -1,0 +1,1 @@
+"""The browser's pages: Jinja templates of `web/templates` over the domain rooms."""
