@@ -1,0 +1,221 @@
+"""A worker child whose model does what the prompt says: `double:NAME` acts out a fault, anything else is quickly made.
+
+It is the real loop with another engine: no torch, no ffmpeg, stubs for files, as many and as large as asked.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from zsky_box.errors import JobFailure
+from zsky_box.events import File, Run
+from zsky_box.pipelines.base import SAMPLE_RATE_HZ, Clip, OutOfMemory, Picture, Reporter, Still
+from zsky_box.worker_engine import Engine, OnFrame
+from zsky_box.worker_main import main
+
+STEPS = 4
+SLOW_STEPS = 200
+SLOW_STEP_SECONDS = 0.05
+WARM_SECONDS = 0.4
+GATE = "gate"  # a named pipe of this name in an attempt's folder holds its tail up until somebody writes to it
+
+warmed: list[str] = []
+
+
+def act(run: Run) -> str:
+    """The NAME of `double:NAME`, else nothing."""
+    return run.prompt.removeprefix("double:") if run.prompt.startswith("double:") else ""
+
+
+def load(run: Run, device: str) -> ActingPipeline:
+    """A model that is loaded at once, or not at all."""
+    if act(run) == "raises_in_load":
+        raise ZeroDivisionError("the double divides by zero while it loads")
+    return ActingPipeline(run.job_id, device)
+
+
+def warm(family: str) -> None:
+    """Imports that take a while."""
+    time.sleep(WARM_SECONDS)
+    warmed.append(family)
+
+
+class ActingPipeline:
+    """`loaded_for` and `device` show in a clip's notes, so that a test sees when and where a model was loaded."""
+
+    def __init__(self, loaded_for: str, device: str) -> None:
+        self.loaded_for = loaded_for
+        self.device = device
+
+    def video(self, run: Run, report: Reporter) -> Clip:
+        denoise(run, report)
+        return Clip(
+            width=run.width,
+            height=run.height,
+            fps=run.fps,
+            frames=run.frames,
+            pictures=grey(run, run.frames),
+            sound=np.zeros((run.frames * SAMPLE_RATE_HZ // run.fps, 2), np.float32),
+            notes=[f"loaded for {self.loaded_for}", f"device {self.device}", f"warmed {','.join(warmed)}"],
+        )
+
+    def images(self, run: Run, report: Reporter) -> Iterator[Still]:
+        denoise(run, report)
+        for ordinal, picture in enumerate(grey(run, run.n)):
+            if ordinal == 1 and act(run) == "fails_second_image":
+                raise ZeroDivisionError("the double makes only one image")
+            yield Still(picture, run.seed + ordinal)
+
+    def close(self) -> None:
+        """It holds nothing."""
+
+
+def denoise(run: Run, report: Reporter) -> None:
+    """Steps, quick or slow; a fault comes after the first."""
+    report.phase("denoising")
+    is_slow = act(run) == "slow_steps"
+    steps = SLOW_STEPS if is_slow else STEPS
+    for step in range(1, steps + 1):
+        if is_slow:
+            time.sleep(SLOW_STEP_SECONDS)
+        report.step(step, steps)
+        if step == 1:
+            act_out(run)
+
+
+def act_out(run: Run) -> None:
+    """The faults; a prompt that names none of them goes on."""
+    match act(run):
+        case "raises_in_run" | "raises_in_load":  # the latter where the model was already there
+            raise ZeroDivisionError("the double divides by zero")
+        case "safety_blocked":
+            raise JobFailure("safety_blocked", "The double will not make this.")
+        case "out_of_memory":
+            raise OutOfMemory("the double wants 900 GiB")
+        case "disk_full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        case "segfaults":
+            ctypes.string_at(0)
+        case "exits_silently":
+            os._exit(3)
+        case "hangs":
+            hang()
+        case "hangs_with_grandchild":
+            start_grandchild(run)
+            hang()
+        case "exits_with_grandchild":
+            start_grandchild(run)
+            os._exit(3)
+        case "stops_heartbeat":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "garbage_on_pipe":
+            os.write(int(sys.argv[1]), b"\x00\x00\x00\x08 garbage")
+        case "endless_message":
+            os.write(int(sys.argv[1]), b"\x7f\xff\xff\xff and on it goes")
+        case "half_message":
+            os.write(int(sys.argv[1]), b"\x00\x00\x10\x00 and no more")
+            hang()
+        case _:
+            pass
+
+
+def start_grandchild(run: Run) -> None:
+    """Start a process as ffmpeg is started, and write its number where the test looks (into its named pipe, if any)."""
+    grandchild = subprocess.Popen(["sleep", "600"])
+    Path(run.out_dir, "grandchild.pid").write_text(str(grandchild.pid), "ascii")
+
+
+def hang() -> None:
+    """Hold the interpreter's lock in C and ignore SIGTERM: no heartbeat, no reader, no Python code runs any more."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ctypes.PyDLL(None).sleep(600)
+
+
+def grey(run: Run, count: int) -> Iterator[Picture]:
+    """Grey pictures that take no memory."""
+    for _ in range(count):
+        yield np.broadcast_to(np.uint8(128), (run.height, run.width, 3))
+
+
+class ActingTail:
+    """Writes a stub with an MP4's first bytes, and a poster."""
+
+    def __init__(self, clip: Clip, folder: Path, stem: str, seed: int) -> None:
+        self.clip, self.folder, self.stem, self.seed = clip, folder, stem, seed
+
+    def finish(self) -> list[File]:
+        if (self.folder / GATE).is_fifo():
+            (self.folder / GATE).read_bytes()
+        clip = self.clip
+        stub = b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00mp42isom" + self.seed.to_bytes(8, "big")
+        facts: dict[str, Any] = {"seed": self.seed, "width": clip.width, "height": clip.height}
+        sound = {"sample_rate": SAMPLE_RATE_HZ, "channels": 2}
+        time_facts = {"frames": clip.frames, "fps": clip.fps, "duration_seconds": clip.frames / clip.fps}
+        return [
+            written(self.folder / f"{self.stem}.mp4", stub, "video/mp4", kind="result", **facts, **time_facts, **sound),
+            written(
+                self.folder / f"{self.stem}-poster.jpg", image(64, 36, "JPEG"), "image/jpeg", kind="poster", **facts
+            ),
+        ]
+
+
+def feed_clip(
+    clip: Clip, folder: Path, stem: str, *, seed: int, ffmpeg: str | None, on_frame: OnFrame | None
+) -> ActingTail:
+    """Takes the pictures and forgets them."""
+    assert ffmpeg is None, "no test of the double names an ffmpeg"
+    for frame, _ in enumerate(clip.pictures, 1):
+        if on_frame:
+            on_frame(frame, clip.frames)
+    return ActingTail(clip, folder, stem, seed)
+
+
+def write_still(still: Still, folder: Path, stem: str, ordinal: int) -> list[File]:
+    """A grey PNG of the right size, and a poster."""
+    height, width = still.picture.shape[:2]
+    facts: dict[str, Any] = {"ordinal": ordinal, "seed": still.seed, "width": width, "height": height}
+    name = f"{stem}-{ordinal + 1}"
+    return [
+        written(folder / f"{name}.png", image(width, height, "PNG"), "image/png", kind="result", **facts),
+        written(folder / f"{name}-poster.jpg", image(64, 36, "JPEG"), "image/jpeg", kind="poster", **facts),
+    ]
+
+
+def image(width: int, height: int, kind: str) -> bytes:
+    """A grey image file."""
+    file = BytesIO()
+    Image.new("L", (width, height), 128).save(file, kind)
+    return file.getvalue()
+
+
+def written(path: Path, content: bytes, mime: str, *, ordinal: int = 0, **facts: Any) -> File:
+    """Write a file and tell the truth about it."""
+    path.write_bytes(content)
+    digest = sha256(content).hexdigest()
+    return File(ordinal=ordinal, name=path.name, mime=mime, bytes=len(content), sha256=digest, **facts)
+
+
+def versions(family: str) -> dict[str, str]:
+    """One line, so that a test sees that the engine was asked for the right family."""
+    return {"double": family}
+
+
+if __name__ == "__main__":
+    main(
+        sys.argv[1:],
+        Engine(load=load, warm=warm, versions=versions, feed_clip=feed_clip, write_still=write_still),
+    )

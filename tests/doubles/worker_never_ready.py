@@ -1,0 +1,5 @@
+"""A worker child that starts and never says a word."""
+
+import signal
+
+signal.pause()

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from tests.doubles.driving import a_run
+from zsky_box.errors import ErrorCode, JobFailure
+from zsky_box.events import Progress, ToParent
+from zsky_box.pipelines.base import Cancelled, OutOfMemory
+from zsky_box.worker_attempt import Attempt, failure_of, is_out_of_memory, is_unexpected
+
+
+class OutOfMemoryError(RuntimeError):
+    """Called as torch's own."""
+
+
+@pytest.mark.parametrize(
+    ("error", "error_code", "is_fatal"),
+    [
+        (Cancelled(), "cancelled", False),
+        (JobFailure("encode_failed", "No."), "encode_failed", False),
+        (JobFailure("out_of_memory", "No."), "out_of_memory", True),
+        (OutOfMemory(), "out_of_memory", True),
+        (MemoryError(), "out_of_memory", True),
+        (OutOfMemoryError("CUDA"), "out_of_memory", True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out_of_memory", True),
+        (OSError(errno.ENOSPC, "full"), "storage_full", False),
+        (OSError(errno.EDQUOT, "full"), "storage_full", False),
+        (OSError(errno.EIO, "broken"), "internal_error", False),
+        (RuntimeError("secret words"), "internal_error", False),
+    ],
+)
+def test_every_error_has_a_code_and_a_sentence(error: Exception, error_code: ErrorCode, *, is_fatal: bool) -> None:
+    code, message = failure_of(error)
+    assert code == error_code
+    assert message.endswith(".")
+    assert "secret words" not in message
+    assert is_out_of_memory(error) == is_fatal
+
+
+def test_only_what_nobody_meant_makes_a_model_suspect() -> None:
+    meant = [Cancelled(), JobFailure("internal_error", "No."), OSError(errno.ENOSPC, "full")]
+    assert not any(is_unexpected(error) for error in meant)
+    assert is_unexpected(RuntimeError())
+    assert is_unexpected(OutOfMemory())
+
+
+def test_a_cancelled_attempt_tells_the_step_it_did_and_then_stops(tmp_path: Path) -> None:
+    said: list[ToParent] = []
+    attempt = Attempt(a_run(tmp_path), said.append)
+    attempt.phase("denoising")
+    attempt.cancel()
+    with pytest.raises(Cancelled):
+        attempt.step(1, 4)
+    assert [(m.phase, m.step) for m in said if isinstance(m, Progress)] == [("denoising", 0), ("denoising", 1)]
+    for report in (lambda: attempt.phase("decoding"), lambda: attempt.frame(1, 9), attempt.check):
+        with pytest.raises(Cancelled):
+            report()
+
+
+def test_entering_the_same_phase_again_is_not_told_twice(tmp_path: Path) -> None:
+    said: list[ToParent] = []
+    attempt = Attempt(a_run(tmp_path), said.append)
+    attempt.phase("denoising")
+    attempt.phase("denoising")
+    assert len(said) == 1
+
+
+def test_a_tail_that_has_begun_is_not_stopped_by_a_cancel(tmp_path: Path) -> None:
+    said: list[ToParent] = []
+    attempt = Attempt(a_run(tmp_path), said.append)
+    attempt.phase("decoding")
+    attempt.cancel()
+    attempt.tail()
+    attempt.close_phase()
+    assert set(attempt.seconds) == {"decoding", "encoding"}

@@ -1,0 +1,165 @@
+"""`zsky-box doctor`: what a person would check by hand when the box does not do what it should."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from zsky_box import audit, devices, ledger, settings
+from zsky_box.cli.session import Session, open_store
+from zsky_box.db import Store
+from zsky_box.errors import SettingsError, StoreError
+
+Finding = dict[str, str]
+
+# https://sqlite.org/releaselog/3_51_3.html: the WAL-reset fault needs two connections that write or checkpoint at once;
+# the box has one, so an affected version is worth a note, not an alarm.
+_WAL_RESET_FIXED: Final = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
+
+
+def examine(folder: Path) -> list[Finding]:
+    """All findings, in the order in which a person would look."""
+    checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
+        ("python", _python),
+        ("torch", _torch),
+        ("sqlite", _sqlite),
+        ("driver", _driver),
+        ("settings", lambda: _settings(folder)),
+        ("ffmpeg", lambda: _ffmpeg(folder)),
+        ("data folder", lambda: _folder(folder)),
+        ("free space", lambda: _space(folder)),
+        ("models", lambda: _models(folder)),
+        ("service", lambda: _service(folder)),
+        ("ledger", lambda: _ledger(folder)),
+    )
+    return [{"name": name, **check()} for name, check in checks]
+
+
+def _good(told: str) -> Finding:
+    return {"state": "good", "told": told}
+
+
+def _note(told: str) -> Finding:
+    return {"state": "note", "told": told}
+
+
+def _bad(told: str) -> Finding:
+    return {"state": "bad", "told": told}
+
+
+def _python() -> Finding:
+    told = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    if sys.platform != "linux":
+        return _bad(f"{told}; the box runs on Linux and WSL2 only")
+    return _good(told)
+
+
+def _torch() -> Finding:
+    try:
+        return _good(importlib.metadata.version("torch"))
+    except importlib.metadata.PackageNotFoundError:
+        return _bad("not installed; run ./install.sh again")
+
+
+def _sqlite() -> Finding:
+    version = sqlite3.sqlite_version_info
+    fixed = version >= _WAL_RESET_FIXED[-1] or any(
+        version[:2] == release[:2] and version >= release for release in _WAL_RESET_FIXED
+    )
+    if fixed:
+        return _good(sqlite3.sqlite_version)
+    return _note(f"{sqlite3.sqlite_version}, older than 3.51.3; safe here, since one connection alone writes")
+
+
+def _driver() -> Finding:
+    version = devices.driver_version()
+    if version is None:
+        return _note("no NVIDIA driver: the processor is used")
+    return _good(f"NVIDIA {version}, {devices.card_count()} cards")
+
+
+def _settings(folder: Path) -> Finding:
+    try:
+        settings.load(folder)
+    except SettingsError as error:
+        return _bad(str(error))
+    return _good(
+        str(folder / settings.FILE_NAME) if (folder / settings.FILE_NAME).exists() else "all at their defaults"
+    )
+
+
+def _ffmpeg(folder: Path) -> Finding:
+    import imageio_ffmpeg
+
+    try:
+        binary = settings.load(folder).ffmpeg or imageio_ffmpeg.get_ffmpeg_exe()
+        answer = subprocess.run([binary, "-version"], capture_output=True, text=True, timeout=20, check=True)
+    except (SettingsError, RuntimeError, OSError, subprocess.SubprocessError) as error:
+        return _bad(f"does not run: {error}")
+    return _good(answer.stdout.splitlines()[0])
+
+
+def _folder(folder: Path) -> Finding:
+    if not folder.is_dir():
+        return _bad(f"{folder} is not there; run `zsky-box init`")
+    if not os.access(folder, os.W_OK):
+        return _bad(f"{folder} cannot be written by this user")
+    for name in ("secrets.json", "ledger.db"):
+        path = folder / name
+        if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+            return _bad(f"{path} can be read by other users; run: chmod 600 {path}")
+    return _good(str(folder))
+
+
+def _space(folder: Path) -> Finding:
+    try:
+        floor = settings.load(folder).free_space_floor_bytes
+        free = shutil.disk_usage(folder).free
+    except (SettingsError, OSError) as error:
+        return _bad(str(error))
+    told = f"{free / 1e9:.1f} GB"
+    return _good(told) if free > floor else _bad(f"{told}, below the floor of {floor / 1e9:.1f} GB: no job is taken")
+
+
+def _models(folder: Path) -> Finding:
+    from zsky_box.app import open_catalog
+
+    catalog = open_catalog(folder)
+    if catalog.refused:
+        return _bad("; ".join(catalog.refused))
+    installed = [name for name, spec in catalog.specs.items() if catalog.installed(spec) is not None]
+    return _good(f"{len(catalog.specs)} known, installed: {', '.join(installed)}")
+
+
+def _service(folder: Path) -> Finding:
+    url = Session(folder).url
+    return _note("not running; start it with `zsky-box serve`") if url is None else _good(f"answers on {url}")
+
+
+def _ledger(folder: Path) -> Finding:
+    if not (folder / "ledger.db").exists():
+        return _note("none yet")
+    if Session(folder).is_running():
+        return _note("checked by the running service at its start; its log says when it does not verify")
+    try:
+        with open_store(folder) as store:
+            return _verified(store)
+    except (StoreError, sqlite3.DatabaseError) as error:
+        return _bad(str(error))
+
+
+def _verified(store: Store) -> Finding:
+    row = audit.first_broken_row(store)
+    wrong = ledger.first_wrong_balance(store)
+    if row is not None:
+        return _bad(f"the audit's row {row} does not fit its chain")
+    return _good("verifies") if wrong is None else _bad(wrong)

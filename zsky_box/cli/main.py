@@ -1,0 +1,267 @@
+"""The commands, each with help, an example and `--json`; one clear sentence and a non-zero exit when one fails."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zsky_box import __version__, accounts, control, keys, secretfile, settings
+from zsky_box.cli import show
+from zsky_box.cli.generate import generate
+from zsky_box.cli.session import CommandError, Session, open_store
+from zsky_box.clock import system_clock
+from zsky_box.errors import ZskyError
+from zsky_box.keys import SCOPES
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="zsky-box")
+@click.option("--data", metavar="DIR", help="The data folder (else ZSKY_DATA, else data/ of the checkout).")
+@click.pass_context
+def cli(context: click.Context, data: str | None) -> None:
+    """One prompt, one job, one URL: images and video with sound, on the card in the room.
+
+    Example: zsky-box generate "a red fox in the snow" --type image
+    """
+    context.obj = settings.data_dir(data)
+
+
+@cli.command()
+@click.option("--owner", "name", default="owner", show_default=True, metavar="NAME", help="The owner's name.")
+@json_option
+@click.pass_obj
+def init(folder: Path, name: str, as_json: bool) -> None:
+    """Create the data folder, the owner and the first key, which is shown once.
+
+    Example: zsky-box init --owner "Studio North"
+    """
+    if not name.strip() or len(name) > 100:
+        raise CommandError("An owner's name has 1 to 100 characters.")
+    configured = settings.load(folder)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    now, secrets = system_clock(), secretfile.load(folder)
+    with open_store(folder) as store:
+
+        def work(tx: Any) -> tuple[accounts.Account, str]:
+            owner = accounts.create_owner(tx, name.strip(), now)
+            _, secret = keys.issue(tx, secrets.pepper, owner.id, now=now, actor=control.ACTOR, name="first key")
+            return owner, secret
+
+        owner, secret = store.write(work)
+        token = accounts.new_setup_token(store, now)
+    base = configured.public_url or f"http://127.0.0.1:{configured.port}"
+    told = {
+        "account": owner.id,
+        "owner": owner.name,
+        "api_key": secret,
+        "setup_url": f"{base}/setup?token={token}",
+        "url": base,
+        "data": str(folder),
+    }
+    if as_json:
+        click.echo(json.dumps(told))
+        return
+    click.echo(f"The box in {folder} belongs to {owner.name}.\n\nAPI key (shown once): {secret}")
+    click.echo(f"First run in the browser: {told['setup_url']}\nStart it: zsky-box serve")
+
+
+@cli.command()
+@click.option("--host", metavar="ADDRESS", help="Where to listen (default 127.0.0.1).")
+@click.option("--port", type=click.IntRange(1, 65_535), metavar="PORT", help="The port (default 8420).")
+@click.option("--devices", metavar="LIST", help="auto, cpu, card numbers such as 0,1, or cpu,cpu.")
+@click.pass_obj
+def serve(folder: Path, host: str | None, port: int | None, devices: str | None) -> None:
+    """Run the service until it is stopped (SIGTERM or Ctrl-C: running jobs end first).
+
+    Example: zsky-box serve --port 8420 --devices 0,1
+    """
+    from zsky_box import app
+
+    configured = settings.load(folder, host=host, port=port, devices=devices)
+    logging.basicConfig(
+        level=configured.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    for noisy in ("huey", "httpx", "zsky_box.access"):
+        logging.getLogger(noisy).setLevel("DEBUG" if configured.log_level == "debug" else "WARNING")
+    if not (folder / "ledger.db").exists():
+        raise CommandError(f"There is no box in {folder} yet; run `zsky-box init` first.")
+    url = f"http://{configured.host}:{configured.port}"
+    sys.exit(app.serve(folder, configured, on_started=lambda: click.echo(f"The box listens on {url}", err=True)))
+
+
+cli.add_command(generate)
+
+
+@cli.command()
+@click.option("--status", type=click.Choice(["queued", "running", "completed", "failed"]), help="Only these.")
+@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="How many.")
+@json_option
+@click.pass_obj
+def jobs(folder: Path, status: str | None, limit: int, as_json: bool) -> None:
+    """List your jobs, newest first.
+
+    Example: zsky-box jobs --status failed
+    """
+    query = {"limit": str(limit)} | ({"status": status} if status else {})
+    page = Session(folder).request("GET", "/v1/jobs", params=query)
+    show.told(page, as_json, show.jobs)
+
+
+@cli.command()
+@click.argument("job_id", metavar="ID")
+@json_option
+@click.pass_obj
+def status(folder: Path, job_id: str, as_json: bool) -> None:
+    """Show one job.
+
+    Example: zsky-box status job_3q9zkx…
+    """
+    show.told(Session(folder).request("GET", f"/v1/jobs/{_plain(job_id)}"), as_json, show.job)
+
+
+@cli.command()
+@click.argument("job_id", metavar="ID")
+@json_option
+@click.pass_obj
+def cancel(folder: Path, job_id: str, as_json: bool) -> None:
+    """Stop a job: free while it waits, charged once its first denoising step is stored.
+
+    Example: zsky-box cancel job_3q9zkx…
+    """
+    show.told(Session(folder).request("POST", f"/v1/jobs/{_plain(job_id)}/cancel"), as_json, show.job)
+
+
+@cli.group(name="keys")
+def keys_group() -> None:
+    """API keys: list, issue, rotate, revoke.
+
+    Example: zsky-box keys issue --name render-script --scopes generate,read
+    """
+
+
+@keys_group.command(name="list")
+@json_option
+@click.pass_obj
+def keys_list(folder: Path, as_json: bool) -> None:
+    """List the keys, without their secrets.
+
+    Example: zsky-box keys list
+    """
+    show.told(Session(folder).control(control.ListKeys()), as_json, show.keys)
+
+
+@keys_group.command(name="issue")
+@click.option("--name", default="", metavar="NAME", help="What the key is for.")
+@click.option("--test", is_flag=True, help="A zs_test_ key: free, always the film leader.")
+@click.option("--scopes", default=",".join(SCOPES), show_default=True, help="What the key may do.")
+@json_option
+@click.pass_obj
+def keys_issue(folder: Path, name: str, test: bool, scopes: str, as_json: bool) -> None:
+    """Make a key; its secret is shown once.
+
+    Example: zsky-box keys issue --name render-script --scopes generate,read
+    """
+    chosen = [scope.strip() for scope in scopes.split(",")]
+    unknown = [scope for scope in chosen if scope not in SCOPES]
+    if unknown:
+        raise CommandError(f"There is no scope {unknown[0]!r}; scopes are {', '.join(SCOPES)}.")
+    command = control.IssueKey(name=name, test=test, scopes=tuple(scope for scope in SCOPES if scope in chosen))
+    show.told(Session(folder).control(command), as_json, show.new_key)
+
+
+@keys_group.command(name="rotate")
+@click.argument("key_id", metavar="[ID]", required=False)
+@click.option(
+    "--overlap",
+    "overlap_seconds",
+    type=click.IntRange(0, keys.OVERLAP_MAX_SECONDS),
+    default=0,
+    metavar="SECONDS",
+    help="How long the old key still works (at most 7 days).",
+)
+@json_option
+@click.pass_obj
+def keys_rotate(folder: Path, key_id: str | None, overlap_seconds: int, as_json: bool) -> None:
+    """Issue a successor (of the newest live key where no ID is given) and end the old key.
+
+    Example: zsky-box keys rotate --overlap 86400
+    """
+    command = control.RotateKey(key_id=key_id, overlap_seconds=overlap_seconds)
+    show.told(Session(folder).control(command), as_json, show.new_key)
+
+
+@keys_group.command(name="revoke")
+@click.argument("key_id", metavar="ID")
+@json_option
+@click.pass_obj
+def keys_revoke(folder: Path, key_id: str, as_json: bool) -> None:
+    """End a key at once.
+
+    Example: zsky-box keys revoke key_7tq…
+    """
+    show.told(Session(folder).control(control.RevokeKey(key_id=key_id)), as_json, show.key)
+
+
+@cli.group(name="models")
+def models_group() -> None:
+    """The models this box knows.
+
+    Example: zsky-box models list
+    """
+
+
+@models_group.command(name="list")
+@json_option
+@click.pass_obj
+def models_list(folder: Path, as_json: bool) -> None:
+    """List the models: what they make, whether they are installed, and who may use them.
+
+    Example: zsky-box models list
+    """
+    from zsky_box.api.account import catalog_views
+    from zsky_box.app import open_catalog
+
+    session = Session(folder)
+    listed = session.request("GET", "/v1/models") if session.is_running() else catalog_views(open_catalog(folder))
+    show.told(listed, as_json, show.models)
+
+
+@cli.command()
+@json_option
+@click.pass_obj
+def doctor(folder: Path, as_json: bool) -> None:
+    """Check the machine and the box; exits with 1 when something must be mended.
+
+    Example: zsky-box doctor
+    """
+    from zsky_box.cli.doctor import examine
+
+    findings = examine(folder)
+    show.told({"checks": findings}, as_json, show.checks)
+    if any(finding["state"] == "bad" for finding in findings):
+        sys.exit(1)
+
+
+def main() -> None:
+    """Entry point: every expected failure is one sentence on stderr and exit status 1."""
+    try:
+        cli(prog_name="zsky-box")
+    except ZskyError as error:
+        detail = getattr(error, "detail", None) or str(error)
+        click.echo(f"zsky-box: {detail}", err=True)
+        sys.exit(1)
+
+
+def _plain(job_id: str) -> str:
+    if not (job_id.isascii() and job_id.replace("_", "").isalnum()):
+        raise CommandError(f"{job_id!r} is not a job's id; `zsky-box jobs` lists them.")
+    return job_id

@@ -1,0 +1,125 @@
+"""What commands print: JSON for scripts, or a few plain lines for a person."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+
+def told(value: Any, as_json: bool, plain: Callable[[Any], None]) -> None:
+    """Print a command's answer in the form that was asked for."""
+    if as_json:
+        click.echo(json.dumps(value, ensure_ascii=False))
+    else:
+        plain(value)
+
+
+def jobs(page: dict[str, Any]) -> None:
+    """A page of jobs as a table."""
+    if not page["data"]:
+        click.echo('No jobs yet. Try: zsky-box generate "a red fox in the snow" --type image')
+        return
+    rows = [
+        (job["job_id"], job["type"], job["status"], job["model"], job["created_at"], job["prompt"][:40])
+        for job in page["data"]
+    ]
+    _table(("id", "type", "status", "model", "created", "prompt"), rows)
+
+
+def job(view: dict[str, Any]) -> None:
+    """One job, a fact a line."""
+    charge = view["charge"]
+    facts = {
+        "job": view["job_id"],
+        "status": view["status"],
+        "phase": f"{view['phase']}, {view['progress']:.0%}" if view["status"] == "running" else None,
+        "place in queue": view["queue_position"],
+        "error": f"{view['error']} ({view['error_code']})" if "error" in view else None,
+        "result": view.get("result_url"),
+        "prompt": view["prompt"],
+        "model": view["model"],
+        "size": f"{view['width']}x{view['height']}" + (f", {view['duration']:.3f} s" if view["duration"] else ""),
+        "seed": view["seed"],
+        "charge": f"{charge['units']} {view['type']}, {charge['state']}, ${charge['amount_usd']}",
+        "created": view["created_at"],
+        "finished": view["finished_at"],
+        "notes": " ".join(view["notes"]) or None,
+    }
+    _facts(facts)
+
+
+def saved(view: dict[str, Any]) -> None:
+    """The path of a result, and what a person should know about it."""
+    for note in view["notes"]:
+        click.echo(note, err=True)
+    click.echo(view["path"])
+
+
+def keys(page: dict[str, Any]) -> None:
+    """All keys as a table."""
+    rows = [
+        (
+            key["id"],
+            key["name"],
+            "test" if key["test"] else "live",
+            f"…{key['last_four']}",
+            " ".join(key["scopes"]),
+            "revoked" if key["revoked_at"] else key["expires_at"] or "",
+            key["last_used_at"] or "never",
+        )
+        for key in page["data"]
+    ]
+    _table(("id", "name", "mode", "ends in", "scopes", "ended", "last used"), rows)
+
+
+def key(view: dict[str, Any]) -> None:
+    """One key, without its secret."""
+    ended = "revoked" if view["revoked_at"] else "in use"
+    click.echo(f"{view['id']} (…{view['last_four']}) is {ended}.")
+
+
+def new_key(view: dict[str, Any]) -> None:
+    """A fresh key with its secret, which is shown this once."""
+    click.echo(f"{view['id']}: {' '.join(view['scopes'])}\nAPI key (shown once): {view['api_key']}")
+
+
+def models(page: dict[str, Any]) -> None:
+    """The catalogue as a table."""
+    rows = [
+        (
+            model["id"],
+            ", ".join(model["makes"]),
+            "yes" if model["installed"] else "no",
+            model["licence"]["name"],
+            model["commercial_use"],
+            "default " + "+".join(model["default_for"]) if model["default_for"] else "",
+        )
+        for model in page["data"]
+    ]
+    _table(("model", "makes", "installed", "licence", "commercial use", ""), rows)
+
+
+def checks(report: dict[str, Any]) -> None:
+    """The doctor's findings."""
+    marks = {"good": click.style("ok  ", fg="green"), "note": "note", "bad": click.style("bad ", fg="red")}
+    for check in report["checks"]:
+        click.echo(f"{marks[check['state']]}  {check['name']}: {check['told']}")
+
+
+def _facts(facts: dict[str, Any]) -> None:
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        if value is not None:
+            click.echo(f"{name:<{width}}  {value}")
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    table = Table(*head, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(str(value) for value in row))
+    Console(soft_wrap=True).print(table, markup=False)

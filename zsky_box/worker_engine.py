@@ -1,0 +1,109 @@
+"""What a worker child's loop drives: the model families and the encoders, imported when they are first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from zsky_box.errors import JobFailure
+from zsky_box.events import File, Run
+from zsky_box.pipelines.base import Clip, Pipeline, Still
+from zsky_box.worker_attempt import Attempt, failure_of, log_failure
+
+WITHOUT_TORCH: Final = frozenset({"leader"})
+
+
+OnFrame = Callable[[int, int], None]
+
+
+class Tail(Protocol):
+    """A clip whose frames are all fed: `finish` waits for the encoder and returns the files."""
+
+    def finish(self) -> list[File]: ...
+
+
+class FeedClip(Protocol):
+    """See `media.video.feed_clip`."""
+
+    def __call__(
+        self,
+        clip: Clip,
+        folder: Path,
+        stem: str,
+        *,
+        seed: int,
+        ffmpeg: str | None,
+        on_frame: OnFrame | None,
+    ) -> Tail: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """`load` is given the device as the child sees it; all may raise what `worker_attempt.failure_of` sorts."""
+
+    load: Callable[[Run, str], Pipeline]
+    warm: Callable[[str], None]
+    versions: Callable[[str], dict[str, str]]
+    feed_clip: FeedClip
+    write_still: Callable[[Still, Path, str, int], list[File]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attempt made; `missing` are the ordinals of images that failed."""
+
+    files: list[File]
+    missing: list[int]
+    notes: list[str]
+
+
+def write_stills(engine: Engine, attempt: Attempt, stills: list[Still], trouble: Exception | None) -> Outcome:
+    """Write what was made; an image that fails takes no other along. Raises only when none is left.
+
+    `trouble` is what ended the making before all images of the Run were there.
+    """
+    run = attempt.run
+    files: list[File] = []
+    missing: list[int] = []
+    for ordinal, still in enumerate(stills):
+        attempt.check()
+        try:
+            files.extend(engine.write_still(still, Path(run.out_dir), run.stem, ordinal))
+        except Exception as error:  # noqa: BLE001 - logged and told, while the other images go on
+            log_failure(attempt, error)
+            trouble = error
+            missing.append(ordinal)
+    missing.extend(range(len(stills), run.n))
+    if not files:
+        raise trouble or JobFailure("internal_error", "The model made no image.")
+    if not missing:
+        return Outcome(files, missing, [])
+    reason = failure_of(trouble)[1] if trouble else "The model made fewer than asked."
+    return Outcome(files, missing, [f"{len(missing)} of {run.n} images failed. {reason}"])
+
+
+def real_engine() -> Engine:
+    """The model families and encoders of this version; torch is imported when a family needs it, and never before."""
+    from zsky_box.media.stills import write_still
+    from zsky_box.media.video import feed_clip
+    from zsky_box.pipelines import loader
+
+    def load(run: Run, device: str) -> Pipeline:
+        return loader(run.model.family)(run.model, Path(run.weights_dir), device)
+
+    def warm(family: str) -> None:
+        if family not in WITHOUT_TORCH:
+            from zsky_box.pipelines import loading
+
+            loading.warm(family)
+
+    def versions(family: str) -> dict[str, str]:
+        if family in WITHOUT_TORCH:
+            return {}
+        from zsky_box.pipelines import loading
+
+        return loading.versions()
+
+    return Engine(load=load, warm=warm, versions=versions, feed_clip=feed_clip, write_still=write_still)

@@ -1,0 +1,298 @@
+"""The worker child: takes Runs one by one, holds one model, makes the files, and says how it goes.
+
+Four threads: the main one loads, denoises and decodes; the reader takes messages, so that a Cancel is heard at once;
+one beats the heart; and at most one finishes an encoder's tail while the next job has the card. Pictures stay in this
+process: only `events` cross the pipe. Nothing here knows prices, accounts or the database.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import logging
+import os
+import platform
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pynvml
+
+from zsky_box import __version__
+from zsky_box.catalog import ModelSpec
+from zsky_box.events import (
+    Cancel,
+    Done,
+    Failed,
+    Heartbeat,
+    Ready,
+    Run,
+    Stop,
+    ToChild,
+    ToParent,
+    decode_to_child,
+    encode,
+)
+from zsky_box.pipelines.base import Cancelled, Pipeline, Still
+from zsky_box.worker_attempt import Attempt, failure_of, is_out_of_memory, is_unexpected, log_failure
+from zsky_box.worker_engine import Engine, Outcome, real_engine, write_stills
+from zsky_box.worker_process import ChildConfig, end_group, hold_lifeline
+
+MESSAGE_BYTES_MAX: Final = 1 << 20
+ORDERS_MAX: Final = 3  # two Runs, of which one is in its tail, and a Stop
+WARM_WAIT_SECONDS: Final = 0.1
+
+log = logging.getLogger("zsky_box.worker")
+
+
+@dataclass(frozen=True)
+class Resident:
+    """The model in memory, and what it was loaded from."""
+
+    spec: ModelSpec
+    weights_dir: str
+    pipeline: Pipeline
+
+    def is_for(self, run: Run) -> bool:
+        """Whether this is what the Run asks for, down to the manifest's options."""
+        return (self.spec, self.weights_dir) == (run.model, run.weights_dir)
+
+
+class Child:
+    """The loop and its threads; `serve` returns after a Stop, when all work is done."""
+
+    def __init__(self, connection: Connection, config: ChildConfig, engine: Engine) -> None:
+        self._connection = connection
+        self._config = config
+        self._engine = engine
+        # The service shows this process one card only, whatever its number is there.
+        self._device = "cpu" if config.device == "cpu" else "cuda:0"
+        self._sending = threading.Lock()
+        self._orders: queue.Queue[Attempt | Stop] = queue.Queue(ORDERS_MAX)
+        self._attempts: dict[tuple[str, int], Attempt] = {}
+        self._resident: Resident | None = None
+        self._tail: threading.Thread | None = None
+        self._leaving = threading.Event()
+        self._warming = threading.Thread(target=self._warm, name="warm", daemon=True)
+
+    def serve(self) -> None:
+        """Say Ready and work until told to stop."""
+        self._warming.start()
+        self._send(
+            Ready(
+                pid=os.getpid(),
+                device=self._config.device,
+                device_name=device_name(self._config.device),
+                versions=own_versions(),
+            )
+        )
+        threading.Thread(target=self._listen, name="reader", daemon=True).start()
+        threading.Thread(target=self._beat, name="heart", daemon=True).start()
+        while isinstance(order := self._orders.get(), Attempt):
+            self._perform(order)
+        self._join_tail()
+        self._evict()
+        self._leaving.set()
+
+    def _send(self, message: ToParent) -> None:
+        try:
+            with self._sending:
+                self._connection.send_bytes(encode(message))
+        except OSError:
+            end_group()  # the service is gone
+
+    def _listen(self) -> None:
+        try:
+            while not self._leaving.is_set():
+                message: ToChild = decode_to_child(self._connection.recv_bytes(MESSAGE_BYTES_MAX))
+                match message:
+                    case Run():
+                        attempt = Attempt(message, self._send)
+                        self._attempts[attempt.key] = attempt
+                        self._orders.put_nowait(attempt)
+                    case Cancel():
+                        attempt = self._attempts.get((message.job_id, message.token))
+                        if attempt:
+                            attempt.cancel()
+                    case Stop():
+                        self._orders.put_nowait(message)
+        except (EOFError, ConnectionResetError):
+            log.warning("the service is gone")
+        except (OSError, msgspec.MsgspecError, queue.Full):
+            log.exception("the service broke the protocol")
+        finally:
+            if not self._leaving.is_set():
+                end_group()
+
+    def _beat(self) -> None:
+        while not self._leaving.wait(self._config.heartbeat_seconds):
+            resident = self._resident
+            self._send(Heartbeat(resident=(resident.spec.name,) if resident else ()))
+
+    def _warm(self) -> None:
+        for family in self._config.warm:
+            try:
+                self._engine.warm(family)
+            except Exception:
+                log.exception("the libraries of %s cannot be imported; its jobs will say so", family)
+
+    def _perform(self, attempt: Attempt) -> None:
+        """Load, denoise, decode; then hand what remains to a thread of its own, and the card to the next job."""
+        try:
+            attempt.phase("loading")
+            pipeline = self._pipeline(attempt)
+            finish = self._film(pipeline, attempt) if attempt.run.type == "video" else self._draw(pipeline, attempt)
+        except Exception as error:  # noqa: BLE001 - it is logged and told to the service, whatever it is
+            self._fail(attempt, error)
+            return
+        self._join_tail()
+        self._tail = threading.Thread(target=self._finish, args=(attempt, finish), name="tail")
+        self._tail.start()
+
+    def _pipeline(self, attempt: Attempt) -> Pipeline:
+        run = attempt.run
+        if run.model.family in self._config.warm:
+            while self._warming.is_alive():
+                self._warming.join(WARM_WAIT_SECONDS)
+                attempt.check()
+        if self._resident is None or not self._resident.is_for(run):
+            self._evict()
+            self._resident = Resident(run.model, run.weights_dir, self._engine.load(run, self._device))
+        attempt.check()
+        return self._resident.pipeline
+
+    def _film(self, pipeline: Pipeline, attempt: Attempt) -> Callable[[], Outcome]:
+        run = attempt.run
+        clip = pipeline.video(run, attempt)
+        attempt.phase("decoding")
+        tail = self._engine.feed_clip(
+            clip,
+            Path(run.out_dir),
+            run.stem,
+            seed=run.seed,
+            ffmpeg=self._config.ffmpeg,
+            on_frame=attempt.frame,
+        )
+        return lambda: Outcome(tail.finish(), [], clip.notes)
+
+    def _draw(self, pipeline: Pipeline, attempt: Attempt) -> Callable[[], Outcome]:
+        run = attempt.run
+        stills: list[Still] = []
+        trouble: Exception | None = None
+        try:
+            stills.extend(islice(pipeline.images(run, attempt), run.n))
+        except Cancelled:
+            raise
+        except Exception as error:
+            if not stills:
+                raise
+            trouble = error
+            self._note_failure(attempt, error)
+        return partial(write_stills, self._engine, attempt, stills, trouble)
+
+    def _finish(self, attempt: Attempt, finish: Callable[[], Outcome]) -> None:
+        """The tail's thread. A Cancel is too late for a clip now: the work is done and its file is all but there."""
+        run = attempt.run
+        try:
+            attempt.tail()
+            outcome = finish()
+            versions = own_versions() | self._engine.versions(run.model.family)
+        except Exception as error:  # noqa: BLE001 - it is logged and told to the service, whatever it is
+            log_failure(attempt, error)
+            self._tell_failure(attempt, error, fatal=False)
+            return
+        attempt.close_phase()
+        del self._attempts[attempt.key]
+        self._send(
+            Done(
+                job_id=run.job_id,
+                token=run.token,
+                files=tuple(outcome.files),
+                missing=tuple(outcome.missing),
+                notes=tuple(outcome.notes),
+                versions=versions,
+                seconds=attempt.seconds,
+            )
+        )
+
+    def _join_tail(self) -> None:
+        if self._tail:
+            self._tail.join()  # the service's deadline for the job bounds it
+            self._tail = None
+
+    def _fail(self, attempt: Attempt, error: Exception) -> None:
+        is_fatal = is_out_of_memory(error)
+        self._note_failure(attempt, error)
+        if is_fatal:
+            self._join_tail()  # the service ends this child next, and the job before must not go with it
+        self._tell_failure(attempt, error, fatal=is_fatal)
+
+    def _note_failure(self, attempt: Attempt, error: Exception) -> None:
+        """Log it, and drop the model where nobody knows what state it was left in."""
+        log_failure(attempt, error)
+        if is_unexpected(error):
+            if error.__traceback__:
+                traceback.clear_frames(error.__traceback__)  # their locals would keep activations on the card
+            self._evict()
+
+    def _tell_failure(self, attempt: Attempt, error: Exception, *, fatal: bool) -> None:
+        error_code, message = failure_of(error)
+        job_id, token = attempt.key
+        del self._attempts[attempt.key]
+        self._send(Failed(job_id=job_id, token=token, error_code=error_code, message=message, fatal=fatal))
+
+    def _evict(self) -> None:
+        held, self._resident = self._resident, None
+        if held:
+            try:
+                held.pipeline.close()
+            except Exception:
+                log.exception("closing %s failed", held.spec.name)
+
+
+def own_versions() -> dict[str, str]:
+    """What every result depends on; the libraries of a family come beside it."""
+    return {"zsky-box": __version__, "python": platform.python_version()}
+
+
+def device_name(device: str) -> str:
+    """What the card or the processor calls itself; the device's own name where it cannot be asked."""
+    if device.startswith("cuda:"):
+        try:
+            pynvml.nvmlInit()
+            return str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(int(device.removeprefix("cuda:")))))
+        except pynvml.NVMLError as error:
+            log.warning("%s has no name: %s", device, error)
+            return device
+    with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+        return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), device)
+
+
+def main(arguments: list[str], engine: Engine) -> None:
+    """Be the child that `worker_process` starts: `arguments` are the connection, the lifeline and the ChildConfig."""
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)  # started by hand: the shell's group must not be killed with it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends the process even while Python code cannot run
+    pipe, lifeline = int(arguments[0]), int(arguments[1])
+    hold_lifeline(lifeline)
+    fcntl.fcntl(pipe, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+    config = msgspec.json.decode(arguments[2], type=ChildConfig)
+    faulthandler.enable()
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format=f"%(asctime)s worker {config.device} %(levelname)s %(message)s"
+    )
+    Child(Connection(pipe), config, engine).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:], real_engine())
