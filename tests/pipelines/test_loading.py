@@ -18,7 +18,7 @@ import pytest
 import torch
 from msgspec.structs import replace
 
-from scripts.tiny_models import cached, install_tiny, tiny_manifests
+from scripts.tiny_models import cached, install_tiny, tiny_flux2_klein, tiny_ltx2, tiny_manifests
 from tests.pipelines.tiny import inside, opened, tiny_spec
 from zsky_box.catalog import Catalog
 from zsky_box.errors import JobFailure
@@ -47,6 +47,16 @@ def refusal(folder: Path) -> str:
 def test_a_complete_folder_loads(folder: Path) -> None:
     pipeline = loader("flux2_klein")(KLEIN, folder, "cpu")
     assert inside(pipeline).transformer.device.type == "cpu"
+
+
+def test_tiny_checkpoints_are_the_same_at_every_build(tmp_path: Path) -> None:
+    for build, name in ((tiny_ltx2, "tiny-ltx2"), (tiny_flux2_klein, "tiny-klein")):
+        torch.manual_seed(len(name))
+        build(tmp_path / name)
+        built = {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
+        assert len(built) > 10
+        assert built == {path: (cached(name) / path).read_bytes() for path in built}
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_an_installed_tiny_model_is_found_by_the_catalogue(tmp_path: Path) -> None:

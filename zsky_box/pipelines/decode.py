@@ -68,8 +68,7 @@ def tile_and_stride(length: int, side: int) -> tuple[int, int]:
 def decode_chunks(vae: Any, latents: Tensor, tiling: Tiling) -> Iterator[Tensor]:
     """Decode latents [1, C, f, h, w] into consecutive chunks [1, 3, n, H, W], values about -1 to 1.
 
-    The chunks' n add up to (f - 1) · ratio + 1. At any time one chunk and the previous one's overlap are held. Raises
-    OutOfMemory.
+    The chunks' n add up to (f - 1) · ratio + 1. At any time one chunk and the previous one's overlap are held.
     """
     ratio: int = vae.temporal_compression_ratio
     stride_frames = tiling.chunk_frames - tiling.overlap_frames
@@ -100,16 +99,17 @@ def decode_chunks(vae: Any, latents: Tensor, tiling: Tiling) -> Iterator[Tensor]
 
 
 def _decode(vae: Any, latents: Tensor) -> Tensor:
-    with memory_guard(), torch.no_grad():
+    with torch.no_grad():
         return vae.decode(latents, return_dict=False)[0]
 
 
 def pictures(vae: Any, latents: Tensor, tiling: Tiling, width: int, height: int) -> Iterator[Picture]:
     """Decode latents [1, C, f, h, w] lazily into pictures [height, width, 3], cropped evenly. Raises OutOfMemory."""
-    for chunk in decode_chunks(vae, latents, tiling):
-        for start in range(0, chunk.shape[2], _COPY_FRAMES):
-            yield from to_pictures(chunk[0, :, start : start + _COPY_FRAMES].transpose(0, 1), width, height)
-        del chunk  # before the next one is computed
+    with memory_guard():
+        for chunk in decode_chunks(vae, latents, tiling):
+            for start in range(0, chunk.shape[2], _COPY_FRAMES):
+                yield from to_pictures(chunk[0, :, start : start + _COPY_FRAMES].transpose(0, 1), width, height)
+            del chunk  # before the next one is computed
 
 
 def to_pictures(frames: Tensor, width: int, height: int) -> list[Picture]:
