@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import secrets
 from typing import Literal
 
 from msgspec import Struct
@@ -51,6 +54,28 @@ def create_owner(tx: Tx, name: str, now: int) -> Account:
         after={"name": name, "role": account.role, "plan": account.plan},
     )
     return account
+
+
+def new_setup_token(store: Store, now: int) -> str:
+    """A one-time token for the first run in the browser; only its hash is kept, and an older one ends."""
+    token = secrets.token_urlsafe(24)
+
+    def work(tx: Tx) -> None:
+        tx.execute("DELETE FROM setup_token")
+        tx.execute("INSERT INTO setup_token (digest, created_at) VALUES (?, ?)", (_token_digest(token), now))
+
+    store.write(work)
+    return token
+
+
+def is_setup_token(store: Store, token: str) -> bool:
+    """Whether this is the token of the last `init`."""
+    row = store.one("SELECT digest FROM setup_token")
+    return row is not None and hmac.compare_digest(bytes(row["digest"]), _token_digest(token))
+
+
+def _token_digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
 
 
 def owner(store: Store) -> Account | None:

@@ -145,11 +145,16 @@ class Box:
         installed = [spec for spec in self.catalog.specs.values() if self.catalog.installed(spec) is not None]
         warm = tuple(sorted({spec.family for spec in installed} & set(TORCH_FAMILIES)))
 
+        chosen = devices.chosen(settings.devices)
+        # Workers on the processor share its cores: torch's threads of one would wait for those of another.
+        threads = max(1, (os.cpu_count() or 1) // max(1, chosen.count("cpu")))
+
         def new_worker(device: str, test: bool) -> Worker:
             return Worker(
                 device,
                 ffmpeg=settings.ffmpeg or None,
                 warm=() if test else warm,
+                threads=threads if device == "cpu" else None,
                 patience=patience,
                 entry=worker_entry,
             )
@@ -160,7 +165,7 @@ class Box:
             )
 
         limits = Limits(job_seconds=settings.job_timeout_seconds, cancel_seconds=settings.worker_cancel_timeout_seconds)
-        return Scheduler(self.book, self.catalog, devices.chosen(settings.devices), new_worker, new_budget, limits)
+        return Scheduler(self.book, self.catalog, chosen, new_worker, new_budget, limits)
 
     def _wake(self, job_id: str | None) -> None:
         if job_id is None:

@@ -84,6 +84,10 @@ class Assets:
             path = folder / file.name
             if Path(file.name).name != file.name or not path.is_file() or path.stat().st_size != file.bytes:
                 raise JobFailure("internal_error", f"The worker reported {file.name}, but the file is not whole.")
+        named = {file.name for file in files}
+        for left_over in folder.iterdir():
+            if left_over.name not in named:
+                left_over.unlink()
         target = self.root / job_id / str(token)
         try:
             target.parent.mkdir(exist_ok=True)

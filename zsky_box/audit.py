@@ -37,16 +37,21 @@ def append(
 def first_broken_row(store: Store, last_rows: int | None = None) -> int | None:
     """Replay the chain (all of it, or its last rows); the id of the first row that does not fit, or None."""
     limit = -1 if last_rows is None else last_rows
-    start = store.one("SELECT min(id) AS id FROM (SELECT id FROM audit ORDER BY id DESC LIMIT ?)", (limit,))
-    if start is None or start["id"] is None:
-        return None
-    before = store.one("SELECT hash FROM audit WHERE id < ? ORDER BY id DESC LIMIT 1", (start["id"],))
-    previous = GENESIS if before is None else bytes(before["hash"])
-    for row in store.reader().execute("SELECT * FROM audit WHERE id >= ? ORDER BY id", (start["id"],)):
-        if bytes(row["previous"]) != previous or bytes(row["hash"]) != _digest(previous, _hashed_values(row)):
-            return int(row["id"])
-        previous = bytes(row["hash"])
-    return None
+    with store.snapshot() as connection:
+        newest = connection.execute(_NEWEST_NUMBER).fetchone()
+        start = connection.execute(_FIRST_OF_LAST, (limit,)).fetchone()["id"] or 0
+        before = connection.execute("SELECT id, hash FROM audit WHERE id < ? ORDER BY id DESC LIMIT 1", (start,))
+        number, previous = before.fetchone() or (0, GENESIS)
+        for row in connection.execute("SELECT * FROM audit WHERE id >= ? ORDER BY id", (start,)):
+            if row["previous"] != previous or row["hash"] != _digest(previous, _hashed_values(row)):
+                return int(row["id"])
+            number, previous = int(row["id"]), row["hash"]
+    # SQLite keeps the highest number that was given out: rows cut off at the end show too.
+    return number + 1 if newest is not None and number < newest["seq"] else None
+
+
+_NEWEST_NUMBER: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'audit'"
+_FIRST_OF_LAST: Final = "SELECT min(id) AS id FROM (SELECT id FROM audit ORDER BY id DESC LIMIT ?)"
 
 
 def _hashed_values(row: Row) -> tuple[Any, ...]:

@@ -64,6 +64,13 @@ class Ltx2Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True,
     decode_overlap_frames: Annotated[int, Meta(ge=8, le=128, multiple_of=8)] = 16
     decode_tile_pixels: Annotated[int, Meta(ge=64, le=4096)] = 512
 
+    def __post_init__(self) -> None:
+        """msgspec turns a ValueError into its own error, which names the place in the manifest."""
+        if self.stages == 2 and not self.distilled:
+            raise ValueError("stages = 2 needs a distilled checkpoint")
+        if self.decode_overlap_frames >= self.decode_chunk_frames:
+            raise ValueError("decode_overlap_frames must be less than decode_chunk_frames")
+
 
 class Flux2KleinOptions(
     Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="family", tag="flux2_klein"

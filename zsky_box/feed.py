@@ -63,6 +63,7 @@ class Feed:
         self._lock = threading.Lock()
         self._rings: OrderedDict[Channel, deque[Event]] = OrderedDict()
         self._listeners: dict[Channel, set[Listener]] = {}
+        self._forgotten = 0  # the last number of any ring that was given up
         self._closed = False
 
     def publish(self, channel: Channel, kind: Literal["status", "progress"], job_id: str, data: dict[str, Any]) -> None:
@@ -73,7 +74,8 @@ class Feed:
             self._rings.move_to_end(channel)
             ring.append(event)
             if len(self._rings) > RINGS_MAX:
-                self._rings.popitem(last=False)
+                _, given_up = self._rings.popitem(last=False)
+                self._forgotten = max(self._forgotten, _number(given_up[-1]))
             for listener in self._listeners.get(channel, ()):
                 if listener.job_id in (None, job_id):
                     listener.offer(event)
@@ -117,7 +119,11 @@ class Feed:
             return None
         ring = self._rings.get(channel, deque())
         after = int(number)
-        numbers = [int(event.id.partition("-")[2]) for event in ring]
-        if len(ring) == RING_LENGTH and numbers[0] > after + 1:
-            return None  # something between may have been pushed out of the ring
+        numbers = [_number(event) for event in ring]
+        if after < self._forgotten or (len(ring) == RING_LENGTH and numbers[0] > after + 1):
+            return None  # something between may have been pushed out of the ring, or have gone with it
         return [event for event, own in zip(ring, numbers, strict=True) if own > after]
+
+
+def _number(event: Event) -> int:
+    return int(event.id.partition("-")[2])

@@ -159,7 +159,9 @@ def rotate(
     if overlap_seconds == 0:
         _end(tx, old, "revoked_at", now)
     else:
-        _end(tx, old, "expires_at", now + overlap_seconds * SECOND_US)
+        # A key that is ending already does not live longer by being rotated again.
+        ends = now + overlap_seconds * SECOND_US
+        _end(tx, old, "expires_at", ends if old.expires_at is None else min(ends, old.expires_at))
     _audit(tx, old, "key.rotated", now, actor)
     return issue(tx, pepper, account_id, now=now, actor=actor, name=old.name, test=old.test, scopes=old.scopes)
 

@@ -120,15 +120,18 @@ def resolve(tx: Tx, job_id: str, posted: frozenset[int] | None, *, actor: str, n
 
 
 def allowance(store: Store, account: Account, kind: JobType, now: int, settings: Settings) -> Allowance:
-    """Included units of the current period, as a reader sees them; before the first reserve the plan's figure."""
+    """Included units of the current period, as a reader sees them."""
     period = period_at(now, settings.zone())
-    row = store.one(_BALANCE, (included(account.id, period.key), kind))
-    return _allowance(row, account, kind, settings)
+    with store.snapshot() as connection:
+        row = connection.execute(_BALANCE, (included(account.id, period.key), kind)).fetchone()
+        granted = connection.execute(_PLAN_GRANT, (account.id, period.key, kind)).fetchone()
+    return _allowance(row, granted, account, kind, settings)
 
 
 def allowance_in(tx: Tx, account: Account, kind: JobType, period: Period, settings: Settings) -> Allowance:
     """The same within a transaction."""
-    return _allowance(tx.one(_BALANCE, (included(account.id, period.key), kind)), account, kind, settings)
+    row = tx.one(_BALANCE, (included(account.id, period.key), kind))
+    return _allowance(row, tx.one(_PLAN_GRANT, (account.id, period.key, kind)), account, kind, settings)
 
 
 def charges(store: Store, job_ids: list[str]) -> dict[str, Charge]:
@@ -161,14 +164,13 @@ def first_wrong_balance(store: Store) -> str | None:
 
 
 _BALANCE: Final = "SELECT * FROM balance WHERE name = ? AND ledger = ?"
+_PLAN_GRANT: Final = 'SELECT units FROM "grant" WHERE account_id = ? AND period = ? AND kind = ?'
 
 
 def _grant_plan(tx: Tx, account: Account, kind: JobType, period: Period, now: int, settings: Settings) -> None:
     """Open the period's allowance once; a larger plan within the period tops it up to the plan's figure."""
     units = included_units(account.plan, kind, settings)
-    row = tx.one(
-        'SELECT units FROM "grant" WHERE account_id = ? AND period = ? AND kind = ?', (account.id, period.key, kind)
-    )
+    row = tx.one(_PLAN_GRANT, (account.id, period.key, kind))
     granted = 0 if row is None else int(row["units"])
     if granted >= units:
         return
@@ -183,7 +185,8 @@ def _grant_plan(tx: Tx, account: Account, kind: JobType, period: Period, now: in
 def _grant_lapsed(tx: Tx, reserve: Row, actor: str, now: int, settings: Settings) -> None:
     """A unit that comes back after its period ended is granted again in the current one."""
     period = period_at(now, settings.zone())
-    if reserve["debit"].startswith("included:") and reserve["period"] != period.key:
+    # Earlier only: by a clock that was set back a little, its own period may still be to come.
+    if reserve["debit"].startswith("included:") and reserve["period"] < period.key:
         _grant(tx, reserve["account_id"], reserve["ledger"], period.key, reserve["amount"], actor, now)
 
 
@@ -266,14 +269,18 @@ def _open(tx: Tx, name: str, ledger: str, *, overdraft: bool = False) -> None:
     )
 
 
-def _allowance(row: Row | None, account: Account, kind: JobType, settings: Settings) -> Allowance:
+def _allowance(
+    row: Row | None, granted: Row | None, account: Account, kind: JobType, settings: Settings
+) -> Allowance:
+    """What the next reserve would find: of the plan's figure, the part that it would still grant counts as granted."""
+    to_come = max(0, included_units(account.plan, kind, settings) - (0 if granted is None else int(granted["units"])))
     if row is None:
-        return Allowance(included_units(account.plan, kind, settings), 0, 0)
-    return Allowance(row["credits_posted"], row["debits_posted"], row["debits_pending"])
+        return Allowance(to_come, 0, 0)
+    return Allowance(row["credits_posted"] + to_come, row["debits_posted"], row["debits_pending"])
 
 
 def _exhausted(left: Allowance, kind: JobType, units: int, period: Period, now: int) -> Refusal:
-    seconds = max(1, (period.end_us - now) // SECOND_US)
+    seconds = -(-(period.end_us - now) // SECOND_US)
     return Refusal(
         429,
         "allowance_exhausted",

@@ -42,6 +42,10 @@ def m001_accounts_and_keys(db: Database) -> None:
         revoked_at INTEGER,
         last_used_at INTEGER
     ) STRICT;
+    CREATE TABLE setup_token (
+        digest BLOB PRIMARY KEY,
+        created_at INTEGER NOT NULL
+    ) STRICT;
     CREATE INDEX api_key_by_account ON api_key (account_id, created_at);
     """,
     )

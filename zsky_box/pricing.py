@@ -9,15 +9,17 @@ from zsky_box.catalog import JobType
 from zsky_box.settings import Settings
 
 MICROS_PER_USD: Final = 1_000_000
+_USD_MAX: Final = 10**9
 
 
 def micros(text: str) -> int:
-    """Micros of a decimal amount in dollars with at most two decimals; raises ValueError for anything else."""
+    """Micros of a decimal amount in dollars (at most a billion) with at most two decimals; raises ValueError for anything else."""
     try:
         amount = Decimal(text)
     except InvalidOperation:
         raise ValueError(f"{text!r} is not an amount of dollars") from None
-    if not amount.is_finite() or amount != round(amount, 2):
+    # The bound comes first: to round a huge amount is itself an InvalidOperation.
+    if not amount.is_finite() or abs(amount) > _USD_MAX or amount != round(amount, 2):
         raise ValueError(f"{text!r} is not an amount of dollars with at most two decimals")
     return int(amount * MICROS_PER_USD)
 

@@ -15,6 +15,8 @@ from zsky_box.formats import AspectRatio, Resolution
 PROMPT_MAX: Final = 8_000
 SEED_MAX: Final = 2**53 - 10  # JavaScript holds integers exactly up to 2**53 - 1; a job's tenth image has seed + 9
 DEADLINE_MAX_SECONDS: Final = 31 * 86_400
+ERRORS_MAX: Final = 64
+_SHOWN_MAX: Final = 64
 
 Status = Literal["queued", "running", "completed", "failed"]
 Prompt = Annotated[str, Meta(min_length=1, max_length=PROMPT_MAX, examples=["a neon night market in the rain"])]
@@ -254,13 +256,16 @@ def read_json(body: bytes) -> Any:
     """Decode JSON; raises 400 `malformed_json` for everything that is none (NaN and unpaired surrogates included)."""
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         detail = f"The body is not JSON: {error}." if body else "The body is empty; send a JSON object."
         raise Refusal(400, "malformed_json", detail) from error
 
 
 def read_object(kind: type[S], value: Any) -> S:
-    """Convert a decoded body into a struct; raises InvalidFields with all that is wrong, field by field."""
+    """Convert a decoded body into a struct; raises InvalidFields with all that is wrong, field by field.
+
+    Of unknown fields only the first `ERRORS_MAX` are told: a body full of them must not cost seconds to refuse.
+    """
     if not isinstance(value, dict):
         raise InvalidFields([FieldError("", "invalid_field", "The body must be a JSON object.")])
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
@@ -268,13 +273,13 @@ def read_object(kind: type[S], value: Any) -> S:
     read: dict[str, Any] = {}
     for name, given in value.items():
         if name not in fields:
-            errors.append(_unknown(name, list(fields)))
+            if len(errors) < ERRORS_MAX:
+                errors.append(_unknown(name, list(fields)))
             continue
         try:
             read[fields[name].name] = msgspec.convert(given, fields[name].type)
         except msgspec.ValidationError as error:
-            path, message = _told(name, fields[name].type, str(error))
-            errors.append(FieldError(path, "invalid_field", message))
+            errors += _wrong(name, fields[name].type, given, str(error))
     errors += [
         FieldError(name, "invalid_field", f"{name} is required.")
         for name, field in fields.items()
@@ -286,23 +291,42 @@ def read_object(kind: type[S], value: Any) -> S:
 
 
 def _unknown(name: str, known: list[str]) -> FieldError:
-    shown = name if len(name) <= 64 else f"{name[:64]}…"
+    shown = _shown(name)
     close = difflib.get_close_matches(shown, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known fields are {', '.join(known)}."
     return FieldError(shown, "unknown_field", f"There is no field {shown!r}; {hint}")
 
 
-def _told(name: str, kind: Any, message: str) -> tuple[str, str]:
-    """msgspec's message in plain words, with its `$` path put after the field's name."""
-    text, _, tail = message.partition(" - at `")
-    place = tail.rstrip("`").removeprefix("$").removeprefix("key in ").replace("[...]", "[]")
+def _wrong(name: str, kind: Any, given: Any, message: str) -> list[FieldError]:
+    """What is wrong with one field; inside an object, every entry is asked, since msgspec tells only of the first."""
+    if " - at `" not in message or not isinstance(given, dict):
+        return [_told(name, kind, given, message)]
+    errors: list[FieldError] = []
+    for key, value in given.items():
+        try:
+            msgspec.convert({key: value}, kind)
+        except msgspec.ValidationError as error:
+            errors.append(_told(f"{name}.{_shown(key)}", kind, value, str(error)))
+    return errors[:ERRORS_MAX]
+
+
+def _told(path: str, kind: Any, given: Any, message: str) -> FieldError:
+    """msgspec's message in plain words."""
+    text = message.partition(" - at `")[0]
+    if "key` in `$" in message:
+        text = f"its name: {text[0].lower()}{text[1:]}"
     if text.startswith("Invalid enum value"):
         allowed = [value for part in (kind, *get_args(kind)) for value in get_args(part) if isinstance(value, str)]
-        text = f"{text.partition('value ')[2]} is not one of {', '.join(allowed)}"
+        text = f"{_shown(str(given))!r} is not one of {', '.join(allowed)}"
     for code, word in _WORDS.items():
         text = text.replace(f"`{code}`", word)
     text = text.replace(" | null", "").replace("`", "")
-    return f"{name}{place}", f"{name}{place}: {text[0].lower()}{text[1:]}."
+    return FieldError(path, "invalid_field", f"{path}: {text[0].lower()}{text[1:]}.")
+
+
+def _shown(text: str) -> str:
+    """A client's own text as a message repeats it."""
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"
 
 
 _WORDS: Final = {
@@ -313,6 +337,7 @@ _WORDS: Final = {
     "float": "a number",
     "float | null": "a number",
     "bool": "true or false",
+    "array": "a list",
     "object": "an object",
     "object | null": "an object",
     "null": "null",

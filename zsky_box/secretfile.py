@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from zsky_box.errors import StoreError
 
 FILE_NAME: Final = "secrets.json"
+_SECRET_BYTES: Final = 32
+
+Secret = Annotated[bytes, Meta(min_length=_SECRET_BYTES)]
 
 
 class Secrets(Struct, frozen=True):
     """`pepper` keys the hashes of API keys; `signing` signs result URLs. Losing them ends all keys and URLs."""
 
-    pepper: bytes
-    signing: bytes
+    pepper: Secret
+    signing: Secret
 
 
 def load(folder: Path) -> Secrets:
@@ -28,7 +31,7 @@ def load(folder: Path) -> Secrets:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Secrets)
     except FileNotFoundError:
-        fresh = Secrets(secrets.token_bytes(32), secrets.token_bytes(32))
+        fresh = Secrets(secrets.token_bytes(_SECRET_BYTES), secrets.token_bytes(_SECRET_BYTES))
         write_private(path, msgspec.json.encode(fresh))
         return fresh
     except msgspec.DecodeError as error:

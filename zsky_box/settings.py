@@ -139,7 +139,7 @@ def _is_price(text: str) -> bool:
 
 def _is_devices(text: str) -> bool:
     parts = [part.strip() for part in text.split(",")]
-    return parts == ["auto"] or all(part == "cpu" or part.isdigit() for part in parts)
+    return parts == ["auto"] or all(part == "cpu" or (part.isascii() and part.isdigit()) for part in parts)
 
 
 def _is_public_url(text: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from litestar import Request, get
 
 from zsky_box import ledger
@@ -62,6 +63,11 @@ async def models(request: Request[Any, Any, Any]) -> ModelList:
     resident = box.scheduler.resident()
     specs = list(box.catalog.specs.values())
     return ModelList(data=await box.store.read(lambda: [_model(box.catalog, spec, resident) for spec in specs]))
+
+
+def catalog_views(catalog: Catalog) -> dict[str, Any]:
+    """The catalogue as the list of models that the API would answer with, while the service is stopped."""
+    return msgspec.to_builtins(ModelList(data=[_model(catalog, spec, set()) for spec in catalog.specs.values()]))
 
 
 def _units(allowance: Allowance) -> UnitsView:

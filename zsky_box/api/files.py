@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from litestar import Request, Response, route
+from litestar import Request, Response, get, route
 from litestar.enums import HttpMethod
 from litestar.params import FromPath
 from litestar.response import Stream
@@ -23,9 +23,11 @@ CHUNK_BYTES: Final = 256 * 1024
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
-@route(
-    "/files/{file_id:str}/{name:str}",
-    http_method=[HttpMethod.GET, HttpMethod.HEAD],
+_PATH: Final = "/files/{file_id:str}/{name:str}"
+
+
+@get(
+    _PATH,
     operation_id="getFile",
     tags=["files"],
     summary="A result's file",
@@ -37,6 +39,16 @@ _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 )
 async def get_file(request: Request[Any, Any, Any], file_id: FromPath[str], name: FromPath[str]) -> Response[Any]:
     """The bytes behind a `result_url`; supports one range, and answers 304 to a matching ETag."""
+    return await _answer(request, file_id, name)
+
+
+@route(_PATH, http_method=HttpMethod.HEAD, include_in_schema=False, opt={"open": True})
+async def head_file(request: Request[Any, Any, Any], file_id: FromPath[str], name: FromPath[str]) -> Response[Any]:
+    """The same headers without the bytes."""
+    return await _answer(request, file_id, name)
+
+
+async def _answer(request: Request[Any, Any, Any], file_id: str, name: str) -> Response[Any]:
     box = services(request)
     query = request.query_params
     expires, signature = str(query.get("expires", "")), str(query.get("signature", ""))
