@@ -7,24 +7,22 @@ import contextlib
 import logging
 import os
 import secrets as random
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import msgspec
-import uvicorn
 from litestar import Litestar, Router
 from litestar.exceptions import HTTPException
 from litestar.logging import LoggingConfig
 from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.static_files import create_static_files_router
 from litestar.template.config import TemplateConfig
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from zsky_box import audit, devices, ids, ledger, secretfile
+from zsky_box import audit, devices, ledger, secretfile
 from zsky_box.api import account, files, generate, health, jobs, problems, streams, terminal
 from zsky_box.api.access import authenticate
 from zsky_box.api.deps import Services
@@ -35,13 +33,14 @@ from zsky_box.clock import Clock, system_clock
 from zsky_box.control import FILE_NAME as CONTROL_FILE
 from zsky_box.control import Address
 from zsky_box.db import InstanceLock, Store
-from zsky_box.errors import Refusal, StoreError
+from zsky_box.errors import Refusal, StoreError, ZskyError
 from zsky_box.feed import Feed
 from zsky_box.jobs.book import JobBook
 from zsky_box.jobs.views import JobReader
 from zsky_box.pages import setup
 from zsky_box.restart_budget import RestartBudget
 from zsky_box.scheduler import Limits, Scheduler
+from zsky_box.server import Server, configuration, listen
 from zsky_box.settings import CHECKOUT, Settings
 from zsky_box.tasks import Tasks
 from zsky_box.worker import Patience, Worker
@@ -51,7 +50,6 @@ WORKER_ENTRY: Final = "zsky_box.worker_main"
 TORCH_FAMILIES: Final = ("ltx2", "flux2_klein")
 
 log = logging.getLogger(__name__)
-access = logging.getLogger("zsky_box.access")
 
 
 class Box:
@@ -74,6 +72,14 @@ class Box:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = InstanceLock(folder)
         self._lock.acquire()
+        try:
+            self._furnish(clock, worker_entry, on_fatal)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _furnish(self, clock: Clock, worker_entry: str, on_fatal: Callable[[BaseException], None] | None) -> None:
+        folder, settings = self.folder, self.settings
         self.secrets = secretfile.load(folder)
         self.store = Store(folder, on_fatal)
         self.catalog = open_catalog(folder)
@@ -83,7 +89,7 @@ class Box:
         self.assets = Assets(self.store, outputs, self.secrets.signing, settings.result_url_hours)
         self.feed = Feed(clock)
         self.book = JobBook(self.store, self.assets, self.catalog, self.feed, settings, clock, self._wake)
-        self.scheduler = self._new_scheduler(worker_entry)
+        self.scheduler = self._new_scheduler(worker_entry, on_fatal or _no_one_to_tell)
         self.tasks = Tasks(
             folder,
             wake=self.scheduler.wake,
@@ -105,12 +111,17 @@ class Box:
             scheduler=self.scheduler,
         )
         self._clock = clock
+        self._closing = False
+        self._verifier = threading.Thread(target=self._verify, name="verify", daemon=True)
 
-    def start(self) -> None:
-        """Reconcile what the last run left, check the ledger's end, then take jobs."""
+    def check(self) -> None:
+        """Before anything is served or changed: raises StoreError where the end of the ledger's chain is broken."""
         broken = audit.first_broken_row(self.store, CHAIN_ROWS_AT_START)
         if broken is not None:
             raise StoreError(f"the audit's row {broken} does not fit its chain; restore a backup")
+
+    def start(self) -> None:
+        """Reconcile what the last run left, then take jobs."""
         recovered = self.book.recover()
         if recovered:
             log.warning("%d jobs were running when the box stopped", recovered)
@@ -118,14 +129,27 @@ class Box:
         self.assets.purge(self._clock())
         self.scheduler.start()
         self.tasks.start()
-        threading.Thread(target=self._verify, name="verify", daemon=True).start()
+        self._verifier.start()
         address = Address(self._url(), self.services.control_token, os.getpid())
         secretfile.write_private(self.folder / CONTROL_FILE, msgspec.json.encode(address))
+
+    def drain(self) -> None:
+        """Refuse new jobs and let the running ones end, for as long as the settings allow."""
+        self.book.draining = True
+        if not self.scheduler.drain(self.settings.drain_seconds):
+            log.warning(
+                "some jobs still ran after %g s; they begin again after the next start", self.settings.drain_seconds
+            )
+
+    def end_streams(self) -> None:
+        """End the open event streams, now and to come."""
+        self.feed.close()
 
     def close(self) -> None:
         """End in bounded time; running attempts go back to the queue."""
         (self.folder / CONTROL_FILE).unlink(missing_ok=True)
         self.book.draining = True
+        self._closing = True
         self.feed.close()
         self.scheduler.stop()
         self.tasks.stop()
@@ -137,7 +161,7 @@ class Box:
         local = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "::" else host  # noqa: S104 - compared
         return f"http://{local}:{self.settings.port}"
 
-    def _new_scheduler(self, worker_entry: str) -> Scheduler:
+    def _new_scheduler(self, worker_entry: str, failed: Callable[[BaseException], None]) -> Scheduler:
         settings = self.settings
         patience = Patience(
             start_seconds=settings.worker_start_timeout_seconds, silence_seconds=settings.worker_silence_timeout_seconds
@@ -165,7 +189,7 @@ class Box:
             )
 
         limits = Limits(job_seconds=settings.job_timeout_seconds, cancel_seconds=settings.worker_cancel_timeout_seconds)
-        return Scheduler(self.book, self.catalog, chosen, new_worker, new_budget, limits)
+        return Scheduler(self.book, self.catalog, chosen, new_worker, new_budget, limits, failed)
 
     def _wake(self, job_id: str | None) -> None:
         if job_id is None:
@@ -179,10 +203,19 @@ class Box:
 
     def _verify(self) -> None:
         """The full check, beside the running service."""
-        wrong = ledger.first_wrong_balance(self.store)
-        row = audit.first_broken_row(self.store)
+        try:
+            wrong = ledger.first_wrong_balance(self.store)
+            row = audit.first_broken_row(self.store)
+        except sqlite3.Error:
+            if not self._closing:  # the store is closed under a check that has not ended by then
+                log.exception("the ledger could not be verified")
+            return
         if wrong is not None or row is not None:
             log.critical("the ledger does not verify: %s", wrong or f"audit row {row} does not fit its chain")
+
+
+def _no_one_to_tell(error: BaseException) -> None:
+    log.critical("the box cannot go on", exc_info=error)
 
 
 def open_catalog(folder: Path) -> Catalog:
@@ -254,71 +287,6 @@ def _static() -> Router:
     )
 
 
-def with_request_log(app: Litestar) -> ASGIApp:
-    """Give each request an id, which the answer carries, and log it without its query: signatures stay unlogged.
-
-    It stands around the whole application: what finds no route has an id too.
-    """
-
-    async def logged(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await app(scope, receive, send)
-            return
-        request_id = ids.new("req")
-        scope.setdefault("state", {})["request_id"] = request_id
-        started = time.perf_counter()
-        status = 0
-
-        async def answer(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
-            await send(message)
-
-        try:
-            await app(scope, receive, answer)
-        finally:
-            milliseconds = (time.perf_counter() - started) * 1000
-            access.info("%s %s %s %d %.1fms", request_id, scope["method"], scope["path"], status, milliseconds)
-
-    return logged
-
-
-class Server(uvicorn.Server):
-    """uvicorn that drains before it stops: while running jobs end, polls are answered and submits get 503."""
-
-    def __init__(self, box: Box, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._box = box
-        self._draining = False
-        self.failed = False
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """First signal: drain, bounded. A second one: stop now."""
-        if self._draining:
-            super().handle_exit(sig, frame)
-            return
-        self._draining = True
-        threading.Thread(target=self._drain, args=(sig,), name="drain", daemon=True).start()
-
-    def fail(self, error: BaseException) -> None:
-        """The ledger cannot be trusted any more: stop at once; the next start sorts it out."""
-        log.critical("stopping: the ledger could not be written", exc_info=error)
-        self.failed = True
-        self._box.feed.close()
-        self.should_exit = True
-
-    def _drain(self, sig: int) -> None:
-        self._box.book.draining = True
-        if not self._box.scheduler.drain(self._box.settings.drain_seconds):
-            log.warning(
-                "some jobs still ran after %.0f s; they continue after the next start", self._box.settings.drain_seconds
-            )
-        self._box.feed.close()
-        super().handle_exit(sig, None)
-
-
 def serve(
     folder: Path,
     settings: Settings,
@@ -326,7 +294,11 @@ def serve(
     worker_entry: str = WORKER_ENTRY,
     on_started: Callable[[], None] | None = None,
 ) -> int:
-    """Run the service until it is told to stop; the exit status."""
+    """Run the service until it is told to stop; the exit status.
+
+    Raises SettingsError or StoreError when it cannot start: the address is taken, the folder is in use, the ledger does
+    not verify.
+    """
     holder: list[Server] = []
 
     def fatal(error: BaseException) -> None:
@@ -334,24 +306,17 @@ def serve(
             server.fail(error)
 
     box = Box(folder, settings, worker_entry=worker_entry, on_fatal=fatal)
-    config = uvicorn.Config(
-        with_request_log(create_app(box)),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=5,
-        timeout_keep_alive=75,
-        lifespan="on",
-        ws="none",
-    )
-    server = Server(box, config)
+    try:
+        box.check()
+        listener = listen(settings.host, settings.port)
+    except ZskyError:
+        box.close()
+        raise
+    server = Server(box, configuration(create_app(box)))
     holder.append(server)
     if on_started is not None:
         threading.Thread(target=_tell_when_started, args=(server, on_started), daemon=True).start()
-    server.run()
+    server.run(sockets=[listener])
     return 1 if server.failed or not server.started else 0
 
 

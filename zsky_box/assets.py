@@ -30,6 +30,7 @@ from zsky_box.secretfile import sync_folder
 HOUR_SECONDS: Final = 3_600
 _STEM_MAX: Final = 48
 _PURGE_BATCH: Final = 500
+_QUERY_BATCH: Final = 500
 TMP: Final = ".tmp"
 
 
@@ -81,15 +82,11 @@ class Assets:
         """
         folder = self.attempt_folder(job_id, token)
         for file in files:
-            path = folder / file.name
-            if Path(file.name).name != file.name or not path.is_file() or path.stat().st_size != file.bytes:
+            if Path(file.name).name != file.name or not _is_whole(folder / file.name, file.bytes):
                 raise JobFailure("internal_error", f"The worker reported {file.name}, but the file is not whole.")
-        named = {file.name for file in files}
-        for left_over in folder.iterdir():
-            if left_over.name not in named:
-                left_over.unlink()
         target = self.root / job_id / str(token)
         try:
+            _keep_only(folder, {file.name for file in files})
             target.parent.mkdir(exist_ok=True)
             folder.rename(target)
             sync_folder(target.parent)
@@ -109,13 +106,31 @@ class Assets:
             return
         shutil.rmtree(self.attempt_folder(job_id, token), ignore_errors=True)
         shutil.rmtree(self.root / job_id / str(token), ignore_errors=True)
-        if (self.root / job_id).is_dir() and not any((self.root / job_id).iterdir()):
-            (self.root / job_id).rmdir()
+        _remove_empty(self.root / job_id)
 
     def clear_temporary(self) -> None:
         """At start, when no attempt runs: everything under the temporary folder is a leftover."""
         shutil.rmtree(self.root / TMP, ignore_errors=True)
         (self.root / TMP).mkdir(parents=True, exist_ok=True)
+
+    def remove_unrecorded(self) -> int:
+        """At start, when no attempt runs: what the box moved into place and was stopped before it recorded it.
+
+        Only folders of jobs that the ledger knows and that have no file by it; returns how many were removed.
+        """
+        names = [entry.name for entry in self.root.iterdir() if entry.name.startswith("job_")]
+        removed = 0
+        for first in range(0, len(names), _QUERY_BATCH):
+            batch = names[first : first + _QUERY_BATCH]
+            marks = ",".join("?" * len(batch))
+            for row in self._store.all(
+                f"SELECT id FROM job WHERE id IN ({marks})"  # noqa: S608
+                " AND NOT EXISTS (SELECT 1 FROM asset WHERE job_id = job.id AND purged_at IS NULL)",
+                tuple(batch),
+            ):
+                shutil.rmtree(self.root / row["id"], ignore_errors=True)
+                removed += 1
+        return removed
 
     def free_bytes(self) -> int:
         """Space left where results are written."""
@@ -166,8 +181,7 @@ class Assets:
             path = self.root / row["path"]
             path.unlink(missing_ok=True)
             for folder in (path.parent, path.parent.parent):
-                if folder != self.root and folder.is_dir() and not any(folder.iterdir()):
-                    folder.rmdir()
+                _remove_empty(folder)
         purged = [(now, row["id"]) for row in rows]
         if purged:
             self._store.write(
@@ -185,9 +199,9 @@ class Assets:
 
     def open_signed(self, asset_id: str, name: str, expires: str, signature: str, now: int) -> tuple[Asset, Path]:
         """The file behind a signed path; raises 403, 404 or 410."""
-        path = f"/files/{asset_id}/{quote(name)}"
+        path = f"/files/{asset_id}/{quote(name, errors='replace')}"
         known = expires.isascii() and expires.isdigit() and len(expires) <= 12
-        if not known or not signature.isascii():
+        if not (known and signature.isascii() and asset_id.isascii()):
             raise _bad_signature()
         if not hmac.compare_digest(signature, self._signature(path, int(expires))):
             raise _bad_signature()
@@ -200,12 +214,33 @@ class Assets:
         file = self.root / asset.path
         if asset.removed_at is not None:
             raise Refusal(410, "result_removed", "This result was removed; the job and its charge stay readable.")
-        if not file.is_file():
+        if file.is_symlink() or not file.is_file():
             raise Refusal(410, "result_removed", "This result is no longer on the box's disk.")
         return asset, file
 
     def _signature(self, path: str, expires: int) -> str:
         return hmac.digest(self._signing_key, f"{path}\n{expires}".encode(), hashlib.sha256).hex()[:43]
+
+
+def _is_whole(path: Path, size_bytes: int) -> bool:
+    return path.is_file() and not path.is_symlink() and path.stat().st_size == size_bytes
+
+
+def _keep_only(folder: Path, names: set[str]) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name not in names:
+            entry.unlink()
+
+
+def _remove_empty(folder: Path) -> None:
+    """Two purges may meet in one folder: that it is gone already, or has been filled again, is as good."""
+    try:
+        folder.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+            raise
 
 
 def _bad_signature() -> Refusal:

@@ -35,9 +35,9 @@ class Licence(Struct, frozen=True, forbid_unknown_fields=True):
 class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a request may ask for; `max_duration_seconds` is 0 for models that make stills only."""
 
-    resolutions: tuple[Resolution, ...]
-    aspect_ratios: tuple[AspectRatio, ...]
-    fps: tuple[int, ...] = ()
+    resolutions: Annotated[tuple[Resolution, ...], Meta(min_length=1)]
+    aspect_ratios: Annotated[tuple[AspectRatio, ...], Meta(min_length=1)]
+    fps: tuple[Annotated[int, Meta(ge=1, le=240)], ...] = ()
     min_duration_seconds: float = 0.0
     max_duration_seconds: float = 0.0
     max_images: Annotated[int, Meta(ge=1, le=10)] = 10
@@ -94,7 +94,7 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     name: Name
     title: str
-    makes: tuple[JobType, ...]
+    makes: Annotated[tuple[JobType, ...], Meta(min_length=1)]
     licence: Licence
     limits: Limits
     options: Options
@@ -135,6 +135,11 @@ def read_manifest(path: Path) -> ModelSpec:
         raise ManifestError(f"{path.name}: limits: a model that makes video needs fps and max_duration_seconds")
     if "video" in spec.makes and spec.default_fps not in spec.limits.fps:
         raise ManifestError(f"{path.name}: default_fps: {spec.default_fps} is not among limits.fps")
+    low, high = spec.limits.min_duration_seconds, spec.limits.max_duration_seconds
+    if "video" in spec.makes and not low <= spec.default_duration_seconds <= high:
+        raise ManifestError(f"{path.name}: default_duration_seconds: is not within {low:g} to {high:g}")
+    if not set(spec.default_for) <= set(spec.makes):
+        raise ManifestError(f"{path.name}: default_for: names a type that is not in makes")
     return spec
 
 

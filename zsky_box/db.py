@@ -122,17 +122,39 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     return connection
 
 
+def _open(path: Path) -> sqlite3.Connection:
+    """The connection that writes, its schema up to date; raises StoreError when the file is not a ledger."""
+    try:
+        connection = connect(path, read_only=False)
+    except sqlite3.Error as error:
+        raise StoreError(f"{path} cannot be opened ({error}); restore it from a backup") from error
+    try:
+        path.chmod(0o600)
+        migrations.migrate(Database(connection, execute_plugins=False, strict=True))
+    except sqlite3.Error as error:
+        connection.close()
+        raise StoreError(f"{path} cannot be brought up to date ({error}); nothing was changed") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _is_storage(error: BaseException | None) -> bool:
+    """Whether it was the disk or the file (full, I/O error, damaged), and not what was written."""
+    return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
+
+
 class Store:
     """Owns `ledger.db`. `fatal` is called once, from the writer thread, when a COMMIT failed."""
 
     def __init__(self, folder: Path, fatal: Callable[[BaseException], None] | None = None) -> None:
         self.path = folder / FILE_NAME
         self._fatal = fatal
-        self._writer = connect(self.path, read_only=False)
-        self.path.chmod(0o600)
-        migrations.migrate(Database(self._writer, execute_plugins=False, strict=True))
+        self._writer = _open(self.path)
         self._broken = False
         self._closed = False
+        self._closing = threading.Lock()  # nothing is queued behind the end mark, where it would wait for ever
         self._waiting: queue.Queue[_Write | None] = queue.Queue(WAITING_MAX)
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
@@ -180,13 +202,13 @@ class Store:
     def submit(self, work: Callable[[Tx], T]) -> Future[T]:
         """Queue a write; the future resolves after COMMIT. `work` may run SQL and raise, nothing else."""
         write = _Write(work)
-        if self._broken or self._closed:
-            write.future.set_exception(storage_error())
-            return write.future
-        try:
-            self._waiting.put_nowait(write)
-        except queue.Full:
-            write.future.set_exception(storage_error())
+        with self._closing:
+            try:
+                if self._broken or self._closed:
+                    raise queue.Full
+                self._waiting.put_nowait(write)
+            except queue.Full:
+                write.future.set_exception(storage_error())
         return write.future
 
     def write(self, work: Callable[[Tx], T]) -> T:
@@ -218,8 +240,10 @@ class Store:
                 return
 
     def _commit_group(self, group: list[_Write]) -> None:
+        # From here on a write cannot be cancelled; one whose caller has gone already is not begun.
+        group = [write for write in group if write.future.set_running_or_notify_cancel()]
         if self._broken:
-            self._release(group, storage_error())
+            self._release(group, stored=False)
             return
         try:
             self._writer.execute("BEGIN IMMEDIATE")
@@ -229,7 +253,7 @@ class Store:
             # Nothing was committed, and SQLite may have rolled back by itself (disk full, I/O error).
             log.exception("a group of %d writes was rolled back", len(group))
             self._rollback()
-            self._release(group, storage_error())
+            self._release(group, stored=False)
             if not isinstance(error, sqlite3.OperationalError):
                 self._break(error)
             return
@@ -237,11 +261,11 @@ class Store:
             self._writer.execute("COMMIT")
         except sqlite3.Error as error:
             log.exception("COMMIT failed: the outcome of %d writes is unknown", len(group))
-            self._release(group, storage_error())
+            self._release(group, stored=False)
             self._break(error)
             return
         self._announce(group)
-        self._release(group, None)
+        self._release(group, stored=True)
 
     def _run_one(self, write: _Write) -> None:
         self._writer.execute("SAVEPOINT write")
@@ -265,11 +289,11 @@ class Store:
                 except Exception:
                     log.exception("a callback after COMMIT failed")
 
-    def _release(self, group: list[_Write], failure: BaseException | None) -> None:
+    def _release(self, group: list[_Write], *, stored: bool) -> None:
         for write in group:
-            if failure is not None:
-                write.future.set_exception(failure)
-            elif isinstance(write.error, sqlite3.OperationalError):
+            if not stored:
+                write.future.set_exception(storage_error())
+            elif _is_storage(write.error):
                 log.error("a write was undone", exc_info=write.error)
                 write.future.set_exception(storage_error())
             elif write.error is not None:
@@ -294,7 +318,8 @@ class Store:
         """Finish the queued writes and close every connection."""
         if self._closed:
             return
-        self._closed = True
+        with self._closing:
+            self._closed = True
         self._waiting.put(None)
         self._thread.join(30)
         self._readers.shutdown(wait=True)

@@ -269,9 +269,7 @@ def _open(tx: Tx, name: str, ledger: str, *, overdraft: bool = False) -> None:
     )
 
 
-def _allowance(
-    row: Row | None, granted: Row | None, account: Account, kind: JobType, settings: Settings
-) -> Allowance:
+def _allowance(row: Row | None, granted: Row | None, account: Account, kind: JobType, settings: Settings) -> Allowance:
     """What the next reserve would find: of the plan's figure, the part that it would still grant counts as granted."""
     to_come = max(0, included_units(account.plan, kind, settings) - (0 if granted is None else int(granted["units"])))
     if row is None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -211,14 +211,21 @@ def migrate(db: Database) -> None:
         return
     if version > 0:
         _copy(db, version)
-    schema.apply(db)
-    db.conn.execute(f"PRAGMA user_version = {VERSION}")
+    with db.atomic():  # all steps and the version, or none: a failed step leaves the store as the copy has it
+        schema.apply(db)
+        db.conn.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _copy(db: Database, version: int) -> None:
+    """Through SQLite, which sees what is still in the WAL; the copy has its name only once it is whole."""
     path = Path(db.conn.execute("PRAGMA database_list").fetchone()[2])
-    db.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    shutil.copy2(path, path.with_name(f"{path.name}.schema-{version}"))
+    copy = path.with_name(f"{path.name}.schema-{version}")
+    partial = copy.with_name(f"{copy.name}.partial")
+    partial.unlink(missing_ok=True)
+    partial.touch(0o600)
+    with closing(sqlite3.connect(partial)) as target:
+        db.conn.backup(target)
+    partial.replace(copy)
 
 
 def _run(db: Database, script: str) -> None:

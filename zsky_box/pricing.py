@@ -13,7 +13,7 @@ _USD_MAX: Final = 10**9
 
 
 def micros(text: str) -> int:
-    """Micros of a decimal amount in dollars (at most a billion) with at most two decimals; raises ValueError for anything else."""
+    """Micros of a decimal amount in dollars: at most two decimals, at most a billion; raises ValueError otherwise."""
     try:
         amount = Decimal(text)
     except InvalidOperation:

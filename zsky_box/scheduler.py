@@ -1,7 +1,7 @@
 """Which job runs where and when: first come, first served over the free devices, preferring one that holds the model.
 
 One thread owns all workers. It knows jobs only through the narrow `JobSource` below, whose answers are already durable;
-it knows no database, no HTTP, and no media.
+it knows no database, no HTTP, and no media. It never ends silently: what it cannot survive is told to `failed`.
 """
 
 from __future__ import annotations
@@ -12,22 +12,26 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Final, Protocol
-
-from msgspec import Struct
 
 from zsky_box.catalog import Catalog, ModelSpec
 from zsky_box.errors import ErrorCode, JobFailure
 from zsky_box.events import Done, Failed, Phase, Progress, Ready, Run
 from zsky_box.requests import Work
 from zsky_box.restart_budget import RestartBudget
+from zsky_box.settler import Settler
+from zsky_box.slot import AttemptKey, Running, Slot, SlotView
 from zsky_box.worker import Dead, Worker
 
 TICK_SECONDS: Final = 1.0
+PAUSE_SECONDS_MIN: Final = 0.01
 CRASH_ATTEMPTS_MAX: Final = 2
-SETTLERS: Final = 4
+LOOK_AHEAD: Final = 8
+"""How many more jobs than free devices are read, for those that somebody else takes or ends in the same moment."""
+FAILING_SECONDS_MAX: Final = 30.0
+"""For how long the jobs may be unreadable before the service stops, to be started anew."""
 
 log = logging.getLogger(__name__)
 
@@ -74,42 +78,6 @@ class JobSource(Protocol):
     def expire(self) -> int: ...
 
 
-class SlotView(Struct, frozen=True, kw_only=True):
-    """One device as health and doctor show it."""
-
-    device: str
-    name: str
-    test: bool
-    state: str
-    resident: tuple[str, ...]
-    job_id: str | None
-    restarts: int
-
-
-@dataclass
-class _Running:
-    """An attempt in a child; `stop_code` is set once it was told to stop, and names the end it then comes to."""
-
-    job: ClaimedJob
-    kill_at: float
-    deadline_at: float | None
-    stop_code: ErrorCode | None = None
-    stop_told_at: float = 0.0
-
-
-@dataclass
-class _Slot:
-    """One device and the child that serves it, replaced when it dies."""
-
-    device: str
-    test: bool
-    budget: RestartBudget
-    worker: Worker | None = None
-    running: dict[tuple[str, int], _Running] = field(default_factory=dict[tuple[str, int], _Running])
-    name: str = ""
-    restarts: int = 0
-
-
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """How long things may take, in seconds."""
@@ -119,7 +87,11 @@ class Limits:
 
 
 class Scheduler:
-    """Runs from `start` to `stop` on a thread of its own; everything public may be called from any thread."""
+    """Runs from `start` to `stop` on a thread of its own; everything public may be called from any thread.
+
+    `failed` is called at most a few times, from a thread of the scheduler, when it cannot go on: the jobs have been
+    unreadable for too long, the end of an attempt could not be stored, or its loop broke.
+    """
 
     def __init__(
         self,
@@ -129,21 +101,26 @@ class Scheduler:
         new_worker: Callable[[str, bool], Worker],
         new_budget: Callable[[], RestartBudget],
         limits: Limits,
+        failed: Callable[[BaseException], None],
     ) -> None:
         self._jobs = jobs
         self._catalog = catalog
         self._new_worker = new_worker
         self._limits = limits
+        self._failed_for_good = failed
         # Test jobs have a child of their own, so that they wait for nobody and hold nobody up.
-        self._slots = [_Slot(device, test=False, budget=new_budget()) for device in devices]
-        self._slots.append(_Slot("cpu", test=True, budget=new_budget()))
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
+        self._slots = [Slot(device, test=False, budget=new_budget()) for device in devices]
+        self._slots.append(Slot("cpu", test=True, budget=new_budget()))
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._bell_lock = threading.Lock()
+        self._bell_open = True
+        self._look_at = 0.0
+        self._failing_since: float | None = None
         self._draining = False
         self._stopping = False
         self._idle = threading.Event()
-        self._settlers = ThreadPoolExecutor(SETTLERS, thread_name_prefix="settle")
+        self._settler = Settler(settled=self.wake, lost=failed)
+        self._undertakers = ThreadPoolExecutor(len(self._slots), thread_name_prefix="undertaker")
         self._thread = threading.Thread(target=self._loop, name="scheduler", daemon=True)
 
     def start(self) -> None:
@@ -151,37 +128,41 @@ class Scheduler:
         self._thread.start()
 
     def wake(self) -> None:
-        """Something changed: a job came, or one is to be cancelled."""
-        try:
-            os.write(self._wake_write, b"w")
-        except BlockingIOError:
-            return  # the pipe is full of wakes already
+        """Something changed: a job came, or one is to be cancelled. Never waits; many wakes are one."""
+        with self._bell_lock:
+            if self._bell_open:
+                os.eventfd_write(self._bell, 1)
 
     def drain(self, timeout_seconds: float) -> bool:
-        """Take no further jobs and wait for the running ones; False when some still run after the timeout."""
+        """Take no further jobs and wait until the running ones are stored; False when some are not in time."""
         self._draining = True
         self.wake()
         return self._idle.wait(timeout_seconds)
 
     def stop(self) -> None:
-        """Put unfinished attempts back into the queue, end the children, and return."""
+        """Put unfinished attempts back into the queue, end the children, and return; may be called again."""
         self._draining = self._stopping = True
         self.wake()
         if self._thread.is_alive():
             self._thread.join()
-        self._settlers.shutdown(wait=True)
+        self._undertakers.shutdown(wait=True)
+        self._settler.close()
+        with self._bell_lock:
+            if self._bell_open:
+                self._bell_open = False
+                os.close(self._bell)
 
     def slots(self) -> list[SlotView]:
         """The devices as they are now."""
-        return [self._slot_view(slot) for slot in self._slots]
+        return [slot.view() for slot in self._slots]
 
     def is_ready(self) -> bool:
         """A worker is up that takes jobs of live keys."""
-        return any(slot.worker is not None and slot.worker.ready is not None for slot in self._slots if not slot.test)
+        return any(slot.is_up for slot in self._slots if not slot.test)
 
     def resident(self) -> set[str]:
         """The models that some device holds in memory."""
-        return {name for slot in self._slots if slot.worker is not None for name in slot.worker.resident}
+        return {name for slot in self._slots for name in slot.resident}
 
     # The loop
 
@@ -190,65 +171,52 @@ class Scheduler:
         try:
             while not self._stopping:
                 self._turn()
-        except Exception:
-            log.critical("the scheduler has failed; no further job will run", exc_info=True)
-            raise
+        except Exception as error:
+            log.critical("the scheduler has failed", exc_info=True)
+            self._failed_for_good(error)
         finally:
             self._end_workers()
-            os.close(self._wake_read)
+            self._idle.set()
 
     def _turn(self) -> None:
+        now = time.monotonic()
         for slot in self._slots:
-            self._revive(slot)
-        woken = wait([self._wake_read, *self._connected()], TICK_SECONDS)
-        if self._wake_read in woken:
-            os.read(self._wake_read, 65_536)
+            slot.revive(self._new_worker, now)
+        rung = self._await_news(now)
+        had_room = [slot.has_room for slot in self._slots]
         for slot in self._slots:
-            if slot.worker is not None:
-                self._hear(slot, slot.worker)
-        # Progress messages alone change nothing about who may run.
-        if not woken or self._wake_read in woken or any(slot.worker and slot.worker.has_room for slot in self._slots):
-            self._stop_unwanted()
-            self._jobs.expire()
-            if not self._draining:
-                self._dispatch(test=True)
-                self._dispatch(test=False)
-        if not any(slot.running for slot in self._slots):
-            if self._draining:
-                self._idle.set()
-        else:
+            self._hear(slot)
+        # Progress and heartbeats alone change nothing about who may run.
+        has_more_room = any(slot.has_room and not had for slot, had in zip(self._slots, had_room, strict=True))
+        if rung or has_more_room or time.monotonic() >= self._look_at:
+            self._look()
+        if any(slot.running for slot in self._slots) or self._settler.pending:
             self._idle.clear()
+        elif self._draining:
+            self._idle.set()
 
-    def _connected(self) -> list[int]:
-        return [slot.worker.fileno() for slot in self._slots if slot.worker is not None and slot.worker.state != "dead"]
+    def _await_news(self, now: float) -> bool:
+        """Wait for a child, a wake, or the next thing that is due; True where the bell was rung."""
+        due_at = min(self._look_at, *(slot.due_at(self._limits.cancel_seconds, now) for slot in self._slots))
+        pause_seconds = min(max(PAUSE_SECONDS_MIN, due_at - now), TICK_SECONDS)
+        if any(slot.has_news for slot in self._slots):
+            pause_seconds = 0.0
+        connected = [slot.listened.connection for slot in self._slots if slot.listened is not None]
+        if self._bell not in wait([self._bell, *connected], pause_seconds):
+            return False
+        os.eventfd_read(self._bell)
+        return True
 
-    def _revive(self, slot: _Slot) -> None:
-        now = time.monotonic()
-        if slot.worker is not None or self._stopping or slot.budget.wait_seconds(now) > 0:
-            return
-        worker = self._new_worker(slot.device, slot.test)
-        try:
-            worker.start()
-        except OSError:
-            log.exception("no worker could be started on %s", slot.device)
-            slot.budget.died(now)
-            return
-        slot.worker = worker
-
-    def _hear(self, slot: _Slot, worker: Worker) -> None:
-        now = time.monotonic()
-        if worker.is_hung(now):
-            worker.kill("gave no sign of life")
-        for running in list(slot.running.values()):
-            self._enforce(worker, running, now)
-        for message in worker.receive():
+    def _hear(self, slot: Slot) -> None:
+        slot.enforce(self._limits.cancel_seconds, self._undertakers, self.wake, time.monotonic())
+        worker = slot.worker
+        for message in slot.messages():
             match message:
                 case Ready(device_name=name):
                     slot.name = name
-                case Progress(job_id=job_id, token=token, phase=phase, step=step, steps=steps):
-                    if (job_id, token) in slot.running:
-                        self._jobs.progress(job_id, token, phase, step, steps)
-                case Done():
+                case Progress():
+                    self._progress(slot, message)
+                case Done() if worker is not None:
                     self._done(slot, worker, message)
                 case Failed():
                     self._failed(slot, message)
@@ -257,154 +225,145 @@ class Scheduler:
                 case _:
                     pass  # a heartbeat is noted by the worker's handle
 
+    def _progress(self, slot: Slot, told: Progress) -> None:
+        running = slot.running.get((told.job_id, told.token))
+        if running is None:
+            return
+        running.phase = told.phase
+        try:
+            self._jobs.progress(told.job_id, told.token, told.phase, told.step, told.steps)
+        except Exception:
+            log.exception("the progress of job %s could not be noted; the job goes on", told.job_id)
+
     # Starting
 
+    def _look(self) -> None:
+        """What the jobs ask for now. A store that fails is asked again at the next tick, and not for ever."""
+        now = time.monotonic()
+        if self._failing_since is not None and now < self._look_at:
+            return
+        self._look_at = now + TICK_SECONDS
+        try:
+            self._stop_unwanted(now)
+            self._jobs.expire()
+            if not self._draining:
+                self._dispatch(test=True)
+                self._dispatch(test=False)
+        except Exception:
+            self._failing_since = self._failing_since or now
+            if now - self._failing_since > FAILING_SECONDS_MAX:
+                raise
+            log.exception("the jobs cannot be read or changed; they are asked again")
+        else:
+            self._failing_since = None
+
     def _dispatch(self, *, test: bool) -> None:
-        free = [slot for slot in self._slots if slot.test == test and slot.worker is not None and slot.worker.has_room]
+        free = [slot for slot in self._slots if slot.test == test and slot.has_room]
         if not free:
             return
-        for job in self._jobs.queued(test=test, limit=len(free)):
-            slot = next((slot for slot in free if slot.worker and job.model in slot.worker.resident), free[0])
+        waiting = self._jobs.queued(test=test, limit=len(free) + LOOK_AHEAD)
+        wanted = {job.model for job in waiting[: len(free)]}
+        for job in waiting:
+            if not free:
+                return
+            slot = min(free, key=lambda slot: _unfitness(slot, job.model, wanted))
             if self._start(slot, job):
                 free.remove(slot)
 
-    def _start(self, slot: _Slot, queued: QueuedJob) -> bool:
-        worker, spec = slot.worker, self._catalog.specs.get(queued.model)
+    def _start(self, slot: Slot, queued: QueuedJob) -> bool:
         job = self._jobs.claim(queued.id, slot.name or slot.device)
-        if job is None or worker is None:
+        if job is None:
             return False
+        spec = self._catalog.specs.get(queued.model)
         if spec is None or self._catalog.installed(spec) is None:
-            self._settle_failure(job.job_id, job.token, "internal_error", f"The model {queued.model} is gone.")
+            self._settle_failure((job.job_id, job.token), "internal_error", f"The model {queued.model} is gone.")
             return False
         now = time.monotonic()
-        deadline = None if job.deadline_in_seconds is None else now + job.deadline_in_seconds
+        deadline_at = None if job.deadline_in_seconds is None else now + job.deadline_in_seconds
         kill_at = now + min(spec.timeout_seconds, self._limits.job_seconds)
-        slot.running[job.job_id, job.token] = _Running(job, kill_at, deadline)
-        worker.send(_run_message(job, spec, self._catalog))
+        slot.send(_run_message(job, spec, self._catalog), Running(kill_at, deadline_at))
         return True
+
+    def _stop_unwanted(self, now: float) -> None:
+        """Tell the children which of their jobs are to be cancelled."""
+        untold = {key: slot for slot in self._slots for key, running in slot.running.items() if running.end is None}
+        cancelled = self._jobs.cancel_requested([job_id for job_id, _ in untold]) if untold else set[str]()
+        for key, slot in untold.items():
+            if key[0] in cancelled:
+                slot.tell_to_stop(key, "cancelled", "The job was cancelled.", now)
 
     # Ending
 
-    def _done(self, slot: _Slot, worker: Worker, done: Done) -> None:
-        if slot.running.pop((done.job_id, done.token), None) is None:
-            return
-        versions = {**(worker.ready.versions if worker.ready else {}), **done.versions}
-
-        def settle() -> None:
-            try:
-                self._jobs.complete(done, slot.name or slot.device, versions)
-            except JobFailure as failure:
-                self._jobs.fail(done.job_id, done.token, failure.error_code, failure.message)
-
-        self._settle(settle)
-
-    def _failed(self, slot: _Slot, failed: Failed) -> None:
-        running = slot.running.pop((failed.job_id, failed.token), None)
+    def _done(self, slot: Slot, worker: Worker, done: Done) -> None:
+        key = (done.job_id, done.token)
+        running = slot.running.pop(key, None)
         if running is None:
             return
-        code, message = failed.error_code, failed.message
-        if running.stop_code is not None:
-            code, message = running.stop_code, _STOPPED[running.stop_code]
-        if code == "out_of_memory":
-            self._settle_retry(failed.job_id, failed.token, code, message)
-        else:
-            self._settle_failure(failed.job_id, failed.token, code, message)
+        if running.end is not None and running.end[0] == "deadline_exceeded":
+            self._settle_failure(key, *running.end)  # it came, but too late to be worth its price
+            return
+        versions = {**(worker.ready.versions if worker.ready else {}), **done.versions}
+        device_name = slot.name or slot.device
 
-    def _dead(self, slot: _Slot, dead: Dead) -> None:
-        slot.worker = None
-        slot.restarts += 1
-        if not dead.expected:
-            slot.budget.died(time.monotonic())
-        for key, running in list(slot.running.items()):
-            slot.running.pop(key)
-            if running.stop_code is not None:
-                self._settle_failure(*key, running.stop_code, _STOPPED[running.stop_code])
-            elif dead.error_code == "gpu_timeout":
-                self._settle_failure(*key, "gpu_timeout", f"The worker on {slot.device} {dead.reason}.")
-            else:
-                self._settle_retry(*key, dead.error_code, f"The worker on {slot.device} {dead.reason}.")
-
-    def _stop_unwanted(self) -> None:
-        """Tell the children which of their jobs are to be cancelled."""
-        wanted = {key: running for slot in self._slots for key, running in slot.running.items()}
-        untold = [key[0] for key, running in wanted.items() if running.stop_code is None]
-        cancelled = self._jobs.cancel_requested(untold) if untold else set[str]()
-        for slot in self._slots:
-            for (job_id, _), running in slot.running.items():
-                if job_id in cancelled and slot.worker is not None:
-                    self._tell_to_stop(slot.worker, running, "cancelled", time.monotonic())
-
-    def _enforce(self, worker: Worker, running: _Running, now: float) -> None:
-        """A deadline of the client is asked for politely first; the box's own bound, and silence, end the child."""
-        if running.deadline_at is not None and now >= running.deadline_at and running.stop_code is None:
-            self._tell_to_stop(worker, running, "deadline_exceeded", now)
-        if now >= running.kill_at:
-            running.stop_code = running.stop_code or "gpu_timeout"
-            worker.kill("took longer than a job may take")
-        elif running.stop_code is not None and now >= running.stop_told_at + self._limits.cancel_seconds:
-            worker.kill("did not stop when told to")
-
-    def _tell_to_stop(self, worker: Worker, running: _Running, code: ErrorCode, now: float) -> None:
-        running.stop_code, running.stop_told_at = code, now
-        worker.cancel(running.job.job_id, running.job.token)
-
-    def _settle_failure(self, job_id: str, token: int, code: ErrorCode, message: str) -> None:
-        self._settle(lambda: self._jobs.fail(job_id, token, code, message))
-
-    def _settle_retry(self, job_id: str, token: int, code: ErrorCode, message: str) -> None:
-        self._settle(lambda: self._jobs.retry(job_id, token, code, message, attempts_max=CRASH_ATTEMPTS_MAX))
-
-    def _settle(self, work: Callable[[], object]) -> None:
-        """Renames, fsyncs and commits happen beside the loop: the next job's start does not wait for them."""
-
-        def told() -> None:
+        def complete() -> None:
             try:
-                work()
-            except Exception:
-                # The job stays running in the store; the next start recovers it.
-                log.exception("a job's end could not be stored")
+                self._jobs.complete(done, device_name, versions)
+            except JobFailure as failure:
+                self._jobs.fail(*key, failure.error_code, failure.message)
 
-        self._settlers.submit(told)
+        def give_up() -> None:
+            self._jobs.fail(*key, "internal_error", "The result could not be stored.")
+
+        self._settler.settle(complete, give_up)
+
+    def _failed(self, slot: Slot, failed: Failed) -> None:
+        key = (failed.job_id, failed.token)
+        running = slot.running.pop(key, None)
+        if running is None:
+            return
+        if failed.fatal:
+            slot.replace(running)
+        if running.end is not None:
+            self._settle_failure(key, *running.end)
+        elif failed.error_code == "out_of_memory":
+            self._settle_retry(key, failed.error_code, failed.message)
+        else:
+            self._settle_failure(key, failed.error_code, failed.message)
+
+    def _dead(self, slot: Slot, dead: Dead) -> None:
+        for key, running in slot.bury(dead, time.monotonic()):
+            message = f"The worker on {slot.device} {dead.reason}."
+            if running.end is not None:
+                self._settle_failure(key, *running.end)
+            else:
+                self._settle_retry(key, dead.error_code, message)
+
+    def _settle_failure(self, key: AttemptKey, code: ErrorCode, message: str) -> None:
+        self._settler.settle(lambda: self._jobs.fail(*key, code, message))
+
+    def _settle_retry(self, key: AttemptKey, code: ErrorCode, message: str) -> None:
+        self._settler.settle(lambda: self._jobs.retry(*key, code, message, attempts_max=CRASH_ATTEMPTS_MAX))
 
     def _end_workers(self) -> None:
+        """All children at once, each within its worker's bound; then what they held goes back to the queue."""
         for slot in self._slots:
-            if slot.worker is None:
-                continue
-            slot.worker.kill("the service stops")
-            self._hear_last(slot, slot.worker)
-            for job_id, token in list(slot.running):
-                self._settle(lambda job_id=job_id, token=token: self._jobs.release(job_id, token))
+            slot.kill("the service stops", self._undertakers, self.wake)
+        self._undertakers.shutdown(wait=True)
+        for slot in self._slots:
+            worker = slot.worker
+            for message in slot.messages():
+                if isinstance(message, Done) and worker is not None:
+                    self._done(slot, worker, message)  # a result that came in the last moment counts
+            for key in list(slot.running):
+                self._settler.settle(lambda key=key: self._jobs.release(*key))
             slot.running.clear()
             slot.worker = None
 
-    def _hear_last(self, slot: _Slot, worker: Worker) -> None:
-        """A result that came in the last moment counts."""
-        for message in worker.receive():
-            if isinstance(message, Done):
-                self._done(slot, worker, message)
 
-    def _slot_view(self, slot: _Slot) -> SlotView:
-        worker = slot.worker
-        if worker is not None:
-            state = worker.state
-        else:
-            state = "quarantined" if slot.budget.is_quarantined(time.monotonic()) else "dead"
-        return SlotView(
-            device=slot.device,
-            name=slot.name,
-            test=slot.test,
-            state=state,
-            resident=() if worker is None else worker.resident,
-            job_id=next((job_id for job_id, _ in slot.running), None),
-            restarts=slot.restarts,
-        )
-
-
-_STOPPED: Final[dict[ErrorCode, str]] = {
-    "cancelled": "The job was cancelled.",
-    "deadline_exceeded": "The job was not done by its deadline.",
-    "gpu_timeout": "The job took longer than a job may take on this box.",
-}
+def _unfitness(slot: Slot, model: str, wanted: set[str]) -> tuple[bool, bool, bool, bool]:
+    """Best is a device that holds the model, then one that holds none, then one whose model no waiting job wants."""
+    holds = model in slot.resident
+    return not holds, not wanted.isdisjoint(slot.resident), bool(slot.resident), bool(slot.running)
 
 
 def _run_message(job: ClaimedJob, spec: ModelSpec, catalog: Catalog) -> Run:

@@ -307,7 +307,9 @@ def _wrong(name: str, kind: Any, given: Any, message: str) -> list[FieldError]:
             msgspec.convert({key: value}, kind)
         except msgspec.ValidationError as error:
             errors.append(_told(f"{name}.{_shown(key)}", kind, value, str(error)))
-    return errors[:ERRORS_MAX]
+        if len(errors) == ERRORS_MAX:
+            break
+    return errors
 
 
 def _told(path: str, kind: Any, given: Any, message: str) -> FieldError:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import queue
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +30,7 @@ FILE_NAME: Final = "queue.db"
 RING_MAX: Final = 256
 WAITING_MAX: Final = 20_000
 SWEEP_SECONDS: Final = 5
+STOP_SECONDS: Final = 5
 TIDY_MINUTE: Final = 17
 
 
@@ -73,10 +76,12 @@ class Tasks:
         tidy: Callable[[], None],
     ) -> None:
         path = folder / FILE_NAME
-        self._generation = _open(path, "generation")
-        self._housekeeping = _open(path, "housekeeping")
+        _mend(path)
+        self._generation = _huey(path, "generation")
+        self._housekeeping = _huey(path, "housekeeping")
         self._wake = wake
-        self._rung: queue.Queue[str | None] = queue.Queue(WAITING_MAX)
+        self._rung: queue.Queue[str] = queue.Queue(WAITING_MAX)
+        self._stopping = threading.Event()
         self._ring_task = self._generation.task(name="ring")(self._ring)
 
         def sweep_task() -> None:
@@ -104,11 +109,16 @@ class Tasks:
             log.warning("the doorbell is behind; the sweep will ring for job %s", job_id)
 
     def stop(self) -> None:
-        """Stop in bounded time; what was not rung is rung again after the next start."""
-        self._rung.put(None)
-        for consumer in self._consumers:
-            consumer.stop(graceful=True)
-        self._bell.join(5)
+        """Stop in bounded time; what was not rung is rung again after the next start. May be called before `start`."""
+        self._stopping.set()
+        with suppress(queue.Full):  # then the bell has something to wake up for anyway
+            self._rung.put_nowait("")
+        if self._bell.is_alive():
+            for consumer in self._consumers:
+                consumer.stop_flag.set()
+            for consumer in self._consumers:
+                consumer.stop(graceful=True)
+            self._bell.join(STOP_SECONDS)
         for instance in (self._generation, self._housekeeping):
             instance.storage.close()
 
@@ -121,14 +131,12 @@ class Tasks:
             ids = [self._rung.get()]
             while len(ids) < RING_MAX and not self._rung.empty():
                 ids.append(self._rung.get())
-            named = [job_id for job_id in ids if job_id is not None]
+            if self._stopping.is_set():
+                return
             try:
-                if named:
-                    self._ring_task(named)
+                self._ring_task(ids)
             except sqlite3.Error:
                 log.exception("the doorbell could not be rung; the scheduler was woken directly")
-            if len(named) < len(ids):
-                return
 
     def _consumer(self, instance: SqliteHuey) -> Consumer:
         return _Consumer(
@@ -139,28 +147,32 @@ class Tasks:
             max_delay=0.25,
             scheduler_interval=1,
             check_worker_health=False,
-            shutdown_timeout=5,
+            shutdown_timeout=STOP_SECONDS,
         )
 
 
-def _open(path: Path, name: str) -> SqliteHuey:
+def _mend(path: Path) -> None:
+    """Remove a damaged file: what it held is in the jobs, and the sweep rings for them again."""
+    if not path.exists():
+        return
     try:
-        return _huey(path, name)
-    except sqlite3.DatabaseError:
-        log.warning("%s is damaged; it is made anew from the jobs", path.name)
+        with closing(sqlite3.connect(path)) as connection:
+            told = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        told = str(error)
+    if told != "ok":
+        log.warning("%s is damaged (%s); it is made anew from the jobs", path.name, told)
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
-        return _huey(path, name)
 
 
 def _huey(path: Path, name: str) -> SqliteHuey:
+    os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite gives its side files the same mode
+    path.chmod(0o600)
     # Not fsynced: after a power cut the sweep rings again for whatever the ledger says is open.
-    instance = SqliteHuey(
+    return SqliteHuey(
         name, filename=str(path), results=False, serializer=JsonSerializer(), strict_fifo=True, fsync=False
     )
-    instance.pending_count()  # reads the file: a damaged one shows here
-    path.chmod(0o600)
-    return instance
 
 
 def _always(_: datetime) -> bool:

@@ -21,17 +21,23 @@ _SECRET_MAX: Final = 200
 
 def authenticate(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Litestar guard: finds the caller, checks the scope that the route names in `opt`, or raises 401 or 403."""
-    box = services(connection)
-    if CONTROL_HEADER in connection.headers:
-        caller = _terminal(connection)
-    else:
-        now = box.clock()
-        caller = keys.verify(box.store, box.secrets.pepper, _presented(connection), now)
-        keys.used(box.store, caller.key, now)
-    caller.require(handler.opt["scope"])
+    box, caller = services(connection), verify(connection)
+    if CONTROL_HEADER not in connection.headers:
+        keys.used(box.store, caller.key, box.clock())
+    # Litestar answers OPTIONS by itself with the methods of the address: any key may ask that.
+    if connection.scope.get("method") != "OPTIONS":
+        caller.require(handler.opt["scope"])
     if caller.key.test and handler.opt.get("live_only"):
         raise Refusal(403, "test_key", "A test key may not do that; use a live key.")
     connection.scope["user"] = caller
+
+
+def verify(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
+    """Whom the request's headers name at this moment; raises 401. A long answer asks again: keys are revoked."""
+    if CONTROL_HEADER in connection.headers:
+        return _terminal(connection)
+    box = services(connection)
+    return keys.verify(box.store, box.secrets.pepper, _presented(connection), box.clock())
 
 
 def control_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
@@ -56,10 +62,18 @@ def _terminal(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
     """The owner at this machine's terminal: this start's token, a loopback peer, no browser."""
     box = services(connection)
     presented = connection.headers.get(CONTROL_HEADER, "")
-    client = connection.client
-    loopback = client is not None and ipaddress.ip_address(client.host).is_loopback
     right = hmac.compare_digest(presented.encode(), box.control_token.encode())
     caller = keys.caller_of_owner(box.store)
-    if not (loopback and right and "origin" not in connection.headers and caller is not None):
+    if not (_is_from_here(connection) and right and "origin" not in connection.headers and caller is not None):
         raise Refusal(401, "invalid_key", "This control token is not valid here.")
     return caller
+
+
+def _is_from_here(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
+    """Whether the peer is this machine's loopback, also where a socket for IPv6 shows an IPv4 peer as `::ffff:…`."""
+    try:
+        address = ipaddress.ip_address(connection.client.host if connection.client else "")
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback

@@ -26,7 +26,7 @@ KINDS: tuple[JobType, ...] = ("video", "image")
     operation_id="getMe",
     tags=["account"],
     summary="Who you are",
-    responses=documented(401, 403),
+    responses=documented(),
 )
 async def me(request: Request[Any, Any, Any]) -> MeView:
     """The account and key of the request, and what is left of this month's included units."""
@@ -55,7 +55,7 @@ async def me(request: Request[Any, Any, Any]) -> MeView:
     operation_id="listModels",
     tags=["models"],
     summary="What this box can run",
-    responses=documented(401, 403),
+    responses=documented(),
 )
 async def models(request: Request[Any, Any, Any]) -> ModelList:
     """Each model with its limits, defaults and licence, whether it is installed, and whether it is in memory now."""

@@ -45,11 +45,12 @@ def services(connection: ASGIConnection[Any, Any, Any, Any]) -> Services:
 
 
 def base_url(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
-    """`public_url`, else the address that the request itself used; no final slash."""
+    """`public_url`, else the address that the request itself used, else the socket's own; no final slash."""
     settings = services(connection).settings
     if settings.public_url:
         return settings.public_url
     host = connection.headers.get("host", "")
     if not _HOST.fullmatch(host):
-        host = f"{settings.host}:{settings.port}"
+        address, port = connection.scope.get("server") or (settings.host, settings.port)
+        host = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     return f"{connection.scope['scheme']}://{host}"

@@ -13,6 +13,10 @@ from litestar.routes import HTTPRoute
 from zsky_box import __version__
 
 _REF: Final = "#/components/schemas/{name}"
+_IDEMPOTENT: Final = ("generate", "rerunJob")
+_FILES: Final = ("getFile", "headFile")
+_FILE_TYPES: Final = ("video/mp4", "image/png", "image/jpeg")
+
 CONFIG: Final = OpenAPIConfig(
     title="zsky-box",
     version=__version__,
@@ -36,17 +40,12 @@ def build(app: Litestar) -> dict[str, Any]:
     for route in app.routes:
         if not isinstance(route, HTTPRoute):
             continue
-        item = document["paths"].get(_documented_path(route))
-        for handler in route.route_handlers if item else ():
+        item: dict[str, Any] = document["paths"].get(route.path_format, {})
+        for handler in route.route_handlers:
             for method in handler.http_methods:
-                operation = item.get(method.lower()) if item else None
-                if operation is not None:
+                if operation := item.get(method.lower()):
                     _complete(document, operation, dict(handler.opt))
     return document
-
-
-def _documented_path(route: HTTPRoute) -> str:
-    return route.path_format
 
 
 def _complete(document: dict[str, Any], operation: dict[str, Any], opt: dict[str, Any]) -> None:
@@ -60,26 +59,43 @@ def _complete(document: dict[str, Any], operation: dict[str, Any], opt: dict[str
         schemas, components = msgspec.json.schema_components([body], ref_template=_REF)
         document["components"]["schemas"] |= components
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schemas[0]}}}
-    for name, schema in opt.get("query", {}).items():
-        operation.setdefault("parameters", []).append(
-            {"name": name, "in": "query", "required": bool(opt.get("open")), "schema": schema}
-        )
-    if "body" in opt or operation["operationId"] == "rerunJob":
-        operation.setdefault("parameters", []).append(
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "required": False,
-                "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
-            }
-        )
-    if operation["operationId"].startswith("stream"):
+    parameters = operation.setdefault("parameters", [])
+    parameters += [
+        _query(name, schema, required=bool(opt.get("open"))) for name, schema in opt.get("query", {}).items()
+    ]
+    name = operation["operationId"]
+    if name in _IDEMPOTENT:
+        key = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"}
+        parameters.append(_header("Idempotency-Key", key))
+    if name.startswith("stream"):
+        parameters.append(_header("Last-Event-ID", {"type": "string"}))
         answers["200"]["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
-        operation.setdefault("parameters", []).append(
-            {"name": "Last-Event-ID", "in": "header", "required": False, "schema": {"type": "string"}}
-        )
-    if operation["operationId"] == "getFile":
-        answers["200"]["content"] = {
-            kind: {"schema": {"type": "string", "format": "binary"}}
-            for kind in ("video/mp4", "image/png", "image/jpeg")
-        }
+    if name == "streamJob":
+        answers["204"] = {"description": "The job has ended, and all of it was told before `Last-Event-ID`"}
+    if name in _FILES:
+        _complete_file(operation, is_head=name == "headFile")
+
+
+def _complete_file(operation: dict[str, Any], *, is_head: bool) -> None:
+    """What Litestar cannot know of a file: its types, and the answers to conditions and ranges."""
+    answers = operation["responses"]
+    content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in _FILE_TYPES}
+    answers["200"] = {"description": "The file"} | ({} if is_head else {"content": content})
+    answers["304"] = {"description": "The file is the one that `If-None-Match` names"}
+    operation["parameters"].append(_header("If-None-Match", {"type": "string"}))
+    if is_head:
+        for answer in answers.values():
+            answer.pop("content", None)
+        return
+    answers["206"] = {"description": "The bytes that `Range` asks for", "content": content}
+    answers["416"] = {"description": "The file has no such bytes; `Content-Range` says how many it has"}
+    operation["parameters"] += [_header(name, {"type": "string"}) for name in ("Range", "If-Range")]
+
+
+def _query(name: str, schema: dict[str, Any], *, required: bool) -> dict[str, Any]:
+    parameter = {"name": name, "in": "query", "required": required, "schema": schema}
+    return parameter | ({"style": "deepObject", "explode": True} if schema["type"] == "object" else {})
+
+
+def _header(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "schema": schema}

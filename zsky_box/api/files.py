@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import weakref
 from collections.abc import AsyncIterator
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 from urllib.parse import quote
 
 from litestar import Request, Response, get, route
@@ -18,12 +20,14 @@ from litestar.response import Stream
 from zsky_box.api.deps import services
 from zsky_box.api.problems import documented
 from zsky_box.assets import Asset
+from zsky_box.errors import Refusal
 
 CHUNK_BYTES: Final = 256 * 1024
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
-
-
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _PATH: Final = "/files/{file_id:str}/{name:str}"
+_QUERY: Final = {"expires": {"type": "string"}, "signature": {"type": "string"}}
+_REFUSALS: Final = documented("invalid_signature", "expired_signature", "not_found", "result_removed", key=False)
 
 
 @get(
@@ -31,18 +35,23 @@ _PATH: Final = "/files/{file_id:str}/{name:str}"
     operation_id="getFile",
     tags=["files"],
     summary="A result's file",
-    responses=documented(403, 404, 410),
-    opt={
-        "query": {"expires": {"type": "string"}, "signature": {"type": "string"}},
-        "open": True,
-    },
+    responses=_REFUSALS,
+    opt={"open": True, "query": _QUERY},
 )
 async def get_file(request: Request[Any, Any, Any], file_id: FromPath[str], name: FromPath[str]) -> Response[Any]:
     """The bytes behind a `result_url`; supports one range, and answers 304 to a matching ETag."""
     return await _answer(request, file_id, name)
 
 
-@route(_PATH, http_method=HttpMethod.HEAD, include_in_schema=False, opt={"open": True})
+@route(
+    _PATH,
+    http_method=HttpMethod.HEAD,
+    operation_id="headFile",
+    tags=["files"],
+    summary="A result's facts",
+    responses=_REFUSALS,
+    opt={"open": True, "query": _QUERY},
+)
 async def head_file(request: Request[Any, Any, Any], file_id: FromPath[str], name: FromPath[str]) -> Response[Any]:
     """The same headers without the bytes."""
     return await _answer(request, file_id, name)
@@ -59,17 +68,22 @@ async def _answer(request: Request[Any, Any, Any], file_id: str, name: str) -> R
         return Response(None, status_code=304, headers=headers)
     size = asset.file.bytes
     first, last, status = 0, size - 1, 200
+    if request.method == "HEAD":  # a Range means something to GET only (RFC 9110, 14.2)
+        headers["Content-Length"] = str(size)
+        return Response(b"", status_code=200, headers=headers, media_type=asset.file.mime)
     wanted = _range(request.headers.get("range", ""), request.headers.get("if-range"), etag, size)
     if wanted == "unsatisfiable":
-        return Response(None, status_code=416, headers={**headers, "Content-Range": f"bytes */{size}"})
+        headers |= {"Content-Range": f"bytes */{size}", "Cache-Control": "no-store"}
+        return Response(b"", status_code=416, headers=headers, media_type=asset.file.mime)
     if isinstance(wanted, tuple):
         first, last = wanted
         status = 206
         headers["Content-Range"] = f"bytes {first}-{last}/{size}"
     headers["Content-Length"] = str(last - first + 1)
-    if request.method == "HEAD":
-        return Response(None, status_code=status, headers=headers, media_type=asset.file.mime)
-    return Stream(_chunks(path, first, last), status_code=status, headers=headers, media_type=asset.file.mime)
+    file = await asyncio.to_thread(_opened, path, size)
+    chunks = _chunks(file, first, last)
+    weakref.finalize(chunks, file.close)  # a client that is gone already leaves a generator that never ran
+    return Stream(chunks, status_code=status, headers=headers, media_type=asset.file.mime)
 
 
 def _headers(asset: Asset, expires: int, now_us: int) -> dict[str, str]:
@@ -79,12 +93,18 @@ def _headers(asset: Asset, expires: int, now_us: int) -> dict[str, str]:
         "ETag": f'"{asset.file.sha256}"',
         "Last-Modified": formatdate(asset.created_at / 1_000_000, usegmt=True),
         "Cache-Control": f"private, max-age={seconds_left}, immutable",
-        "Content-Disposition": f"inline; filename*=UTF-8''{quote(asset.file.name)}",
+        "Content-Disposition": _disposition(asset.file.name),
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "default-src 'none'; media-src 'self'; img-src 'self'; style-src 'unsafe-inline'",
         "Cross-Origin-Resource-Policy": "cross-origin",
     }
+
+
+def _disposition(name: str) -> str:
+    """Shown in a browser, saved under its name; curl's `-J` reads the plain form only."""
+    plain = f' filename="{name}";' if _PLAIN_NAME.fullmatch(name) else ""
+    return f"inline;{plain} filename*=UTF-8''{quote(name)}"
 
 
 def _matches(if_none_match: str, etag: str) -> bool:
@@ -106,16 +126,27 @@ def _range(header: str, if_range: str | None, etag: str, size: int) -> tuple[int
     return (first, last) if first <= last else "unsatisfiable"
 
 
-async def _chunks(path: Path, first: int, last: int) -> AsyncIterator[bytes]:
+def _opened(path: Path, size: int) -> BinaryIO:
+    """The file, before the answer begins: what is gone or cut short is told by its status, not by a broken body."""
+    try:
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+    except FileNotFoundError:
+        raise Refusal(410, "result_removed", "This result is no longer on the box's disk.") from None
+    if os.fstat(file.fileno()).st_size != size:
+        file.close()
+        raise Refusal(410, "result_removed", "This result was changed on the box's disk; it is not what was made.")
+    return file
+
+
+async def _chunks(file: BinaryIO, first: int, last: int) -> AsyncIterator[bytes]:
     """The bytes from first to last; the disk is read off the event loop, a chunk at a time."""
-    file = await asyncio.to_thread(path.open, "rb")
     try:
         await asyncio.to_thread(file.seek, first)
         left = last - first + 1
         while left > 0:
             chunk = await asyncio.to_thread(file.read, min(CHUNK_BYTES, left))
             if not chunk:
-                raise OSError(f"{path.name} became shorter while it was sent")
+                raise OSError(f"{file.name} became shorter while it was sent")
             left -= len(chunk)
             yield chunk
     finally:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 from litestar import Request, Response, post
+from litestar.exceptions import InternalServerException
 from litestar.params import FromPath
 
 from zsky_box.api.access import caller_of
@@ -21,7 +22,17 @@ TEST_CAP_PROMPT: Final = "test:cap"
 _KEY_MAX: Final = 255
 _JSON_TYPES: Final = ("", "application/json", "application/x-www-form-urlencoded")
 
-REFUSALS: Final = (400, 401, 403, 409, 413, 415, 422, 429, 503)
+OF_EVERY_SUBMIT: Final = (
+    "idempotency_conflict",
+    "invalid_field",
+    "model_not_installed",
+    "allowance_exhausted",
+    "queue_full",
+    "draining",
+    "storage_full",
+    "clock_behind",
+)
+OF_EVERY_BODY: Final = ("malformed_json", "too_large", "unsupported_media", "unknown_field")
 
 
 @post(
@@ -31,7 +42,7 @@ REFUSALS: Final = (400, 401, 403, 409, 413, 415, 422, 429, 503)
     operation_id="generate",
     tags=["jobs"],
     summary="Make an image, or a video with its sound",
-    responses=documented(*REFUSALS),
+    responses=documented(*OF_EVERY_BODY, *OF_EVERY_SUBMIT, "unsupported_for_model", "no_model", "cap_reached"),
 )
 async def generate(request: Request[Any, Any, Any]) -> Response[JobAccepted]:
     """Queue one job and answer with its id; poll `job_status`, or listen to its events, until it has ended."""
@@ -53,7 +64,7 @@ async def generate(request: Request[Any, Any, Any]) -> Response[JobAccepted]:
     operation_id="rerunJob",
     tags=["jobs"],
     summary="Ask for the same again",
-    responses=documented(401, 403, 404, 409, 422, 429, 503),
+    responses=documented(*OF_EVERY_SUBMIT, "not_found"),
 )
 async def rerun(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[JobAccepted]:
     """The same request, seed and model again, as a new job."""
@@ -68,13 +79,24 @@ async def rerun(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Respo
 
 async def read_body(request: Request[Any, Any, Any]) -> Any:
     """The parsed body. curl's `-d` says form-urlencoded by default; what then parses as JSON is taken as JSON."""
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise Refusal(415, "unsupported_media", "Send the body as it is, without a Content-Encoding.")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in _JSON_TYPES and not kind.endswith("+json"):
         raise Refusal(415, "unsupported_media", "Send the body as application/json.")
-    body = await request.body()
+    body = await read_bytes(request)
     if kind == "application/x-www-form-urlencoded" and not body.lstrip().startswith(b"{"):
         raise Refusal(415, "unsupported_media", "Send the body as application/json, not as a form.")
     return read_json(body)
+
+
+async def read_bytes(request: Request[Any, Any, Any]) -> bytes:
+    """The whole body, within the setting `body_max_bytes`."""
+    try:
+        return await request.body()
+    except InternalServerException as error:
+        # Litestar's word for a client that went away in the middle: that is no fault of the box.
+        raise Refusal(400, "malformed_json", "The connection ended before the body did.") from error
 
 
 def idempotency(request: Request[Any, Any, Any], value: Any) -> Idempotency | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections import Counter
 from typing import Any, Final
 
 from litestar import Request, delete, get, post
@@ -19,7 +21,10 @@ from zsky_box.schemas import JobList, JobView
 _METADATA: Final = re.compile(r"^metadata\[(.{1,64})\]$", re.DOTALL)
 _STATUSES: Final = ("queued", "running", "completed", "failed")
 _TYPES: Final = ("video", "image")
+_FILTERS: Final = ("limit", "cursor", "status", "type", "created_after", "created_before", "metadata[KEY]")
+_SHOWN_MAX: Final = 64
 _METADATA_MAX: Final = 16
+_ERRORS_MAX: Final = 100
 
 
 @get(
@@ -28,7 +33,7 @@ _METADATA_MAX: Final = 16
     operation_id="getJobStatus",
     tags=["jobs"],
     summary="How a job stands",
-    responses=documented(401, 403, 404),
+    responses=documented("not_found"),
 )
 async def job_status(request: Request[Any, Any, Any], job_id: FromPath[str]) -> JobView:
     """`result_url` is there once the status is `completed`, `error` and `error_code` once it is `failed`."""
@@ -42,7 +47,7 @@ async def job_status(request: Request[Any, Any, Any], job_id: FromPath[str]) -> 
     operation_id="getJob",
     tags=["jobs"],
     summary="One job",
-    responses=documented(401, 403, 404),
+    responses=documented("not_found"),
 )
 async def get_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> JobView:
     """The same as `job_status`."""
@@ -61,16 +66,17 @@ async def get_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Job
             "type": {"type": "string", "enum": list(_TYPES)},
             "created_after": {"type": "string", "format": "date-time"},
             "created_before": {"type": "string", "format": "date-time"},
+            "metadata": {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": _METADATA_MAX},
         },
     },
     operation_id="listJobs",
     tags=["jobs"],
     summary="Your jobs, newest first",
-    responses=documented(401, 403, 422),
+    responses=documented("invalid_field", "unknown_field"),
 )
 async def list_jobs(request: Request[Any, Any, Any]) -> JobList:
     """Pages by cursor; filters by `status`, `type`, `created_after`, `created_before` and `metadata[KEY]=VALUE`."""
-    filters, limit, cursor = read_query(list(request.query_params.multi_items()))
+    filters, limit, cursor = read_query(list(request.query_params.items()))
     box, caller, base = services(request), caller_of(request), base_url(request)
     return await box.store.read(lambda: box.reader.page(caller, filters, limit, cursor, base))
 
@@ -82,7 +88,7 @@ async def list_jobs(request: Request[Any, Any, Any]) -> JobList:
     operation_id="cancelJob",
     tags=["jobs"],
     summary="Stop a job",
-    responses=documented(401, 403, 404, 409, 503),
+    responses=documented("not_found", "job_finished"),
 )
 async def cancel(request: Request[Any, Any, Any], job_id: FromPath[str]) -> JobView:
     """Queued: ended at once, free. Running: it stops within two denoising steps; charged once a step was stored."""
@@ -98,7 +104,7 @@ async def cancel(request: Request[Any, Any, Any], job_id: FromPath[str]) -> JobV
     operation_id="deleteJob",
     tags=["jobs"],
     summary="Remove a job's files",
-    responses=documented(401, 403, 404, 409, 503),
+    responses=documented("not_found", "job_open", "test_key"),
 )
 async def delete_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> JobView:
     """Removes the files of an ended job, on record; the job and its charge stay readable."""
@@ -126,14 +132,22 @@ def read_query(items: list[tuple[str, Any]]) -> tuple[Filters, int, str | None]:
             elif match := _METADATA.fullmatch(name):
                 metadata.append((match[1], value))
             else:
-                errors.append(FieldError(name[:64], "unknown_field", f"There is no filter {name[:64]!r}."))
+                errors.append(_unknown(name[:_SHOWN_MAX]))
         except ValueError as error:
             errors.append(FieldError(name, "invalid_field", f"{name}: {error}."))
+    given = Counter(name for name, _ in items if name in _FILTERS)
+    errors += [FieldError(name, "invalid_field", f"{name}: give it once.") for name, n in given.items() if n > 1]
     if len(metadata) > _METADATA_MAX:
         errors.append(FieldError("metadata", "invalid_field", f"metadata: at most {_METADATA_MAX} filters."))
     if errors:
-        raise InvalidFields(errors)
+        raise InvalidFields(errors[:_ERRORS_MAX])
     return Filters(**values, metadata=tuple(metadata)), limit, cursor
+
+
+def _unknown(name: str) -> FieldError:
+    close = difflib.get_close_matches(name, _FILTERS, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"filters are {', '.join(_FILTERS)}."
+    return FieldError(name, "unknown_field", f"There is no filter {name!r}; {hint}")
 
 
 def _limit(text: str) -> int:

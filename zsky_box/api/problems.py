@@ -35,13 +35,54 @@ TITLES: Final = {
     503: "Not available now",
 }
 
+STATUS_OF: Final = {
+    "malformed_json": 400,
+    "missing_key": 401,
+    "invalid_key": 401,
+    "revoked_key": 401,
+    "insufficient_scope": 403,
+    "test_key": 403,
+    "invalid_signature": 403,
+    "expired_signature": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "idempotency_conflict": 409,
+    "job_finished": 409,
+    "job_open": 409,
+    "result_removed": 410,
+    "too_large": 413,
+    "unsupported_media": 415,
+    "invalid_field": 422,
+    "unknown_field": 422,
+    "unsupported_for_model": 422,
+    "model_not_installed": 422,
+    "allowance_exhausted": 429,
+    "cap_reached": 429,
+    "queue_full": 429,
+    "rate_limited": 429,
+    "internal_error": 500,
+    "no_model": 503,
+    "draining": 503,
+    "storage_full": 503,
+    "storage_error": 503,
+    "clock_behind": 503,
+}
+OF_EVERY_CALL: Final = (
+    "missing_key",
+    "invalid_key",
+    "revoked_key",
+    "insufficient_scope",
+    "internal_error",
+    "storage_error",
+)
+
 _FRAMEWORK: Final = {
     400: ("malformed_json", "The request could not be read."),
     401: ("missing_key", "Send your API key in the header X-API-Key."),
     403: ("insufficient_scope", "This key may not do that."),
     404: ("not_found", "There is nothing at this address."),
     405: ("method_not_allowed", "This address does not answer that method."),
-    413: ("too_large", "The body is larger than this box accepts."),
+    413: ("too_large", "The body is larger than this box accepts; its owner may raise the setting body_max_bytes."),
     415: ("unsupported_media", "Send the body as application/json."),
 }
 
@@ -74,7 +115,8 @@ def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Res
     code, detail = _FRAMEWORK.get(error.status_code, ("invalid_field", "The request could not be accepted."))
     headers = dict(error.headers or {})
     if isinstance(error, MethodNotAllowedException):
-        headers = {"Allow": headers.get("Allow") or headers.get("allow") or _allowed(request)}
+        allowed = headers.get("allow") or "GET, HEAD"  # static files name none
+        headers = {"Allow": ", ".join(sorted(allowed.split(", ")))}
     return from_refusal(request, Refusal(error.status_code, code, detail, headers=headers))
 
 
@@ -93,17 +135,17 @@ def from_any(request: Request[Any, Any, Any], error: Exception) -> Response[byte
     return from_refusal(request, Refusal(500, "internal_error", detail))
 
 
-def _allowed(request: Request[Any, Any, Any]) -> str:
-    methods: set[str] = set()
-    for route in request.app.routes:
-        if getattr(route, "path", None) == request.scope["path"]:
-            methods |= set(getattr(route, "methods", ()))
-    return ", ".join(sorted(methods)) or "GET"
-
-
-def documented(*statuses: int) -> dict[int, ResponseSpec]:
-    """For a handler's `responses`: the problems it may answer with."""
+def documented(*codes: str, key: bool = True) -> dict[int, ResponseSpec]:
+    """For a handler's `responses`: the problems it may answer with, and where it wants a `key` those of every call."""
+    by_status: dict[int, list[str]] = {}
+    for code in (*(OF_EVERY_CALL if key else ("internal_error", "storage_error")), *codes):
+        by_status.setdefault(STATUS_OF[code], []).append(f"`{code}`")
     return {
-        status: ResponseSpec(Problem, description=TITLES[status], media_type=MEDIA_TYPE, generate_examples=False)
-        for status in statuses
+        status: ResponseSpec(
+            Problem,
+            description=f"{TITLES[status]}: {', '.join(names)}",
+            media_type=MEDIA_TYPE,
+            generate_examples=False,
+        )
+        for status, names in sorted(by_status.items())
     }

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import msgspec
-from litestar import MediaType, Request, get
+from litestar import MediaType, Request, Response, get
 from litestar.params import FromPath
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
-from zsky_box.api.access import caller_of
+from zsky_box.api.access import caller_of, verify
 from zsky_box.api.deps import Services, base_url, services
 from zsky_box.api.problems import documented
 from zsky_box.errors import Refusal
@@ -22,7 +23,8 @@ from zsky_box.feed import Event, Listener
 from zsky_box.jobs.views import PAGE_MAX
 from zsky_box.keys import Caller
 
-PING_SECONDS: Final = 15.0
+PING_SECONDS = 15.0
+VERIFY_SECONDS = 15.0
 RETRY_MS: Final = 2_000
 _ENDS: Final = ("completed", "failed")
 
@@ -56,38 +58,72 @@ class StreamCount:
 
 
 class _Stream:
-    """What one stream tells, and to whom."""
+    """What one stream tells, and to whom. `verify` raises a Refusal once the caller's key has ended."""
 
-    def __init__(self, box: Services, caller: Caller, job_id: str | None, last_event_id: str, base: str) -> None:
+    def __init__(
+        self,
+        box: Services,
+        caller: Caller,
+        job_id: str | None,
+        last_event_id: str,
+        base: str,
+        verify: Callable[[], object],
+    ) -> None:
         self._box = box
         self._caller = caller
         self._job_id = job_id
         self._last_event_id = last_event_id
         self._base = base
+        self._verify = verify
+        self._verify_at = time.monotonic() + VERIFY_SECONDS
+        self._told_progress: dict[str, float] = {}
 
     async def tell(self) -> AsyncIterator[ServerSentEventMessage]:
-        box, caller = self._box, self._caller
+        box, job_id = self._box, self._job_id
         position = box.feed.position()
-        listener, missed = box.feed.listen((caller.account.id, caller.key.test), self._job_id, self._last_event_id)
+        listener, missed = box.feed.listen(_channel(self._caller), job_id, self._last_event_id)
         try:
             if missed is None:
                 snapshot = await box.store.read(self._snapshot)
                 yield _message("snapshot", position, snapshot)
-                if self._job_id is not None and snapshot["data"][0]["status"] in _ENDS:
+                if job_id is not None and snapshot["data"][0]["status"] in _ENDS:
                     return
             for event in missed or ():
                 yield await self._told(event)
                 if self._is_last(event):
                     return
             async for event in _events(listener):
+                if await self._is_over():
+                    return
                 if event is None:
                     yield ServerSentEventMessage(comment="ping")
-                    continue
-                yield await self._told(event)
-                if self._is_last(event):
-                    return
+                elif not self._is_old(event):
+                    yield await self._told(event)
+                    if self._is_last(event):
+                        return
         finally:
             box.feed.leave(listener)
+
+    async def _is_over(self) -> bool:
+        """Whether the key has been revoked, or has expired, since it was last looked at."""
+        now = time.monotonic()
+        if now < self._verify_at:
+            return False
+        self._verify_at = now + VERIFY_SECONDS
+        try:
+            await self._box.store.read(self._verify)
+        except Refusal:
+            return True
+        return False
+
+    def _is_old(self, event: Event) -> bool:
+        """Whether the snapshot told more already: it is read after the stream began to listen."""
+        if event.kind != "progress" or event.job_id not in self._told_progress:
+            return False
+        if event.data["progress"] <= self._told_progress[event.job_id]:
+            return True
+        del self._told_progress[event.job_id]  # from here on the events are in order by themselves
+        return False
 
     def _snapshot(self) -> dict[str, Any]:
         """One job, or the account's open jobs."""
@@ -96,6 +132,7 @@ class _Stream:
             views = [reader.one(self._caller, self._job_id, self._base)]
         else:
             views = reader.open_jobs(self._caller, PAGE_MAX, self._base)
+        self._told_progress = {view.job_id: view.progress for view in views}
         return {"object": "list", "data": msgspec.to_builtins(views)}
 
     async def _told(self, event: Event) -> ServerSentEventMessage:
@@ -117,11 +154,11 @@ class _Stream:
     tags=["events"],
     summary="All your jobs, live",
     media_type=MediaType.TEXT,
-    responses=documented(401, 403, 429),
+    responses=documented("rate_limited"),
 )
 async def account_events(request: Request[Any, Any, Any]) -> ServerSentEvent:
     """`snapshot` (your open jobs) first, then `status` and `progress`; resumes after `Last-Event-ID` where it can."""
-    return await _open(request, None)
+    return _open(request, None)
 
 
 @get(
@@ -131,20 +168,36 @@ async def account_events(request: Request[Any, Any, Any]) -> ServerSentEvent:
     tags=["events"],
     summary="One job, live",
     media_type=MediaType.TEXT,
-    responses=documented(401, 403, 404, 429),
+    responses=documented("not_found", "rate_limited"),
 )
-async def job_events(request: Request[Any, Any, Any], job_id: FromPath[str]) -> ServerSentEvent:
-    """`snapshot` first, then `status` and `progress`; ends with the job."""
+async def job_events(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[Any]:
+    """`snapshot` first, then `status` and `progress`; ends with the job. 204 to whom its end was told already."""
     box, caller = services(request), caller_of(request)
-    await box.store.read(lambda: box.reader.row(caller, job_id))
-    return await _open(request, job_id)
+    row = await box.store.read(lambda: box.reader.row(caller, job_id))
+    if row["status"] in _ENDS and await _has_heard_all(request, job_id):
+        return Response(None, status_code=204)  # to a browser's EventSource this says: do not come again
+    return _open(request, job_id)
 
 
-async def _open(request: Request[Any, Any, Any], job_id: str | None) -> ServerSentEvent:
+async def _has_heard_all(request: Request[Any, Any, Any], job_id: str) -> bool:
+    """Whether an ended job has nothing new for a client that resumes."""
+    box, last_event_id = services(request), request.headers.get("last-event-id", "")
+    if not last_event_id:
+        return False
+    # An end is told after its COMMIT, by the thread that writes: once that has come to us, it is in the feed.
+    await box.store.write_async(lambda _: None)
+    listener, missed = box.feed.listen(_channel(caller_of(request)), job_id, last_event_id)
+    box.feed.leave(listener)
+    return missed == []
+
+
+def _open(request: Request[Any, Any, Any], job_id: str | None) -> ServerSentEvent:
     box, caller = services(request), caller_of(request)
     count: StreamCount = request.app.state["streams"]
     count.take(caller.key.id)
-    messages = _Stream(box, caller, job_id, request.headers.get("last-event-id", ""), base_url(request)).tell()
+    last_event_id = request.headers.get("last-event-id", "")
+    stream = _Stream(box, caller, job_id, last_event_id, base_url(request), lambda: verify(request))
+    messages = stream.tell()
     # A client that is gone before the first message leaves a generator that never ran: its `finally` would not either.
     weakref.finalize(messages, count.give, caller.key.id)
     return ServerSentEvent(messages, retry_duration=RETRY_MS, headers={"Cache-Control": "no-store"})
@@ -161,6 +214,10 @@ async def _events(listener: Listener) -> AsyncIterator[Event | None]:
         if event is None:
             return
         yield event
+
+
+def _channel(caller: Caller) -> tuple[str, bool]:
+    return caller.account.id, caller.key.test
 
 
 def _message(kind: str, event_id: str, data: object) -> ServerSentEventMessage:

@@ -10,6 +10,7 @@ from litestar import Request, post
 from zsky_box import control
 from zsky_box.api.access import caller_of, control_only
 from zsky_box.api.deps import services
+from zsky_box.api.generate import read_bytes
 from zsky_box.errors import Refusal
 
 
@@ -18,7 +19,7 @@ async def run_command(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """Carry out one command of the terminal."""
     box, caller = services(request), caller_of(request)
     try:
-        command = control.decode(await request.body())
-    except msgspec.DecodeError as error:
+        command = control.decode(await read_bytes(request))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal(422, "invalid_field", f"Not a command: {error}.") from error
     return await box.store.read(lambda: control.run(command, box.store, box.secrets, caller.account, box.clock))

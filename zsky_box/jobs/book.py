@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, Final, Literal
 
 import msgspec
@@ -109,6 +110,7 @@ class JobBook:
         self._clock = clock
         self._wake = wake
         self._notes: dict[str, _Note] = {}
+        self._noted: set[str] = set()  # jobs with a write on its way that will take their note
         self._notes_lock = threading.Lock()
         self.draining = False
 
@@ -118,14 +120,17 @@ class JobBook:
         """Reserve the money and queue the job, all or nothing; the answer is given once it is durable."""
         if self.draining:
             raise Refusal(503, "draining", "The box is stopping; retry in a moment.", headers={"Retry-After": "10"})
-        if self._assets.free_bytes() < self._settings.free_space_floor_bytes:
-            raise Refusal(
-                503,
-                "storage_full",
-                "The outputs' disk has too little space left; remove results or add space.",
-                headers={"Retry-After": "300"},
-            )
+        self._check_space()
         return await self._store.write_async(lambda tx: self._submit(tx, caller, submission, idempotency))
+
+    def _check_space(self) -> None:
+        try:
+            free = self._assets.free_bytes()
+        except OSError as error:
+            log.error("the outputs' folder cannot be reached: %s", error)
+            raise _no_storage("The outputs' disk cannot be reached; connect it again.") from error
+        if free < self._settings.free_space_floor_bytes:
+            raise _no_storage("The outputs' disk has too little space left; remove results or add space.")
 
     def _submit(self, tx: Tx, caller: Caller, submission: Submission, idempotency: Idempotency | None) -> Accepted:
         now, work, test = self._clock(), submission.work, caller.key.test
@@ -265,15 +270,29 @@ class JobBook:
         begun = phase == "denoising" and step >= 1
         with self._notes_lock:
             before = self._notes.get(job_id)
+            if before is not None and before.token > token:
+                return  # an older attempt must not hide what a newer one has told
             if before is not None and before.token == token:
                 begun, value = begun or before.begun, max(value, before.value)
             self._notes[job_id] = _Note(token, phase, value, begun)
-        if before is None:
-            self._store.submit(lambda tx: self._progress(tx, job_id))
+            waiting = job_id in self._noted
+            self._noted.add(job_id)
+        if not waiting:
+            written = self._store.submit(lambda tx: self._progress(tx, job_id))
+            written.add_done_callback(lambda done: self._noted_in_vain(job_id, done))
+
+    def _noted_in_vain(self, job_id: str, done: Future[None]) -> None:
+        """A write that the store refused must not keep the next note waiting for it."""
+        if done.exception() is not None:
+            with self._notes_lock:
+                self._noted.discard(job_id)
 
     def _progress(self, tx: Tx, job_id: str) -> None:
         with self._notes_lock:
-            note = self._notes.pop(job_id)
+            self._noted.discard(job_id)
+            note = self._notes.pop(job_id, None)
+        if note is None:
+            return
         changed = tx.execute(
             "UPDATE job SET phase = ?, progress = max(progress, ?), work_begun = max(work_begun, ?)"
             " WHERE id = ? AND token = ? AND status = 'running'",
@@ -292,7 +311,7 @@ class JobBook:
         receipt = self._receipt(done.job_id, device_name, versions)
         folder = self._assets.adopt(done.job_id, done.token, done.files)
         if not self._store.write(lambda tx: self._complete(tx, done, receipt, folder, results)):
-            self._assets.discard(done.job_id, done.token)
+            self._discard(done.job_id, done.token)
 
     def _complete(self, tx: Tx, done: Done, receipt: Receipt, folder: str, results: frozenset[int]) -> bool:
         now = self._clock()
@@ -332,7 +351,7 @@ class JobBook:
     def fail(self, job_id: str, token: int, code: ErrorCode, message: str) -> bool:
         """End an attempt's job without a result; False when it is not this attempt's any more."""
         ended = self._store.write(lambda tx: self._fail(tx, job_id, token, code, message))
-        self._assets.discard(job_id, token)
+        self._discard(job_id, token)
         return ended
 
     def _fail(self, tx: Tx, job_id: str, token: int | None, code: ErrorCode, message: str) -> bool:
@@ -355,7 +374,7 @@ class JobBook:
     def retry(self, job_id: str, token: int, code: ErrorCode, message: str, *, attempts_max: int) -> bool:
         """Back to the queue after a fault of the box, unless that was the last attempt or it was to be cancelled."""
         retried = self._store.write(lambda tx: self._retry(tx, job_id, token, code, message, attempts_max))
-        self._assets.discard(job_id, token)
+        self._discard(job_id, token)
         return retried
 
     def _retry(self, tx: Tx, job_id: str, token: int, code: ErrorCode, message: str, attempts_max: int) -> bool:
@@ -387,7 +406,13 @@ class JobBook:
             self._retry(tx, job_id, token, "internal_error", "The box was stopped.", self._settings.attempts_max)
 
         self._store.write(work)
-        self._assets.discard(job_id, token)
+        self._discard(job_id, token)
+
+    def _discard(self, job_id: str, token: int) -> None:
+        """Remove an attempt's files, unless they are the job's result: an end may be told twice, in any order."""
+        row = self._store.one("SELECT 1 FROM job WHERE id = ? AND token = ? AND status = 'completed'", (job_id, token))
+        if row is None:
+            self._assets.discard(job_id, token)
 
     def cancel_requested(self, job_ids: list[str]) -> set[str]:
         """Which of these running jobs their owners want stopped."""
@@ -431,7 +456,10 @@ class JobBook:
     # Start and sweeps
 
     def recover(self) -> int:
-        """At start, before anything runs: running jobs go back to the queue or, out of attempts, are voided."""
+        """At start, before anything runs: running jobs go back to the queue or, out of attempts, are voided.
+
+        Then no file is left without a charge; returns how many jobs were running.
+        """
         rows = self._store.all("SELECT id, token FROM job WHERE status = 'running'")
         for row in rows:
             self._assets.discard(row["id"])
@@ -445,6 +473,7 @@ class JobBook:
                     self._settings.attempts_max,
                 )
             )
+        self._assets.remove_unrecorded()
         return len(rows)
 
     def expire(self) -> int:
@@ -537,6 +566,10 @@ def _owned(tx: Tx, caller: Caller, job_id: str) -> Row:
 
 def _channel(row: Row) -> tuple[str, bool]:
     return row["account_id"], bool(row["test"])
+
+
+def _no_storage(detail: str) -> Refusal:
+    return Refusal(503, "storage_full", detail, headers={"Retry-After": "300"})
 
 
 def _queue_full(reason: str) -> Refusal:

@@ -1,0 +1,313 @@
+"""What the domain rooms' tests share: a fresh store, a clock of one's own, a job book without a scheduler, and the
+rules of the ledger that must hold whatever has happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sqlite3
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from zsky_box import accounts, audit, ids, keys, ledger, requests
+from zsky_box.accounts import Account, Plan
+from zsky_box.assets import Assets
+from zsky_box.catalog import Catalog
+from zsky_box.clock import parse_rfc3339
+from zsky_box.db import Row, Store
+from zsky_box.events import Done, File
+from zsky_box.feed import Feed
+from zsky_box.jobs.book import Accepted, Attempt, Idempotency, JobBook
+from zsky_box.jobs.views import JobReader
+from zsky_box.keys import Caller
+from zsky_box.schemas import GenerateBody, JobView
+from zsky_box.settings import CHECKOUT, Settings
+
+PEPPER = bytes(32)
+SIGNING = bytes(range(32))
+START_US = parse_rfc3339("2026-11-22T12:00:00Z")
+BASE_URL = "http://box.test"
+
+
+class SetClock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self, now_us: int = START_US) -> None:
+        self.now_us = now_us
+
+    def __call__(self) -> int:
+        return self.now_us
+
+    def advance(self, seconds: float) -> None:
+        """Forwards, or backwards where negative."""
+        self.now_us += round(seconds * 1_000_000)
+
+    def set(self, text: str) -> None:
+        """To an RFC 3339 time."""
+        self.now_us = parse_rfc3339(text)
+
+
+@contextmanager
+def opened(folder: Path, **arguments: Any) -> Generator[Store]:
+    """A store that is closed whatever the test does."""
+    store = Store(folder, **arguments)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def tampering(store: Store, *statements: str) -> None:
+    """Change a closed store's file behind the code's back, its append-only triggers dropped."""
+    with closing(sqlite3.connect(store.path)) as connection:
+        for name in ("transfer", "audit"):
+            for kind in ("u", "d"):
+                connection.execute(f"DROP TRIGGER IF EXISTS {name}_is_append_only_{kind}")
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+def add_account(store: Store, name: str, plan: Plan = "max", now: int = START_US) -> Account:
+    """A member beside the owner."""
+    account = Account(ids.new("acc"), name, "member", plan, now)
+    store.write(
+        lambda tx: tx.execute(
+            "INSERT INTO account (id, name, role, plan, created_at) VALUES (?, ?, 'member', ?, ?)",
+            (account.id, name, plan, now),
+        )
+    )
+    return account
+
+
+def caller_for(store: Store, account: Account, *, test: bool = False, now: int = START_US) -> Caller:
+    """An account with a new key of all scopes."""
+    key, _ = store.write(lambda tx: keys.issue(tx, PEPPER, account.id, now=now, actor="test", test=test))
+    return Caller(account, key)
+
+
+class Rooms:
+    """Store, files, catalogue, feed and book over one data folder; `restart` opens them anew, as a start would."""
+
+    def __init__(self, folder: Path, *, clock: SetClock | None = None, **settings: Any) -> None:
+        self.folder = folder
+        self.clock = clock or SetClock()
+        self.settings = msgspec.structs.replace(Settings(free_space_floor_bytes=0), **settings)
+        self.rung: list[str | None] = []
+        self._open()
+        owner = accounts.owner(self.store) or self.store.write(
+            lambda tx: accounts.create_owner(tx, "owner", self.clock())
+        )
+        self.owner = caller_for(self.store, owner)
+        self.tester = caller_for(self.store, owner, test=True)
+
+    def _open(self) -> None:
+        self.store = Store(self.folder)
+        self.catalog = Catalog([CHECKOUT / "models"], self.folder / "models")
+        self.assets = Assets(self.store, self.folder / "outputs", SIGNING, self.settings.result_url_hours)
+        self.feed = Feed(self.clock)
+        self.book = JobBook(
+            self.store, self.assets, self.catalog, self.feed, self.settings, self.clock, self.rung.append
+        )
+        self.reader = JobReader(self.store, self.assets, self.clock)
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+    def restart(self) -> int:
+        """The start's order over what is committed and on disk; returns how many jobs had been running."""
+        self.store.close()
+        self._open()
+        recovered = self.book.recover()
+        self.assets.clear_temporary()
+        self.assets.purge(self.clock())
+        return recovered
+
+    # Clients
+
+    def submit(self, caller: Caller | None = None, idempotency: Idempotency | None = None, **fields: Any) -> Accepted:
+        """Submit a body; an image unless `fields` say otherwise."""
+        caller = caller or self.owner
+        body = msgspec.structs.replace(GenerateBody(type="image", prompt="a quiet lake", seed=7), **fields)
+        submission = requests.resolve(body, self.catalog, test=caller.key.test, require_real_model=False)
+        return asyncio.run(self.book.submit(caller, submission, idempotency))
+
+    def new_job(self, caller: Caller | None = None, **fields: Any) -> str:
+        """The id of a job just submitted."""
+        return job_id_of(self.submit(caller, **fields))
+
+    def cancel(self, job_id: str, caller: Caller | None = None) -> None:
+        """As the client's request does."""
+        asyncio.run(self.book.cancel(caller or self.owner, job_id))
+
+    def delete(self, job_id: str, caller: Caller | None = None) -> None:
+        """As the client's request does."""
+        asyncio.run(self.book.delete(caller or self.owner, job_id))
+
+    def view(self, job_id: str, caller: Caller | None = None) -> JobView:
+        """The job as its client reads it."""
+        return self.reader.one(caller or self.owner, job_id, BASE_URL)
+
+    def row(self, job_id: str) -> Row:
+        """The job as the store has it."""
+        row = self.store.one("SELECT * FROM job WHERE id = ?", (job_id,))
+        assert row is not None
+        return row
+
+    def left(self, kind: Any = "image") -> int:
+        """Included units that a new job could still take."""
+        return ledger.allowance(self.store, self.owner.account, kind, self.clock(), self.settings).left
+
+    # The scheduler's part
+
+    def claimed(self, job_id: str) -> Attempt:
+        """An attempt at a queued job."""
+        attempt = self.book.claim(job_id, "cpu")
+        assert attempt is not None
+        return attempt
+
+    def running(self, **fields: Any) -> Attempt:
+        """An attempt at a job just submitted."""
+        return self.claimed(self.new_job(**fields))
+
+    def step(self, attempt: Attempt, step: int = 1) -> None:
+        """Report a denoising step, and wait until it is stored."""
+        self.book.progress(attempt.job_id, attempt.token, "denoising", step, 8)
+        self.store.write(lambda _: None)
+
+    def complete(self, attempt: Attempt, *ordinals: int) -> None:
+        """Write the files of these results (all when none is named) and end the job with them."""
+        self.book.complete(made(attempt, *ordinals), "CPU", {"torch": "2"})
+
+    def end(self, attempt: Attempt, code: Any = "internal_error") -> bool:
+        """End the job without a result."""
+        return self.book.fail(attempt.job_id, attempt.token, code, "It did not work.")
+
+    def retry(self, attempt: Attempt, attempts_max: int = 3) -> bool:
+        """Send the job back to the queue after a fault."""
+        return self.book.retry(
+            attempt.job_id, attempt.token, "internal_error", "The worker died.", attempts_max=attempts_max
+        )
+
+
+def made(attempt: Attempt, *ordinals: int) -> Done:
+    """What a child would leave in the attempt's folder and say of it."""
+    chosen = ordinals or tuple(range(attempt.work.n))
+    files: list[File] = []
+    for ordinal in chosen:
+        for kind, suffix in (("result", "png"), ("poster", "jpg")):
+            content = f"{attempt.job_id} {attempt.token} {ordinal} {kind}".encode()
+            name = f"{attempt.stem}-{ordinal}.{suffix}"
+            (Path(attempt.out_dir) / name).write_bytes(content)
+            files.append(a_file(content, ordinal=ordinal, kind=kind, name=name, seed=attempt.work.seed + ordinal))
+    missing = tuple(ordinal for ordinal in range(attempt.work.n) if ordinal not in chosen)
+    return Done(
+        job_id=attempt.job_id,
+        token=attempt.token,
+        files=tuple(files),
+        missing=missing,
+        notes=(),
+        versions={},
+        seconds={},
+    )
+
+
+def a_file(content: bytes, **facts: Any) -> File:
+    """The facts of a small file with this content."""
+    file = File(
+        ordinal=0,
+        kind="result",
+        name="lake.png",
+        mime="image/png",
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        width=64,
+        height=36,
+        seed=7,
+    )
+    return msgspec.structs.replace(file, **facts)
+
+
+def job_id_of(accepted: Accepted) -> str:
+    """The id in the stored answer."""
+    return msgspec.json.decode(accepted.body)["job_id"]
+
+
+# The rules that must hold after every step
+
+
+def check_always_true(rooms: Rooms) -> None:
+    """Every rule of the ledger that applies, over the whole store and every file."""
+    assert ledger.first_wrong_balance(rooms.store) is None
+    assert audit.first_broken_row(rooms.store) is None
+    _check_double_entry(rooms.store)
+    transfers: dict[str, list[Row]] = {}
+    for row in rooms.store.all("SELECT * FROM transfer WHERE job_id IS NOT NULL ORDER BY id"):
+        transfers.setdefault(row["job_id"], []).append(row)
+    files = _files_by_job(rooms)
+    for job in rooms.store.all("SELECT * FROM job"):
+        _check_charge(job, transfers.pop(job["id"], []))
+        _check_files(job, files.pop(job["id"], {}), rooms)
+    assert transfers == {}
+    assert files == {}
+
+
+def _check_double_entry(store: Store) -> None:
+    for row in store.all(
+        "SELECT ledger, sum(debits_posted) - sum(credits_posted) AS posted, sum(debits_pending) - sum(credits_pending)"
+        " AS pending FROM balance GROUP BY ledger"
+    ):
+        assert (row["posted"], row["pending"]) == (0, 0)
+    for row in store.all("SELECT * FROM balance WHERE overdraft = 0"):
+        assert row["debits_posted"] + row["debits_pending"] <= row["credits_posted"]
+    unaudited = store.one(
+        "SELECT count(*) AS n FROM transfer t WHERE (SELECT count(*) FROM audit WHERE transfer_id = t.id) != 1"
+    )
+    assert unaudited is not None
+    assert unaudited["n"] == 0
+
+
+def _check_charge(job: Row, transfers: list[Row]) -> None:
+    """Each reserve has exactly the resolution that the job's end calls for, and none while the job is open."""
+    reserves = {row["id"]: row["ordinal"] for row in transfers if row["kind"] == "reserve"}
+    ends = {reserves[row["pending_id"]]: row["kind"] for row in transfers if row["kind"] in ("post", "void")}
+    if job["test"]:
+        assert transfers == []
+        return
+    assert sorted(reserves.values()) == list(range(job["n"]))
+    assert len(transfers) == len(reserves) + len(ends)
+    if job["status"] in ("queued", "running"):
+        assert ends == {}
+        return
+    assert len(ends) == len(reserves)
+    charged = job["error_code"] == "safety_blocked" or (job["error_code"] == "cancelled" and job["work_begun"])
+    if job["status"] == "completed":
+        assert "post" in ends.values()
+    else:
+        assert set(ends.values()) == {"post" if charged else "void"}
+
+
+def _files_by_job(rooms: Rooms) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for path in rooms.assets.root.glob("job_*/*/*"):
+        name = str(path.relative_to(rooms.assets.root))
+        found.setdefault(name.partition("/")[0], {})[name] = path.stat().st_size
+    return found
+
+
+def _check_files(job: Row, on_disk: dict[str, int], rooms: Rooms) -> None:
+    """No charge without its file, no file without its charge; a removal is on record."""
+    recorded = rooms.assets.of_jobs([job["id"]]).get(job["id"], [])
+    assert bool(recorded) == (job["status"] == "completed")
+    assert {asset.path: asset.file.bytes for asset in recorded if asset.removed_at is None} == on_disk
+    assert all((asset.removed_at is not None) == (job["removed_at"] is not None) for asset in recorded)
+    if job["status"] == "completed" and not job["test"]:
+        posts = rooms.store.all("SELECT ordinal FROM transfer WHERE job_id = ? AND kind = 'post'", (job["id"],))
+        results = {asset.file.ordinal for asset in recorded if asset.file.kind == "result"}
+        assert {row["ordinal"] for row in posts} == results

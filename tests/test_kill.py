@@ -1,0 +1,232 @@
+"""kill -9 at named points and at random moments: whatever was promised before it is kept after it.
+
+The rounds go on with one and the same data folder, so that each start also finds what the crash before it has left.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests import invariants
+from tests.doubles.serve_and_die import POINTS
+from tests.running import ROOT, RunningBox
+
+SEED = 20261122
+START_SECONDS = 30.0
+ROUND_SECONDS = 20.0
+GONE_SECONDS = 20.0
+END_SECONDS = 60.0
+RANDOM_ROUNDS = 4
+CAMPAIGN_ROUNDS = 200
+
+# The same job asked for in different ways; several, so that no round has only one kind.
+BODIES: list[dict[str, Any]] = [
+    {"type": "image", "prompt": "one still"},
+    {"type": "image", "prompt": "three stills", "n": 3},
+    {"type": "image", "prompt": "double:fails_second_image", "n": 2},
+    {"type": "video", "prompt": "a clip", "duration": 1},
+    {"type": "video", "prompt": "double:slow_steps", "duration": 1},
+    {"type": "image", "prompt": "double:raises_in_run"},
+    {"type": "image", "prompt": "double:safety_blocked"},
+    {"type": "image", "prompt": "double:exits_silently"},
+    {"type": "video", "prompt": "later", "duration": 1, "priority": "batch"},
+]
+
+
+class CrashingBox(RunningBox):
+    """A box that dies at a point; all its processes carry a mark, by which the test finds those that outlive it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.mark = f"BOX_UNDER_TEST={secrets.token_hex(16)}"
+
+    def launch(self, point: str = "never", count: int = 1) -> bool:
+        """Start; False when it died before it answered."""
+        name, _, value = self.mark.partition("=")
+        settings = {"devices": "cpu,cpu", "free_space_floor_bytes": 0, "included_images": 10**6, "drain_seconds": 2}
+        command = [sys.executable, "-m", "tests.doubles.serve_and_die", str(self.folder), str(self.port), point]
+        command += [str(count), *(f"{setting}={given}" for setting, given in settings.items())]
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, env={**os.environ, "PYTHONPATH": str(ROOT), name: value}, stdout=log, stderr=log
+            )
+        give_up_at = time.monotonic() + START_SECONDS
+        while not self.is_dead():
+            assert time.monotonic() < give_up_at, self.log()[-5000:]
+            try:
+                return httpx.get(f"{self.url}/healthz", trust_env=False).is_success
+            except httpx.TransportError:
+                time.sleep(0.01)
+        return False
+
+    def is_dead(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
+    def assert_nothing_left(self) -> None:
+        """The kernel ends the children of a killed service; that takes a moment, and no more."""
+        give_up_at = time.monotonic() + GONE_SECONDS
+        while left := invariants.processes_marked(self.mark):
+            assert time.monotonic() < give_up_at, f"processes {left} outlived their service"
+            time.sleep(0.01)
+
+
+class Load:
+    """What a client did, and what it was promised. `asked` maps each Idempotency-Key to its body and, once told, job."""
+
+    def __init__(self, box: CrashingBox, luck: random.Random) -> None:
+        self.asked: dict[str, tuple[dict[str, Any], str | None]] = {}
+        self._box = box
+        self._luck = luck
+        self._client = box.client()
+        self._test_client = box.client("test")
+        self._test_jobs: set[str] = set()
+
+    @property
+    def accepted(self) -> set[str]:
+        return {job_id for _, job_id in self.asked.values() if job_id is not None} | self._test_jobs
+
+    def step(self) -> None:
+        """One thing that a client does. Raises httpx.TransportError when the service is gone."""
+        match self._luck.choices(("submit", "test", "cancel", "delete", "poll"), (6, 1, 2, 2, 2))[0]:
+            case "submit":
+                self.submit(secrets.token_hex(8), self._luck.choice(BODIES))
+            case "test":
+                answer = self._test_client.post("/v1/generate", json={"type": "image", "prompt": "free of charge"})
+                if answer.status_code == 202:
+                    self._test_jobs.add(answer.json()["job_id"])
+            case "cancel" if self.accepted:
+                self._client.post(f"/v1/jobs/{self._luck.choice(sorted(self.accepted))}/cancel")
+            case "delete":
+                completed = self._client.get("/v1/jobs", params={"status": "completed"}).json()["data"]
+                if completed:
+                    self._client.delete(f"/v1/jobs/{self._luck.choice(completed)['job_id']}")
+            case _:
+                self._client.get("/v1/jobs")
+
+    def submit(self, key: str, body: dict[str, Any]) -> httpx.Response:
+        known = self.asked.setdefault(key, (body, None))[1]
+        answer = self._client.post("/v1/generate", json=body, headers={"Idempotency-Key": key})
+        assert answer.status_code in (202, 429), answer.text
+        if answer.status_code == 202:
+            job_id = answer.json()["job_id"]
+            assert known in (None, job_id), f"the key of {known} made another job, {job_id}"
+            self.asked[key] = body, job_id
+        return answer
+
+    def ask_again(self) -> None:
+        """Every key once more: those that were answered replay it, the others find out or begin."""
+        for key, (body, known) in list(self.asked.items()):
+            answer = self.submit(key, body)
+            if known is not None:
+                assert answer.headers["Idempotent-Replayed"] == "true"
+
+    def finish(self) -> None:
+        """Wait until all jobs have ended; the slow ones are cancelled."""
+        give_up_at = time.monotonic() + END_SECONDS
+        while True:
+            waiting = [*self._open(self._client), *self._open(self._test_client)]
+            if not waiting:
+                return
+            assert time.monotonic() < give_up_at, f"{waiting} do not end:\n{self._box.log()[-5000:]}"
+            for job in waiting:
+                if job["prompt"] == "double:slow_steps" and not job["cancel_requested"]:
+                    self._client.post(f"/v1/jobs/{job['job_id']}/cancel")
+            time.sleep(0.05)
+
+    def _open(self, client: httpx.Client) -> list[dict[str, Any]]:
+        pages = [client.get("/v1/jobs", params={"status": status, "limit": 100}) for status in invariants.OPEN]
+        return [job for page in pages for job in page.json()["data"]]
+
+
+class Rounds:
+    """One data folder and its client over many crashes."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.box = CrashingBox(folder)
+        self.luck = random.Random(seed)  # noqa: S311 - a seeded test
+        self.load = Load(self.box, self.luck)
+
+    def crash_at(self, point: str) -> None:
+        """Work until the service dies at the point; fails where it never does."""
+        alive = self.box.launch(point, self.luck.randint(1, 3))
+        give_up_at = time.monotonic() + ROUND_SECONDS
+        while alive and not self.box.is_dead():
+            assert time.monotonic() < give_up_at, f"{point!r} was never reached:\n{self.box.log()[-5000:]}"
+            try:
+                self.load.step()
+            except httpx.TransportError:
+                alive = False
+        self._after_death()
+
+    def crash_soon(self) -> None:
+        """Work for a moment and kill the service from outside, wherever it is."""
+        alive = self.box.launch()
+        assert alive, self.box.log()[-5000:]
+        kill_at = time.monotonic() + self.luck.uniform(0.0, 1.5)
+        while time.monotonic() < kill_at:
+            self.load.step()
+        self.box.kill()
+        self._after_death()
+
+    def _after_death(self) -> None:
+        self.box.kill()
+        self.box.assert_nothing_left()
+        invariants.check(self.box.folder, self.load.accepted, at_rest=False)
+
+    def end(self) -> None:
+        """The last start: everything ends, the stop is clean, and nothing is left over."""
+        assert self.box.launch(), self.box.log()[-5000:]
+        self.load.ask_again()
+        self.load.finish()
+        assert self.box.stop() == 0
+        self.box.assert_nothing_left()
+        invariants.check(self.box.folder, self.load.accepted, at_rest=True)
+
+
+@pytest.fixture
+def rounds(tmp_path: Path) -> Generator[Rounds]:
+    made = Rounds(tmp_path / "data", SEED)
+    yield made
+    made.box.kill()
+
+
+def test_what_was_promised_is_kept_over_a_crash_at_every_named_point(rounds: Rounds) -> None:
+    for point in POINTS:
+        rounds.crash_at(point)
+    rounds.end()
+    assert len(rounds.load.accepted) > len(POINTS)
+
+
+def test_what_was_promised_is_kept_over_crashes_at_any_moment(rounds: Rounds) -> None:
+    for _ in range(RANDOM_ROUNDS):
+        rounds.crash_soon()
+    rounds.end()
+    assert len(rounds.load.accepted) > RANDOM_ROUNDS
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(10))
+def test_campaign(tmp_path: Path, seed: int) -> None:
+    """200 crashes: named points in random order between random moments."""
+    rounds = Rounds(tmp_path / "data", seed)
+    try:
+        for _ in range(CAMPAIGN_ROUNDS // 10):
+            if rounds.luck.random() < 0.6:
+                rounds.crash_at(rounds.luck.choice(sorted(POINTS)))
+            else:
+                rounds.crash_soon()
+        rounds.end()
+    finally:
+        rounds.box.kill()

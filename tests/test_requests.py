@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.test_schemas import JSON
+from zsky_box import requests
+from zsky_box.catalog import Catalog
+from zsky_box.errors import FieldError, InvalidFields, Refusal
+from zsky_box.requests import Submission
+from zsky_box.schemas import SEED_MAX, GenerateBody, read_object
+from zsky_box.settings import CHECKOUT
+
+STILLS = """
+name = "stills"
+title = "Stills"
+makes = ["image"]
+default_for = ["image"]
+[licence]
+name = "Apache-2.0"
+[limits]
+resolutions = ["480p", "720p"]
+aspect_ratios = ["1:1", "9:16"]
+max_images = 4
+negative_prompt = true
+[options]
+family = "leader"
+"""
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    """The leader, and a model that makes stills; a third is known and not installed."""
+    folder = tmp_path_factory.mktemp("catalog")
+    (folder / "manifests").mkdir()
+    (folder / "manifests/leader.toml").write_text((CHECKOUT / "models/leader.toml").read_text())
+    (folder / "manifests/stills.toml").write_text(STILLS)
+    (folder / "manifests/absent.toml").write_text(STILLS.replace("stills", "absent"))
+    (folder / "weights/stills").mkdir(parents=True)
+    (folder / "weights/stills/installed.json").write_text("{}")
+    return Catalog([folder / "manifests"], folder / "weights")
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    """A box that has only the leader."""
+    folder = tmp_path_factory.mktemp("bare")
+    (folder / "leader.toml").write_text((CHECKOUT / "models/leader.toml").read_text())
+    return Catalog([folder], folder)
+
+
+def resolved(catalog: Catalog, *, test: bool = False, real: bool = False, **fields: Any) -> Submission:
+    body = read_object(GenerateBody, {"type": "video", "prompt": "a quiet lake", **fields})
+    return requests.resolve(body, catalog, test=test, require_real_model=real)
+
+
+def errors_of(catalog: Catalog, **fields: Any) -> list[FieldError]:
+    with pytest.raises(InvalidFields) as refused:
+        resolved(catalog, **fields)
+    return refused.value.errors
+
+
+# What is made
+
+
+def test_a_bare_video_request_is_five_seconds_of_1080p(bare: Catalog) -> None:
+    work = resolved(bare).work
+    assert (work.type, work.model, work.n) == ("video", "leader", 1)
+    assert (work.width, work.height, work.fps, work.frames) == (1920, 1080, 24, 120)
+    assert work.duration_seconds == 5.0
+
+
+def test_a_bare_image_request_has_the_models_largest_size_and_no_length(catalog: Catalog) -> None:
+    work = resolved(catalog, type="image").work
+    assert (work.model, work.width, work.height) == ("stills", 720, 720)
+    assert (work.frames, work.fps, work.duration_seconds) == (0, 0, 0.0)
+
+
+def test_what_is_asked_for_is_what_is_made(bare: Catalog) -> None:
+    submission = resolved(
+        bare,
+        seed=SEED_MAX,
+        aspect_ratio="9:16",
+        resolution="480p",
+        duration=2.5,
+        fps=30,
+        metadata={"shot": "12"},
+        priority="batch",
+        start_deadline=10,
+        deadline=20.5,
+    )
+    work = submission.work
+    assert (work.seed, work.width, work.height, work.frames, work.fps) == (SEED_MAX, 480, 854, 75, 30)
+    assert (submission.metadata, submission.batch) == ({"shot": "12"}, True)
+    assert (submission.start_deadline_seconds, submission.deadline_seconds) == (10, 20.5)
+
+
+def test_a_seed_is_drawn_when_none_is_given_and_kept_when_it_is_zero(bare: Catalog) -> None:
+    drawn = {resolved(bare).work.seed for _ in range(20)}
+    assert len(drawn) > 15
+    assert all(0 <= seed <= SEED_MAX for seed in drawn)
+    assert resolved(bare, seed=0).work.seed == 0
+
+
+def test_the_tenth_image_still_has_a_seed_that_javascript_holds(bare: Catalog) -> None:
+    work = resolved(bare, type="image", n=10, seed=SEED_MAX).work
+    assert work.seed + work.n - 1 <= 2**53 - 1
+
+
+def test_a_submission_is_kept_as_json_and_read_back(bare: Catalog) -> None:
+    submission = resolved(bare, metadata={"a": "ü"}, deadline=3)
+    assert msgspec.json.decode(msgspec.json.encode(submission), type=Submission) == submission
+
+
+# Which model
+
+
+def test_the_answer_says_when_only_the_leader_is_there(bare: Catalog) -> None:
+    assert resolved(bare).notes == ("No video model is installed: Film leader (test pattern) answered.",)
+
+
+def test_an_installed_model_answers_without_a_note(catalog: Catalog) -> None:
+    submission = resolved(catalog, type="image")
+    assert (submission.work.model, submission.notes) == ("stills", ())
+
+
+def test_a_named_model_is_taken(catalog: Catalog) -> None:
+    assert resolved(catalog, type="image", model="leader").work.model == "leader"
+
+
+def test_a_test_key_always_gets_the_leader_and_is_told_so(catalog: Catalog) -> None:
+    for fields in ({}, {"model": "stills"}, {"model": "nowhere"}):
+        submission = resolved(catalog, test=True, real=True, type="image", **fields)
+        assert submission.work.model == "leader"
+        assert submission.notes == ("Test output: made by the film leader, free of charge.",)
+
+
+@pytest.mark.parametrize("model", ["absent", "nowhere", "../leader"])
+def test_a_named_model_that_is_not_installed_is_refused_with_those_that_are(catalog: Catalog, model: str) -> None:
+    (error,) = errors_of(catalog, model=model)
+    assert (error.field, error.code) == ("model", "model_not_installed")
+    assert "installed are leader, stills" in error.message
+
+
+def test_a_box_that_requires_a_real_model_refuses_to_fall_back(bare: Catalog, catalog: Catalog) -> None:
+    with pytest.raises(Refusal) as refused:
+        resolved(bare, real=True)
+    assert (refused.value.status, refused.value.code) == (503, "no_model")
+    assert "models install" in refused.value.detail
+    assert refused.value.headers["Retry-After"]
+    assert resolved(catalog, real=True, type="image").work.model == "stills"
+
+
+def test_a_box_without_any_manifest_says_that_there_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match="no_model"):
+        resolved(Catalog([tmp_path], tmp_path))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "said"),
+    [
+        ({"type": "video", "model": "stills"}, "type", "stills makes image only"),
+        ({"resolution": "1080p", "model": "stills", "type": "image"}, "resolution", "stills makes 480p, 720p"),
+        ({"aspect_ratio": "16:9", "model": "stills", "type": "image"}, "aspect_ratio", "stills makes 1:1, 9:16"),
+        ({"n": 5, "model": "stills", "type": "image"}, "n", "up to 4 images"),
+        ({"negative_prompt": "rain", "model": "leader"}, "negative_prompt", "takes no negative prompt"),
+        ({"image": "file_1"}, "image", "takes no reference image"),
+        ({"strength": 0.0}, "strength", "no strength to set"),
+        ({"n": 2}, "n", "one video a job"),
+        ({"fps": 60}, "fps", "24, 25, 30 frames a second"),
+        ({"duration": 0.5}, "duration", "1 to 20 seconds"),
+        ({"duration": 20.01}, "duration", "1 to 20 seconds"),
+        ({"type": "image", "duration": 5}, "duration", "no duration"),
+        ({"type": "image", "fps": 24}, "fps", "no frame rate"),
+    ],
+)
+def test_what_the_model_cannot_do_is_refused_with_what_it_can(
+    catalog: Catalog, fields: dict[str, Any], field: str, said: str
+) -> None:
+    (error,) = errors_of(catalog, **fields)
+    assert (error.field, error.code) == (field, "unsupported_for_model")
+    assert said in error.message
+
+
+def test_what_the_model_can_do_is_accepted(catalog: Catalog) -> None:
+    work = resolved(catalog, type="image", model="stills", n=4, negative_prompt="rain", aspect_ratio="9:16").work
+    assert (work.n, work.negative_prompt, work.width, work.height) == (4, "rain", 720, 1280)
+
+
+@pytest.mark.parametrize("prompt", [" ", "\n\t", "\u00a0", "\u2003"])
+def test_a_prompt_of_nothing_but_space_is_refused(bare: Catalog, prompt: str) -> None:
+    (error,) = errors_of(bare, prompt=prompt)
+    assert (error.field, error.message) == ("prompt", "prompt: say what to make; it is empty.")
+
+
+@pytest.mark.parametrize("character", ["\x00", "\x07", "\x1b", "\x7f", "\x85"])
+@pytest.mark.parametrize("field", ["prompt", "metadata"])
+def test_control_characters_are_refused(bare: Catalog, character: str, field: str) -> None:
+    text = f"a{character}b"
+    (error,) = errors_of(bare, **{field: text if field == "prompt" else {text: "x"}})
+    assert error.field == field
+    assert "control characters" in error.message
+
+
+def test_new_lines_tabs_and_all_scripts_are_text(bare: Catalog) -> None:
+    prompt = "夜市\n\tनीयन\r\n🏮 café"
+    assert resolved(bare, prompt=prompt).work.prompt == prompt
+
+
+def test_a_webhook_is_refused_until_the_box_delivers_them(bare: Catalog) -> None:
+    (error,) = errors_of(bare, webhook_url="https://example.com/hook")
+    assert (error.field, error.code) == ("webhook_url", "invalid_field")
+
+
+def test_everything_that_is_wrong_is_told_at_once(catalog: Catalog) -> None:
+    errors = errors_of(
+        catalog, prompt="\x00", webhook_url="x", n=2, fps=60, duration=90, image="x", negative_prompt="y"
+    )
+    assert [(error.field, error.code) for error in errors] == [
+        ("prompt", "invalid_field"),
+        ("webhook_url", "invalid_field"),
+        ("negative_prompt", "unsupported_for_model"),
+        ("image", "unsupported_for_model"),
+        ("n", "unsupported_for_model"),
+        ("fps", "unsupported_for_model"),
+        ("duration", "unsupported_for_model"),
+    ]
+    errors = errors_of(catalog, prompt=" ", model="absent")
+    assert [error.field for error in errors] == ["prompt", "model"]
+
+
+BODIES = st.fixed_dictionaries(
+    {"type": st.sampled_from(["video", "image"]), "prompt": st.text(min_size=1, max_size=20)},
+    optional={
+        "model": st.sampled_from(["leader", "stills", "absent"]),
+        "negative_prompt": st.text(max_size=5),
+        "seed": st.integers(0, SEED_MAX),
+        "aspect_ratio": st.sampled_from(["16:9", "9:16", "1:1", "4:3", "3:4", "21:9"]),
+        "resolution": st.sampled_from(["480p", "720p", "1080p"]),
+        "duration": st.floats(min_value=0.001, max_value=3600),
+        "fps": st.integers(1, 240),
+        "n": st.integers(1, 10),
+        "metadata": st.dictionaries(st.text(min_size=1, max_size=5), st.text(max_size=5), max_size=3),
+    },
+)
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(BODIES | st.dictionaries(st.sampled_from(GenerateBody.__struct_fields__), JSON, max_size=6), st.booleans())
+def test_any_body_becomes_work_that_its_model_can_do_or_a_refusal(
+    catalog: Catalog, body: dict[str, Any], test: bool
+) -> None:
+    try:
+        work = requests.resolve(read_object(GenerateBody, body), catalog, test=test, require_real_model=False).work
+    except Refusal:
+        return
+    limits = catalog.specs[work.model].limits
+    assert work.type in catalog.specs[work.model].makes
+    assert 1 <= work.n <= (1 if work.type == "video" else limits.max_images)
+    assert (work.frames > 0) == (work.fps > 0) == (work.type == "video")
+    assert min(work.width, work.height) in (480, 720, 1080)

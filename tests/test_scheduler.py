@@ -1,0 +1,606 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.doubles.scheduling import Stage
+from zsky_box import scheduler as scheduler_module
+from zsky_box import settler as settler_module
+from zsky_box.errors import JobFailure, StoreError
+from zsky_box.worker import Patience
+
+TICK_SECONDS = 0.1
+
+
+@pytest.fixture(autouse=True)
+def quick_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler_module, "TICK_SECONDS", TICK_SECONDS)
+
+
+def test_it_works() -> None:
+    with Stage() as stage:
+        assert not stage.scheduler.is_ready()
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("job")
+        run = child.hear_run()
+        assert (run.job_id, run.token, run.model.name) == ("job", 1, "a")
+        assert stage.scheduler.is_ready()
+        assert stage.scheduler.slots()[0].job_id == "job"
+        child.finish(run)
+        assert stage.jobs.until_ended("job").end == "completed"
+        assert ("complete", "job", "a fake card", "{'fake': '1'}") in stage.jobs.calls
+        assert stage.jobs.calls[0] != ("claim", "job", "cpu"), "a card is named as it calls itself once it has"
+
+
+def test_jobs_run_in_the_order_in_which_they_came() -> None:
+    with Stage() as stage:
+        for name in ("first", "second", "third"):
+            stage.jobs.add(name)
+        child = stage.child()
+        child.get_ready()
+        for name in ("first", "second", "third"):
+            run = child.hear_run()
+            assert run.job_id == name
+            child.finish(run)
+            stage.jobs.until_ended(name)
+
+
+def test_batch_jobs_wait_for_interactive_ones() -> None:
+    with Stage() as stage:
+        stage.jobs.add("batch", batch=True)
+        stage.jobs.add("interactive")
+        child = stage.child()
+        child.get_ready()
+        run = child.hear_run()
+        assert run.job_id == "interactive"
+        child.finish(run)
+        assert child.hear_run().job_id == "batch"
+
+
+def test_a_job_goes_where_its_model_is_in_memory() -> None:
+    with Stage("cpu", "cuda:0") as stage:
+        stage.child("cpu").get_ready("a")
+        stage.child("cuda:0").get_ready("b")
+        stage.jobs.until(lambda: stage.scheduler.resident() == {"a", "b"})
+        with_pause(stage, lambda: (stage.jobs.add("wants-b", model="b"), stage.jobs.add("wants-a", model="a")))
+        assert stage.child("cpu").hear_run().job_id == "wants-a"
+        assert stage.child("cuda:0").hear_run().job_id == "wants-b"
+
+
+def test_a_new_model_is_loaded_where_it_drives_out_none_that_is_wanted() -> None:
+    with Stage("cpu", "cuda:0", "cuda:1") as stage:
+        stage.child("cpu").get_ready("a")
+        stage.child("cuda:0").get_ready("b")
+        stage.child("cuda:1").get_ready()
+        stage.jobs.until(lambda: stage.scheduler.resident() == {"a", "b"})
+        with_pause(stage, lambda: [stage.jobs.add(f"wants-{model}", model=model) for model in "cab"])
+        assert stage.child("cuda:1").hear_run().job_id == "wants-c"
+        assert stage.child("cpu").hear_run().job_id == "wants-a"
+        assert stage.child("cuda:0").hear_run().job_id == "wants-b"
+
+
+def with_pause(stage: Stage, change: Callable[[], object]) -> None:
+    """Change several things between two looks of the scheduler."""
+    gate = stage.jobs.held["expire"] = threading.Event()
+    looks = stage.jobs.count("expire")
+    stage.scheduler.wake()
+    stage.jobs.until(lambda: stage.jobs.count("expire") > looks)
+    change()
+    del stage.jobs.held["expire"]
+    gate.set()
+
+
+def test_a_job_that_somebody_else_took_costs_the_device_no_turn() -> None:
+    with Stage() as stage:
+        for name in ("gone-1", "gone-2", "gone-3"):
+            stage.jobs.taken_by_others.add(name)
+            stage.jobs.add(name)
+        stage.jobs.add("mine")
+        looks_before = stage.jobs.count("queued")
+        child = stage.child()
+        child.get_ready()
+        assert child.hear_run().job_id == "mine"
+        assert stage.jobs.count("queued") - looks_before <= 4
+
+
+def test_test_jobs_have_a_child_of_their_own() -> None:
+    with Stage() as stage:
+        stage.child("cpu").get_ready()
+        stage.child("test").get_ready()
+        stage.jobs.add("test-1", test=True)
+        stage.jobs.add("test-2", test=True)
+        stage.jobs.add("live")
+        assert stage.child("cpu").hear_run().job_id == "live"
+        assert stage.child("test").hear_run().job_id == "test-1"
+        assert stage.jobs.jobs["test-2"].status == "queued"
+
+
+def test_the_next_job_starts_while_the_encoder_of_the_last_one_works() -> None:
+    with Stage() as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("first")
+        stage.jobs.add("second")
+        first = child.hear_run()
+        child.report(first, "denoising")
+        stage.jobs.until(lambda: stage.jobs.count("progress") == 1)
+        assert child.hears_nothing()
+        child.report(first, "encoding")
+        second = child.hear_run()
+        assert second.job_id == "second"
+        child.finish(first)
+        assert stage.jobs.until_ended("first").end == "completed"
+        assert stage.jobs.jobs["second"].status == "running"
+
+
+def test_draining_starts_nothing_and_ends_when_the_last_end_is_stored() -> None:
+    with Stage() as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("running")
+        run = child.hear_run()
+        stored = stage.jobs.held["complete"] = threading.Event()
+        assert not stage.scheduler.drain(0.05)
+        stage.jobs.add("waiting")
+        child.finish(run)
+        stage.jobs.until(lambda: stage.jobs.count("complete") == 1)
+        assert not stage.scheduler.drain(0.05), "the result is not stored yet"
+        stored.set()
+        assert stage.scheduler.drain(5)
+        assert stage.jobs.jobs["running"].end == "completed"
+        assert stage.jobs.jobs["waiting"].status == "queued"
+        assert child.hears_nothing()
+
+
+def test_an_idle_scheduler_drains_at_once() -> None:
+    with Stage() as stage:
+        assert stage.scheduler.drain(5)
+
+
+def test_a_storm_of_wakes_is_one_wake() -> None:
+    with Stage() as stage:
+        gate = stage.jobs.held["expire"] = threading.Event()
+        looks = stage.jobs.count("expire")
+        stage.scheduler.wake()
+        stage.jobs.until(lambda: stage.jobs.count("expire") > looks)
+        looks = stage.jobs.count("expire")
+        for _ in range(10_000):
+            stage.scheduler.wake()
+        child = stage.child()
+        stage.jobs.add("job")
+        gate.set()
+        child.get_ready()
+        assert child.hear_run().job_id == "job"
+        assert stage.jobs.count("expire") - looks <= 4
+
+
+def test_an_idle_scheduler_does_not_spin() -> None:
+    with Stage() as stage:
+        stage.child().get_ready()
+        stage.jobs.until(stage.scheduler.is_ready)
+        worker = next(worker for name, worker in stage.workers if name == "cpu")
+        turns, looks, started = worker.turns, stage.jobs.count("expire"), time.monotonic()
+        stage.jobs.until(lambda: stage.jobs.count("expire") >= looks + 5)
+        assert time.monotonic() - started > 4 * TICK_SECONDS
+        assert worker.turns - turns <= 2 * 5
+
+
+def test_jobs_are_expired_while_children_report_without_pause() -> None:
+    with Stage() as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("job")
+        run = child.hear_run()
+        looks = stage.jobs.count("expire")
+        give_up_at = time.monotonic() + 5
+        while stage.jobs.count("expire") < looks + 2 and time.monotonic() < give_up_at:
+            heard = stage.jobs.count("progress")
+            child.report(run, "denoising")
+            stage.jobs.until(lambda heard=heard: stage.jobs.count("progress") > heard)
+        assert stage.jobs.count("expire") >= looks + 2
+        assert stage.jobs.count("progress") > 50, "the reports came without pause"
+        assert stage.jobs.count("expire") < looks + 10, "a report is no reason to look at all jobs"
+
+
+# How attempts end
+
+
+def test_a_crash_is_tried_again_once_on_a_new_child() -> None:
+    with Stage() as stage:
+        stage.child().get_ready()
+        stage.jobs.add("job")
+        stage.child().hear_run()
+        stage.child().crash()
+        second = stage.child(number=1)
+        second.get_ready()
+        assert second.hear_run().token == 2
+        assert stage.jobs.jobs["job"].end is None
+        second.crash()
+        assert stage.jobs.until_ended("job").end == "internal_error"
+        third = stage.child(number=2)
+        third.get_ready()
+        stage.jobs.add("next")
+        assert third.hear_run().job_id == "next"
+        assert stage.scheduler.slots()[0].restarts == 2
+
+
+@pytest.mark.parametrize("code", ["encode_failed", "safety_blocked", "internal_error", "storage_full"])
+def test_a_failure_that_the_child_tells_ends_the_job(code: str) -> None:
+    with Stage() as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("job")
+        child.fail(child.hear_run(), code)  # type: ignore[arg-type] - one of the literals
+        assert stage.jobs.until_ended("job").end == code
+
+
+def test_running_out_of_memory_is_tried_once_more_and_says_nothing_against_the_device() -> None:
+    with Stage(restarts=1) as stage:
+        for number in range(4):
+            child = stage.child(number=number)
+            child.get_ready()
+            if number % 2 == 0:
+                stage.jobs.add(f"job-{number}")
+            run = child.hear_run()
+            child.report(run, "denoising")
+            child.fail(run, "out_of_memory", fatal=True)
+        assert stage.jobs.until_ended("job-0").end == "out_of_memory"
+        assert stage.jobs.until_ended("job-2").end == "out_of_memory"
+        stage.child(number=4).get_ready()
+        stage.jobs.until(stage.scheduler.is_ready)
+
+
+def test_a_device_whose_memory_cannot_take_a_model_at_all_is_quarantined() -> None:
+    with Stage(restarts=1) as stage:
+        stage.jobs.add("job")
+        for number in range(2):
+            child = stage.child(number=number)
+            child.get_ready()
+            child.fail(child.hear_run(), "out_of_memory", fatal=True)
+        stage.jobs.until_ended("job")
+        stage.jobs.until(lambda: stage.scheduler.slots()[0].state == "quarantined")
+        assert not stage.scheduler.is_ready()
+        assert not stage.failures
+
+
+def test_a_silent_child_is_replaced_and_its_job_fails_as_gpu_timeout() -> None:
+    patience = Patience(start_seconds=60, silence_seconds=0.2)
+    with Stage(patience=patience) as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("job")
+        child.hear_run()
+        job = stage.jobs.until_ended("job")
+        assert job.end == "gpu_timeout"
+        assert any("gave no sign of life" in call[-1] for call in stage.jobs.calls if call[0] == "fail")
+        stage.child(number=1).get_ready()
+
+
+def test_the_tail_of_another_job_in_a_silent_child_is_tried_again() -> None:
+    with Stage(patience=Patience(start_seconds=60, silence_seconds=0.5)) as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("tail")
+        stage.jobs.add("hangs")
+        tail = child.hear_run()
+        child.report(tail, "encoding")
+        child.hear_run()
+        assert stage.jobs.until_ended("hangs").end == "gpu_timeout"
+        second = stage.child(number=1)
+        second.get_ready()
+        run = second.hear_run()
+        assert (run.job_id, run.token) == ("tail", 2)
+
+
+def test_a_job_that_takes_longer_than_a_job_may_is_ended_with_its_child() -> None:
+    with Stage(job_seconds=0.2) as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("job")
+        run = child.hear_run()
+        child.report(run, "denoising")
+        assert stage.jobs.until_ended("job").end == "gpu_timeout"
+        assert child.ended.is_set()
+
+
+def test_a_cancel_is_told_once_and_ends_the_job_as_cancelled() -> None:
+    with Stage() as stage:
+        child = stage.child()
+        child.get_ready()
+        job = stage.jobs.add("job")
+        run = child.hear_run()
+        job.cancelled = True
+        stage.scheduler.wake()
+        told = child.hear_cancel()
+        assert (told.job_id, told.token) == ("job", 1)
+        looks = stage.jobs.count("expire")
+        stage.scheduler.wake()
+        stage.jobs.until(lambda: stage.jobs.count("expire") > looks)
+        assert child.hears_nothing()
+        child.fail(run, "cancelled")
+        assert stage.jobs.until_ended("job").end == "cancelled"
+        assert not child.ended.is_set(), "the child lives on, with its model"
+
+
+def test_a_child_that_does_not_stop_when_told_to_is_ended() -> None:
+    with Stage(cancel_seconds=0.1) as stage:
+        child = stage.child()
+        child.get_ready()
+        job = stage.jobs.add("job")
+        child.report(child.hear_run(), "denoising")
+        job.cancelled = True
+        stage.scheduler.wake()
+        child.hear_cancel()
+        assert stage.jobs.until_ended("job").end == "cancelled"
+        assert child.ended.is_set()
+
+
+def test_a_cancel_that_comes_while_the_file_is_written_costs_no_child_its_life() -> None:
+    with Stage(cancel_seconds=0.0) as stage:
+        child = stage.child()
+        child.get_ready()
+        job = stage.jobs.add("job")
+        run = child.hear_run()
+        child.report(run, "encoding")
+        stage.jobs.until(lambda: stage.jobs.count("progress") == 1)
+        job.cancelled = True
+        stage.scheduler.wake()
+        child.hear_cancel()
+        looks = stage.jobs.count("expire")
+        stage.jobs.until(lambda: stage.jobs.count("expire") > looks)
+        assert not child.ended.is_set()
+        worker = next(worker for name, worker in stage.workers if name == "cpu")
+        turns, looks = worker.turns, stage.jobs.count("expire")
+        stage.jobs.until(lambda: stage.jobs.count("expire") >= looks + 3)
+        assert worker.turns - turns <= 2 * 3, "the time to stop is over, and not waited for in haste"
+        child.finish(run)
+        assert stage.jobs.until_ended("job").end == "completed"
+
+
+def test_a_deadline_is_told_politely_first() -> None:
+    with Stage() as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("job", deadline_in_seconds=0.05)
+        run = child.hear_run()
+        child.hear_cancel()
+        child.fail(run, "cancelled")
+        assert stage.jobs.until_ended("job").end == "deadline_exceeded"
+        assert not child.ended.is_set()
+
+
+def test_a_child_that_ignores_a_deadline_is_ended() -> None:
+    with Stage(cancel_seconds=0.1) as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("job", deadline_in_seconds=0.05)
+        child.hear_run()
+        assert stage.jobs.until_ended("job").end == "deadline_exceeded"
+        assert child.ended.is_set()
+
+
+def test_a_result_that_comes_after_its_deadline_is_not_charged() -> None:
+    with Stage() as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("job", deadline_in_seconds=0.05)
+        run = child.hear_run()
+        child.hear_cancel()
+        child.finish(run)
+        assert stage.jobs.until_ended("job").end == "deadline_exceeded"
+
+
+def test_a_child_that_takes_long_to_end_holds_up_no_other_device() -> None:
+    with Stage("cpu", "cuda:0", patience=Patience(start_seconds=1e9, silence_seconds=1e9), job_seconds=0.2) as stage:
+        stuck, other = stage.child("cpu"), stage.child("cuda:0")
+        stuck.get_ready("a")
+        stage.jobs.until(lambda: stage.scheduler.resident() == {"a"})
+        stuck.ending.clear()
+        stage.jobs.add("stuck")
+        stuck.hear_run()
+        stage.jobs.until(lambda: stage.scheduler.slots()[0].state == "draining")
+        other.get_ready()
+        stage.jobs.add("job")
+        other.finish(other.hear_run())
+        assert stage.jobs.until_ended("job").end == "completed"
+        assert stage.jobs.jobs["stuck"].end is None
+        stuck.ending.set()
+        assert stage.jobs.until_ended("stuck").end == "gpu_timeout"
+
+
+def test_a_model_that_is_gone_ends_the_job_and_not_the_scheduler() -> None:
+    with Stage() as stage:
+        stage.child().get_ready()
+        stage.jobs.add("job", model="removed")
+        assert stage.jobs.until_ended("job").end == "internal_error"
+        stage.jobs.add("next")
+        assert stage.child().hear_run().job_id == "next"
+
+
+def test_a_child_that_cannot_be_started_is_tried_again() -> None:
+    stage = Stage()
+    stage.start_fails = 2
+    with stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("job")
+        assert child.hear_run().job_id == "job"
+
+
+# When the store fails
+
+
+@pytest.mark.parametrize("name", ["queued", "claim", "expire", "cancel_requested", "progress"])
+def test_a_store_that_fails_for_a_moment_ends_nothing(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    with Stage() as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("before")
+        run = child.hear_run()
+        stage.jobs.broken[name] = StoreError("the disk is away")
+        calls = stage.jobs.count(name)
+        child.report(run, "encoding")
+        stage.jobs.add("after")
+        stage.jobs.until(lambda: stage.jobs.count(name) > calls)
+        del stage.jobs.broken[name]
+        child.finish(run)
+        assert stage.jobs.until_ended("before").end == "completed"
+        assert child.hear_run().job_id == "after"
+        assert "the disk is away" in caplog.text
+    assert not stage.failures
+
+
+def test_a_store_that_fails_is_not_asked_without_pause() -> None:
+    with Stage() as stage:
+        stage.jobs.broken["expire"] = StoreError("the disk is away")
+        calls = stage.jobs.count("expire")
+        stage.jobs.until(lambda: stage.jobs.count("expire") > calls)
+        calls = stage.jobs.count("expire")
+        for _ in range(1000):
+            stage.scheduler.wake()
+        stage.jobs.until(lambda: stage.jobs.count("expire") > calls)
+        assert stage.jobs.count("expire") <= calls + 2
+
+
+def test_a_store_that_fails_for_good_is_told_and_not_survived_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler_module, "FAILING_SECONDS_MAX", 0.1)
+    with Stage() as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.until(stage.scheduler.is_ready)
+        stage.jobs.broken["queued"] = stage.jobs.broken["expire"] = StoreError("the disk is gone")
+        stage.jobs.until(child.ended.is_set)
+        stage.jobs.until(lambda: not stage.scheduler.is_ready())
+        assert stage.scheduler.drain(5), "nobody waits for a scheduler that has ended"
+    assert [str(failure) for failure in stage.failures] == ["the disk is gone"]
+
+
+def test_an_end_is_stored_as_soon_as_the_store_works_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settler_module, "PAUSES_SECONDS", (0.01,) * 500)
+    with Stage() as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("job")
+        stage.jobs.broken["complete"] = StoreError("the disk is away")
+        child.finish(child.hear_run())
+        stage.jobs.until(lambda: stage.jobs.count("complete") >= 3)
+        del stage.jobs.broken["complete"]
+        assert stage.jobs.until_ended("job").end == "completed"
+    assert not stage.failures
+
+
+def test_a_result_that_cannot_be_stored_fails_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settler_module, "PAUSES_SECONDS", (0.01,))
+    with Stage() as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("job")
+        stage.jobs.broken["complete"] = TypeError("a fault of ours")
+        child.finish(child.hear_run())
+        assert stage.jobs.until_ended("job").end == "internal_error"
+        stage.jobs.add("next")
+        child.hear_run()
+    assert not stage.failures
+
+
+def test_an_end_that_cannot_be_stored_at_all_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settler_module, "PAUSES_SECONDS", (0.01, 0.01))
+    with Stage() as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("job")
+        stage.jobs.broken["complete"] = stage.jobs.broken["fail"] = StoreError("the disk is gone")
+        child.finish(child.hear_run())
+        stage.jobs.until(lambda: len(stage.failures) == 1)
+        assert stage.jobs.count("complete") == 3
+        assert stage.jobs.jobs["job"].status == "running", "the next start finds it and begins again"
+
+
+def test_what_the_store_says_about_a_result_is_how_its_job_ends() -> None:
+    with Stage() as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("job")
+        stage.jobs.broken["complete"] = JobFailure("storage_full", "The outputs' disk is full.")
+        child.finish(child.hear_run())
+        assert stage.jobs.until_ended("job").end == "storage_full"
+        assert stage.jobs.count("complete") == 1
+
+
+# Stopping
+
+
+def test_stopping_puts_what_runs_back_without_a_lost_attempt() -> None:
+    stage = Stage()
+    with stage:
+        child = stage.child()
+        child.get_ready()
+        job = stage.jobs.add("job")
+        child.hear_run()
+    assert (job.status, job.attempts, job.end) == ("queued", 0, None)
+    assert child.ended.is_set()
+
+
+def test_a_result_of_the_last_moment_counts() -> None:
+    stage = Stage()
+    with stage:
+        child = stage.child()
+        child.get_ready()
+        job = stage.jobs.add("job")
+        run = child.hear_run()
+        gate = stage.jobs.held["expire"] = threading.Event()
+        looks = stage.jobs.count("expire")
+        stage.scheduler.wake()
+        stage.jobs.until(lambda: stage.jobs.count("expire") > looks)
+        stopping = threading.Thread(target=stage.scheduler.stop)
+        stopping.start()
+        child.finish(run)
+        gate.set()
+        stopping.join(10)
+        assert not stopping.is_alive()
+    assert job.end == "completed"
+
+
+def test_children_end_beside_each_other() -> None:
+    stage = Stage("cpu", "cuda:0", "cuda:1")
+    with stage:
+        children = [stage.child(name) for name in ("cpu", "cuda:0", "cuda:1")]
+        for child in children:
+            child.ending.clear()
+        stopping = threading.Thread(target=stage.scheduler.stop)
+        stopping.start()
+        for child in reversed(children):  # each waits for nobody before it
+            child.ending.set()
+            assert child.ended.wait(10)
+        stopping.join(10)
+        assert not stopping.is_alive()
+
+
+def test_a_stopped_scheduler_leaves_no_thread_and_no_file_open() -> None:
+    with Stage() as stage:
+        stage.child().get_ready()
+        stage.jobs.until(stage.scheduler.is_ready)
+    open_before, threads_before = len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+    for _ in range(3):
+        with Stage() as stage:
+            stage.child().get_ready()
+            stage.jobs.until(stage.scheduler.is_ready)
+    del stage
+    assert len(list(Path("/proc/self/fd").iterdir())) <= open_before
+    assert threading.active_count() <= threads_before
+
+
+def test_it_may_be_woken_and_stopped_after_its_end_and_without_a_start() -> None:
+    stage = Stage()
+    stage.scheduler.stop()
+    stage.scheduler.wake()
+    stage.scheduler.stop()
+    with Stage() as other:
+        other.child()
+    other.scheduler.wake()
+    assert not other.failures

@@ -1,0 +1,144 @@
+"""The HTTP server around the application: its socket, its log, and how it ends.
+
+It takes its port before anything else starts, drains on the first signal, and ends in bounded time on the second.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from types import FrameType
+from typing import Final, Protocol
+
+import uvicorn
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from zsky_box import ids
+from zsky_box.errors import SettingsError
+
+GRACEFUL_SECONDS: Final = 5
+KEEP_ALIVE_SECONDS: Final = 75
+BACKLOG: Final = 2_048
+
+log = logging.getLogger(__name__)
+access = logging.getLogger("zsky_box.access")
+
+
+class Drainable(Protocol):
+    """What is emptied before the server ends."""
+
+    def drain(self) -> None:
+        """Take no further work and return when what runs is done, or time is up."""
+        ...
+
+    def end_streams(self) -> None:
+        """End the open event streams, which would hold the server up."""
+        ...
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The listening socket; raises SettingsError where the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # A port that an earlier start has just left may be taken again at once.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"cannot listen on {host}, port {port} ({error.strerror or error}); choose another with --host and --port"
+        ) from error
+    return listener
+
+
+def configuration(app: ASGIApp) -> uvicorn.Config:
+    """How the application is served: one process, no proxy trusted, nothing told about the server."""
+    return uvicorn.Config(
+        with_request_log(app),
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACEFUL_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        lifespan="on",
+        ws="none",
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn that drains before it stops: while running jobs end, polls are answered and submits get 503."""
+
+    def __init__(self, box: Drainable, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._box = box
+        self._signals = 0
+        self._draining = False
+        self.failed = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Only count: a signal may come while this thread holds any lock, and `on_tick` sees it in a moment.
+
+        uvicorn's own handler would raise the signal anew after the end, so that a clean stop looked like a death.
+        """
+        self._signals += 1
+
+    async def on_tick(self, counter: int) -> bool:
+        """First signal: drain, bounded. A second one: stop now; running attempts go back to the queue."""
+        if self._signals and not self._draining:
+            self._draining = True
+            threading.Thread(target=self._drain, name="drain", daemon=True).start()
+        elif self._signals > 1 and not self.should_exit:
+            self._stop_now()
+        return await super().on_tick(counter)
+
+    def fail(self, error: BaseException) -> None:
+        """The service cannot go on: stop at once; the next start sorts it out. From any thread."""
+        log.critical("stopping: the service cannot go on", exc_info=error)
+        self.failed = True
+        self._stop_now()
+
+    def _stop_now(self) -> None:
+        self.config.timeout_graceful_shutdown = 0
+        self._box.end_streams()
+        self.should_exit = True
+
+    def _drain(self) -> None:
+        self._box.drain()
+        self._box.end_streams()
+        self.should_exit = True
+
+
+def with_request_log(app: ASGIApp) -> ASGIApp:
+    """Give each request an id, which the answer carries, and log it without its query: signatures stay unlogged.
+
+    It stands around the whole application: what finds no route has an id too.
+    """
+
+    async def logged(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        request_id = ids.new("req")
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = time.perf_counter()
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            await app(scope, receive, answer)
+        finally:
+            milliseconds = (time.perf_counter() - started) * 1000
+            access.info("%s %s %s %d %.1fms", request_id, scope["method"], scope["path"], status, milliseconds)
+
+    return logged

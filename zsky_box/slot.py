@@ -1,0 +1,214 @@
+"""One device of the box: the child that serves it now, the attempts in that child, and how each of them must end.
+
+Everything here belongs to the scheduler's thread, but for `view` and `is_up`, which only read. Ending a child can take
+seconds, so it happens on a thread of its own; until it is over nobody else touches that child.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from math import inf
+
+from msgspec import Struct
+
+from zsky_box.errors import ErrorCode
+from zsky_box.events import Phase, Run, ToParent
+from zsky_box.restart_budget import RestartBudget
+from zsky_box.worker import Dead, Worker
+
+AttemptKey = tuple[str, int]
+
+log = logging.getLogger(__name__)
+
+
+class SlotView(Struct, frozen=True, kw_only=True):
+    """One device as health and doctor show it."""
+
+    device: str
+    name: str
+    test: bool
+    state: str
+    resident: tuple[str, ...]
+    job_id: str | None
+    restarts: int
+
+
+@dataclass
+class Running:
+    """An attempt in a child; `end` is set once it was told to stop, and is the end that it then comes to."""
+
+    kill_at: float
+    deadline_at: float | None
+    phase: Phase = "loading"
+    end: tuple[ErrorCode, str] | None = None
+    told_at: float = 0.0
+
+    def patience_ends_at(self, cancel_seconds: float) -> float:
+        """When a child that was told to stop and has not is ended.
+
+        A cancel that comes when only the encoder's tail is left is not heard any more, and costs no child its life.
+        """
+        too_late = self.phase == "encoding" and self.end is not None and self.end[0] == "cancelled"
+        return inf if self.end is None or too_late else self.told_at + cancel_seconds
+
+
+@dataclass
+class Slot:
+    """A device and its child, replaced when it dies, within the budget. All instants are monotonic seconds."""
+
+    device: str
+    test: bool
+    budget: RestartBudget
+    worker: Worker | None = None
+    running: dict[AttemptKey, Running] = field(default_factory=dict[AttemptKey, Running])
+    name: str = ""
+    restarts: int = 0
+    _ending: Future[None] | None = None
+    _replacing: bool = False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a Run may be sent to the child now."""
+        return self.worker is not None and self._ending is None and self.worker.has_room
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the child has said that it can work, and is not on its way out."""
+        worker = self.worker
+        return worker is not None and self._ending is None and worker.state in ("ready", "loading", "running")
+
+    @property
+    def resident(self) -> tuple[str, ...]:
+        """The models in the child's memory."""
+        worker = self.worker
+        return () if worker is None else worker.resident
+
+    @property
+    def listened(self) -> Worker | None:
+        """The child whose connection can be waited for."""
+        return self.worker if self.worker and self._ending is None and self.worker.state != "dead" else None
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the child's end waits to be heard, which no connection tells."""
+        if self._ending is not None:
+            return self._ending.done()
+        return self.worker is not None and self.worker.state == "dead"
+
+    def revive(self, new_worker: Callable[[str, bool], Worker], now: float) -> None:
+        """Start a child where there is none and the budget allows it."""
+        if self.worker is not None or self.budget.wait_seconds(now) > 0:
+            return
+        worker = new_worker(self.device, self.test)
+        try:
+            worker.start()
+        except OSError:
+            log.exception("no worker could be started on %s", self.device)
+            self.budget.died(now)
+            return
+        self.worker = worker
+
+    def send(self, run: Run, running: Running) -> None:
+        """Give the child an attempt; only where there is room."""
+        if self.worker is None:
+            raise ValueError(f"there is no worker on {self.device} to send job {run.job_id} to")
+        self.running[run.job_id, run.token] = running
+        self.worker.send(run)
+
+    def messages(self) -> Sequence[ToParent | Dead]:
+        """What the child has said since the last call; nothing while it is being ended."""
+        if self.worker is None or (self._ending is not None and not self._ending.done()):
+            return ()
+        if self._ending is not None:
+            ended, self._ending = self._ending, None
+            if error := ended.exception():
+                log.error("the worker on %s could not be ended", self.device, exc_info=error)
+        return self.worker.receive()
+
+    def tell_to_stop(self, key: AttemptKey, code: ErrorCode, message: str, now: float) -> None:
+        """Ask the child politely, once, to stop an attempt."""
+        running = self.running[key]
+        if running.end is None and self.worker is not None and self._ending is None:
+            running.end, running.told_at = (code, message), now
+            self.worker.cancel(*key)
+
+    def enforce(self, cancel_seconds: float, threads: Executor, over: Callable[[], None], now: float) -> None:
+        """End the child that is silent, or that holds an attempt for longer than it may."""
+        if self.worker is None or self._ending is not None:
+            return
+        if self.worker.is_hung(now):
+            reason = "gave no sign of life"
+            for running in self.running.values():
+                # An encoder's tail runs beside the card's work: what hangs is most likely the other one.
+                if running.phase != "encoding" or len(self.running) == 1:
+                    running.end = running.end or ("gpu_timeout", f"The worker on {self.device} {reason}.")
+            self.kill(reason, threads, over)
+            return
+        for key, running in self.running.items():
+            if running.deadline_at is not None and now >= running.deadline_at:
+                self.tell_to_stop(key, "deadline_exceeded", "The job was not done by its deadline.", now)
+            if now >= running.kill_at:
+                running.end = running.end or ("gpu_timeout", "The job took longer than a job may take on this box.")
+                self.kill("took longer than a job may take", threads, over)
+                return
+            if now >= running.patience_ends_at(cancel_seconds):
+                self.kill("did not stop when told to", threads, over)
+                return
+
+    def due_at(self, cancel_seconds: float, now: float) -> float:
+        """When something is to be done here, whatever is heard until then: a child started, an attempt ended."""
+        if self.worker is None:
+            return now + self.budget.wait_seconds(now)
+        if self._ending is not None:
+            return inf
+        instants = [inf]
+        for running in self.running.values():
+            instants += [running.kill_at, running.patience_ends_at(cancel_seconds)]
+            if running.end is None and running.deadline_at is not None:
+                instants.append(running.deadline_at)
+        return min(instants)
+
+    def kill(self, reason: str, threads: Executor, over: Callable[[], None]) -> None:
+        """End the child beside the loop; `over` is called when it is gone, and `messages` then has its last words."""
+        if self.worker is not None and self._ending is None:
+            self._ending = threads.submit(self.worker.kill, reason)
+            self._ending.add_done_callback(lambda _: over())
+
+    def replace(self, running: Running) -> None:
+        """The child asks to be replaced after it ran out of memory.
+
+        A job that is too large says nothing against the device; a model that does not even load does.
+        """
+        self._replacing = running.phase != "loading"
+
+    def bury(self, dead: Dead, now: float) -> list[tuple[AttemptKey, Running]]:
+        """The child is gone: book its death, and return the attempts that went with it."""
+        self.worker = None
+        self.restarts += 1
+        if not dead.expected and not self._replacing:
+            self.budget.died(now)
+        self._replacing = False
+        lost = list(self.running.items())
+        self.running.clear()
+        return lost
+
+    def view(self) -> SlotView:
+        """The device as it is now; from any thread."""
+        worker = self.worker
+        if worker is not None:
+            state = "draining" if self._ending is not None else worker.state
+        else:
+            state = "quarantined" if self.budget.is_quarantined(time.monotonic()) else "dead"
+        return SlotView(
+            device=self.device,
+            name=self.name,
+            test=self.test,
+            state=state,
+            resident=self.resident,
+            job_id=next((job_id for job_id, _ in list(self.running)), None),
+            restarts=self.restarts,
+        )
