@@ -9,7 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.stores import START_US, Rooms, a_file, check_always_true, made
+from tests.always_true import check_always_true
+from tests.stores import START_US, Rooms, a_file, made
 from zsky_box.assets import Asset, Assets, stem
 from zsky_box.errors import JobFailure, Refusal
 from zsky_box.events import File

@@ -333,16 +333,21 @@ def test_closing_finishes_the_queued_writes_and_refuses_later_ones(tmp_path: Pat
         assert len(names(again)) == 300
 
 
-def test_a_write_that_races_with_the_close_always_has_an_answer(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        for turn in range(5):
-            folder = tmp_path / str(turn)
-            folder.mkdir()
-            store = Store(folder)
-            submitted = [pool.submit(store.submit, insert(f"n{number}")) for number in range(64)]
-            store.close()
-            ended, waiting = wait([future.result(WAIT_SECONDS) for future in submitted], WAIT_SECONDS)
-            assert (len(ended), waiting) == (64, set())
+def test_a_write_that_meets_the_close_half_way_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    closing, really_put = threading.Thread(target=store.close), store._waiting.put_nowait
+
+    def put_while_closing(write: Any) -> None:
+        """The close has all the time it wants between the check that the store is open and the queueing."""
+        if write is not None:
+            closing.start()
+            closing.join(0.3)
+        really_put(write)
+
+    monkeypatch.setattr(store._waiting, "put_nowait", put_while_closing)
+    assert store.submit(insert("mine")).result(WAIT_SECONDS) == 0
+    closing.join(WAIT_SECONDS)
+    assert not closing.is_alive()
 
 
 def test_a_store_is_durable_private_and_in_a_folder_of_any_name(tmp_path: Path) -> None:

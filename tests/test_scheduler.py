@@ -297,6 +297,26 @@ def test_the_tail_of_another_job_in_a_silent_child_is_tried_again() -> None:
         assert (run.job_id, run.token) == ("tail", 2)
 
 
+def test_a_job_does_not_fail_for_the_crashes_of_those_beside_it() -> None:
+    with Stage() as stage:
+        stage.jobs.add("tail")
+        for number in range(3):
+            child = stage.child(number=number)
+            child.get_ready()
+            tail = child.hear_run()
+            assert (tail.job_id, tail.token) == ("tail", number + 1)
+            child.report(tail, "encoding")
+            stage.jobs.add(f"crash-{number}")
+            child.hear_run()
+            stage.jobs.jobs[f"crash-{number}"].attempts = 2  # its last one
+            child.crash()
+            stage.jobs.until_ended(f"crash-{number}")
+        child = stage.child(number=3)
+        child.get_ready()
+        child.finish(child.hear_run())
+        assert stage.jobs.until_ended("tail").end == "completed"
+
+
 def test_a_job_that_takes_longer_than_a_job_may_is_ended_with_its_child() -> None:
     with Stage(job_seconds=0.2) as stage:
         child = stage.child()

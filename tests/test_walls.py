@@ -99,7 +99,7 @@ def test_the_service_and_the_commands_do_not_import_the_childs_rooms() -> None:
 def test_domain_rooms_know_neither_the_web_nor_the_doorbell() -> None:
     domain = {name: imports(path) for name, path in MODULES.items() if within(name, *DOMAIN)}
     strange = ("litestar", "starlette", "uvicorn", "huey", "jinja2", "click", "rich", "httpx")
-    assert {(name, imported) for name, names in domain.items() for used in names if within(used, *strange)} == set()
+    assert {(name, used) for name, names in domain.items() for used in names if within(used, *strange)} == set()
 
 
 def test_domain_rooms_import_only_domain_rooms() -> None:

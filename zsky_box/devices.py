@@ -6,14 +6,27 @@ import logging
 
 import pynvml
 
+from zsky_box.errors import SettingsError
+
 log = logging.getLogger(__name__)
 
 
 def chosen(setting: str) -> list[str]:
-    """`auto`, `cpu`, `0,1` or `cpu,cpu` as `cpu` and `cuda:N`, one entry a worker."""
+    """`auto`, `cpu`, `0,1` or `cpu,cpu` as `cpu` and `cuda:N`, one entry a worker.
+
+    Raises SettingsError for a card that this machine has not, or that is named twice.
+    """
     parts = [part.strip() for part in setting.split(",")]
     if parts == ["auto"]:
         return [f"cuda:{number}" for number in range(card_count())] or ["cpu"]
+    cards = [part for part in parts if part != "cpu"]
+    count = card_count() if cards else 0
+    for card in cards:
+        if not (card.isascii() and card.isdigit()) or int(card) >= count:
+            there = "no NVIDIA card" if count == 0 else "card 0 only" if count == 1 else f"cards 0 to {count - 1}"
+            raise SettingsError(f"devices = {setting!r}: this machine has {there}; `cpu` runs on the processor")
+        if cards.count(card) > 1:
+            raise SettingsError(f"devices = {setting!r}: card {card} is named twice, and a card has one worker")
     return [part if part == "cpu" else f"cuda:{int(part)}" for part in parts]
 
 

@@ -11,4 +11,5 @@ _LENGTH: Final = 26
 
 def new(prefix: str) -> str:
     """For example `job_3q9…`."""
-    return f"{prefix}_" + "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
+    bits = secrets.randbits(5 * _LENGTH)
+    return f"{prefix}_" + "".join(_ALPHABET[bits >> 5 * place & 31] for place in range(_LENGTH))

@@ -28,6 +28,8 @@ from zsky_box.worker import Dead, Worker
 TICK_SECONDS: Final = 1.0
 PAUSE_SECONDS_MIN: Final = 0.01
 CRASH_ATTEMPTS_MAX: Final = 2
+BYSTANDER_ATTEMPTS_MAX: Final = 4
+"""A job whose encoder alone was at work when its child died is hardly to blame: the next job had the card."""
 LOOK_AHEAD: Final = 8
 """How many more jobs than free devices are read, for those that somebody else takes or ends in the same moment."""
 FAILING_SECONDS_MAX: Final = 30.0
@@ -326,23 +328,26 @@ class Scheduler:
         if running.end is not None:
             self._settle_failure(key, *running.end)
         elif failed.error_code == "out_of_memory":
-            self._settle_retry(key, failed.error_code, failed.message)
+            self._settle_retry(key, failed.error_code, failed.message, CRASH_ATTEMPTS_MAX)
         else:
             self._settle_failure(key, failed.error_code, failed.message)
 
     def _dead(self, slot: Slot, dead: Dead) -> None:
-        for key, running in slot.bury(dead, time.monotonic()):
-            message = f"The worker on {slot.device} {dead.reason}."
+        lost = slot.bury(dead, time.monotonic())
+        for key, running in lost:
             if running.end is not None:
                 self._settle_failure(key, *running.end)
             else:
-                self._settle_retry(key, dead.error_code, message)
+                bystander = running.phase == "encoding" and len(lost) > 1
+                attempts_max = BYSTANDER_ATTEMPTS_MAX if bystander else CRASH_ATTEMPTS_MAX
+                message = f"The worker on {slot.device} {dead.reason}."
+                self._settle_retry(key, dead.error_code, message, attempts_max)
 
     def _settle_failure(self, key: AttemptKey, code: ErrorCode, message: str) -> None:
         self._settler.settle(lambda: self._jobs.fail(*key, code, message))
 
-    def _settle_retry(self, key: AttemptKey, code: ErrorCode, message: str) -> None:
-        self._settler.settle(lambda: self._jobs.retry(*key, code, message, attempts_max=CRASH_ATTEMPTS_MAX))
+    def _settle_retry(self, key: AttemptKey, code: ErrorCode, message: str, attempts_max: int) -> None:
+        self._settler.settle(lambda: self._jobs.retry(*key, code, message, attempts_max=attempts_max))
 
     def _end_workers(self) -> None:
         """All children at once, each within its worker's bound; then what they held goes back to the queue."""

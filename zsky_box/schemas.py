@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from functools import cache
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 import msgspec
@@ -268,7 +269,7 @@ def read_object(kind: type[S], value: Any) -> S:
     """
     if not isinstance(value, dict):
         raise InvalidFields([FieldError("", "invalid_field", "The body must be a JSON object.")])
-    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    fields = _fields(kind)
     errors: list[FieldError] = []
     read: dict[str, Any] = {}
     for name, given in value.items():
@@ -288,6 +289,12 @@ def read_object(kind: type[S], value: Any) -> S:
     if errors:
         raise InvalidFields(errors)
     return kind(**read)
+
+
+@cache
+def _fields(kind: type[Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    """A struct's fields by their names in JSON; kept, because msgspec evaluates the annotations anew at each call."""
+    return {field.encode_name: field for field in msgspec.structs.fields(kind)}
 
 
 def _unknown(name: str, known: list[str]) -> FieldError:

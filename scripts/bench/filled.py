@@ -33,7 +33,7 @@ _SETTINGS: Final = Settings(included_images=10**9)
 
 
 def fill(folder: Path, jobs: int) -> dict[str, str]:
-    """Make a box with `jobs` jobs of the last 90 days, every tenth failed and the last two cut off; returns its keys."""
+    """Make a box with `jobs` jobs of the last 90 days, every tenth failed and the last two cut off; return its keys."""
     keys = make_owner(folder)
     store = Store(folder)
     try:

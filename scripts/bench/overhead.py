@@ -1,17 +1,19 @@
 """What the service adds to a job: from the submit to `completed`, beside the same pipeline and encoder called directly.
 
-    python -m scripts.bench.overhead [--pairs 9]
+    python -m scripts.bench.overhead [--pairs 15]
 
 The direct side is this process, with the model loaded and warm; it writes, syncs and hashes the same files. The other
 side is a running box with the model resident; its client sends `POST /v1/generate` over a kept-alive connection and
 waits on the account's event stream (no polling). Both make the same job, by turns, and their results must have the same
-SHA-256. "added" is the median over the pairs of one less the other. torch has all cores on either side: on a machine
-that does something else meanwhile, its threads wait for each other and the figures scatter, as "middle half" shows.
+SHA-256. "added" is the median over the pairs of one less the other; "at best" compares the fastest of each side, which
+a busy machine disturbs least. Both sides compute on half of the cores, because torch's threads wait for each other as
+soon as the machine does something else: the box has two workers on the processor, of which one stays idle.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import statistics
 import tempfile
@@ -35,14 +37,16 @@ from zsky_box.pipelines.base import Pipeline
 from zsky_box.requests import Work, resolve
 from zsky_box.schemas import GenerateBody
 
+DEVICES: Final = "cpu,cpu"  # the workers share the cores
+THREADS: Final = max(1, (os.cpu_count() or 1) // 2)
 AIM_ADDED_MS: Final = 60.0
 AIM_ADDED_PERCENT: Final = 5.0
 PROMPT: Final = "a lighthouse in the fog"
 JOBS: Final[dict[str, dict[str, Any]]] = {
     "tiny image (klein)": {"type": "image", "model": "tiny-klein", "resolution": "480p"},
-    "tiny clip (ltx2)": {"type": "video", "model": "tiny-ltx2", "resolution": "480p", "duration": 1.0},
+    "tiny clip (ltx2)": {"type": "video", "model": "tiny-ltx2", "resolution": "480p", "duration": 0.4},
     "leader image": {"type": "image", "model": "leader", "resolution": "1080p"},
-    "leader clip": {"type": "video", "model": "leader", "resolution": "1080p", "duration": 2.0},
+    "leader clip": {"type": "video", "model": "leader", "resolution": "1080p", "duration": 1.0},
 }
 
 
@@ -138,15 +142,17 @@ def told(name: str, seconds: list[tuple[float, float]]) -> list[str]:
     added = statistics.median(added_ms)
     percent = 100 * added / own_ms
     half = f"{quantile(added_ms, 0.25):.0f} to {quantile(added_ms, 0.75):.0f}"
-    cells = [f"{own_ms:.0f}", f"{boxed_ms:.0f}", f"{added:.0f}", half, f"{percent:.1f}"]
+    best = (min(boxed for boxed, _ in seconds) - min(own for _, own in seconds)) * 1000
+    cells = [f"{own_ms:.0f}", f"{boxed_ms:.0f}", f"{added:.0f}", half, f"{best:.0f}", f"{percent:.1f}"]
     return [name, *cells, aim(added, AIM_ADDED_MS, "ms"), aim(percent, AIM_ADDED_PERCENT, "%")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--only", choices=JOBS, metavar="JOB", help=f"one of: {', '.join(JOBS)}")
     asked = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(THREADS)  # read by torch, which the first model imports
     rows: list[list[str]] = []
     with tempfile.TemporaryDirectory(prefix="zsky-bench-") as parent:
         folder = Path(parent) / "data"
@@ -154,14 +160,15 @@ def main() -> None:
         tiny_manifests(folder / "models")
         install_tiny(folder / "weights")
         catalog = open_catalog(folder)
-        with Box(folder, key, included_images=10**6, included_videos=10**6) as box, Client(box) as client, Ends(box) as ends:
+        box = Box(folder, key, devices=DEVICES, included_images=10**6, included_videos=10**6)
+        with box, Client(box) as client, Ends(box) as ends:
             for name, asked_for in JOBS.items():
                 if asked.only in (None, name):
                     body = {"prompt": PROMPT, "seed": 7, **asked_for}
                     direct = Direct(body, catalog, Path(parent))
                     rows.append(told(name, measured(direct, client, ends, body, asked.pairs)))
                     direct.close()
-    heads = ["", "direct ms", "box ms", "added ms", "middle half", "added %", "aim", "aim"]
+    heads = ["", "direct ms", "box ms", "added ms", "middle half", "at best", "added %", "aim", "aim"]
     show(f"submit to completed beside the pipeline and encoder alone, medians of {asked.pairs} pairs", heads, rows)
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from zsky_box import accounts, ids, keys, settings
+from zsky_box import ids, settings
 from zsky_box.api.deps import Services
 from zsky_box.app import Box, create_app
 from zsky_box.clock import rfc3339
@@ -42,7 +42,12 @@ class Unwritten(JobBook):
         super().__init__(box.store, box.assets, box.catalog, box.feed, box.settings, box.services.clock, _unwoken)
         self._now = box.services.clock
 
-    async def submit(self, caller: Caller, submission: Submission, idempotency: Idempotency | None) -> Accepted:
+    async def submit(
+        self,
+        caller: Caller,
+        submission: Submission,
+        idempotency: Idempotency | None,  # noqa: ARG002
+    ) -> Accepted:
         """The same answer, at once."""
         self._check_space()
         work = submission.work
@@ -65,23 +70,21 @@ class Unwritten(JobBook):
 
 
 class OneKey(Store):
-    """Knows one key's row by heart, and nothing else."""
+    """Knows the rows that it was once asked for by heart: the key's. Stores nothing."""
 
-    def __init__(self, store: Store, pepper: bytes) -> None:  # the store's own beginning would open its files
-        self._kept: dict[object, Row] = {}
-        self._store, self._pepper = store, pepper
+    def __init__(self, store: Store) -> None:  # the store's own beginning would open its files
+        self._kept: dict[str, Row] = {}
+        self._store = store
 
     def one(self, sql: str, parameters: dict[str, Any] | tuple[Any, ...] = ()) -> Row | None:
         """The row as it was read the first time."""
-        key = str(parameters)
-        if key not in self._kept:
-            row = self._store.one(sql, parameters)
-            if row is None:
-                return None
-            self._kept[key] = row
-        return self._kept[key]
+        asked = f"{sql} {parameters}"
+        row = self._kept.get(asked) or self._store.one(sql, parameters)
+        if row is not None:
+            self._kept[asked] = row
+        return row
 
-    def submit(self, work: Callable[[Tx], T]) -> Future[T]:
+    def submit(self, work: Callable[[Tx], T]) -> Future[T]:  # noqa: ARG002
         """The note of a key's use is dropped."""
         return Future()
 
@@ -94,7 +97,7 @@ def services(box: Box, variant: str) -> Services:
     if variant == "durable":
         return box.services
     changed = dataclasses.replace(box.services, book=Unwritten(box))
-    return changed if variant == "unwritten" else dataclasses.replace(changed, store=OneKey(box.store, box.secrets.pepper))
+    return changed if variant == "unwritten" else dataclasses.replace(changed, store=OneKey(box.store))
 
 
 def main(variant: str, folder: str, port: str) -> int:

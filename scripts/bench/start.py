@@ -76,12 +76,16 @@ def make(folder: Path, jobs: int) -> str:
 def told(store: str, measured: list[dict[str, float]], bare: list[float]) -> list[list[str]]:
     """The table's rows of one store."""
     middle = {name: statistics.median(one[name] for one in measured) for name in measured[0]}
-    rows = [[f"start to healthz, {store}", f"{middle['healthz']:.2f} s", aim(middle["healthz"], AIM_START_SECONDS, "s")]]
+    rows = [
+        [f"start to healthz, {store}", f"{middle['healthz']:.2f} s", aim(middle["healthz"], AIM_START_SECONDS, "s")]
+    ]
     for name in ("readyz", "first image"):
         ratio = statistics.median(one[name] / other for one, other in zip(measured, bare, strict=True))
         rows.append([f"start to {name}, {store}", f"{middle[name]:.2f} s", f"{ratio:.2f} of the import"])
-    for name in ("rss", "rss after use"):
-        rows.append([f"{name}, {store}", f"{middle[name]:.0f} MiB", aim(middle[name], AIM_RESIDENT_MIB, "MiB")])
+    rows += [
+        [f"{name}, {store}", f"{middle[name]:.0f} MiB", aim(middle[name], AIM_RESIDENT_MIB, "MiB")]
+        for name in ("rss", "rss after use")
+    ]
     return rows
 
 

@@ -83,7 +83,8 @@ async def submits(box: Box, clients: int, seconds: float) -> list[float]:
     until = time.perf_counter() + seconds
     loop = asyncio.get_running_loop()
     connected = [
-        await loop.create_connection(lambda: Submitter(box, until, waits), "127.0.0.1", box.port) for _ in range(clients)
+        await loop.create_connection(lambda: Submitter(box, until, waits), "127.0.0.1", box.port)
+        for _ in range(clients)
     ]
     await asyncio.gather(*(submitter.done for _, submitter in connected))
     return waits
@@ -116,7 +117,9 @@ def main() -> None:
         for variant in VARIANTS:
             folder = Path(parent) / variant
             key = make_owner(folder)["live"]
-            box = Box(folder, key, command=("scripts.bench.serving", variant), worker_start_timeout_seconds=3600, **bounds)
+            box = Box(
+                folder, key, command=("scripts.bench.serving", variant), worker_start_timeout_seconds=3600, **bounds
+            )
             boxes[variant] = running.enter_context(box)
             asyncio.run(submits(box, asked.clients, WARM_SECONDS))
         for _ in range(asked.rounds):

@@ -68,11 +68,6 @@ def denoises(job: dict[str, Any]) -> bool:
     return job["phase"] == "denoising" and job["progress"] > 0.05
 
 
-def is_halfway(job: dict[str, Any]) -> bool:
-    """Whether more than a hundred steps of the double's two hundred are done."""
-    return job["progress"] > 0.45
-
-
 def newest_id(client: httpx.Client) -> str | None:
     """The newest job's id, or None."""
     data = client.get("/v1/jobs", params={"limit": 1}).json()["data"]

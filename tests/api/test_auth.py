@@ -179,6 +179,11 @@ def test_a_test_key_cannot_name_another_model_and_costs_nothing(
     assert tester.get("/v1/me").json()["test"] is True
 
 
+def test_what_a_test_key_acts_out_is_a_plain_prompt_to_a_live_one(shared_box: RunningBox, live: httpx.Client) -> None:
+    for prompt in ("test:cap", "test:fail", "test:safety"):
+        assert made(shared_box, live, {**IMAGE, "prompt": prompt})["charge"]["state"] == "posted"
+
+
 # Other people
 
 

@@ -6,12 +6,14 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.api.asking import IMAGE, SLOW, Told, add_member, is_halfway, made, problem, submit, told, until
+from tests.api.asking import IMAGE, SLOW, Told, add_member, made, problem, submit, told, until
 from tests.running import RunningBox
+from zsky_box.feed import RING_LENGTH
 
 STREAMS_MAX = 4
 ENDS = ("completed", "failed")
@@ -32,6 +34,30 @@ def until_end(messages: Iterator[Told], job_id: str) -> list[Told]:
         if message.kind == "status" and message.data["job_id"] == job_id and message.data["status"] in ENDS:
             return heard
     raise AssertionError(f"the stream ended before the job: {[(m.kind, m.data) for m in heard]}")
+
+
+def opened(client: httpx.Client) -> httpx.Response:
+    """A stream that is let in; a place may still be held by one that has just been closed."""
+    streams: list[httpx.Response] = []
+
+    def is_let_in() -> bool:
+        stream = client.send(client.build_request("GET", "/v1/events"), stream=True)
+        if stream.status_code == 200:
+            streams.append(stream)
+            return True
+        stream.close()
+        return False
+
+    until(is_let_in, "a place is free")
+    return streams[0]
+
+
+def refused(client: httpx.Client) -> dict[str, Any]:
+    """That no further stream is let in; the problem's body."""
+    with client.stream("GET", "/v1/events") as answer:
+        assert answer.status_code == 429
+        answer.read()
+        return problem(answer, 429, "rate_limited")
 
 
 @pytest.fixture(scope="module")
@@ -129,10 +155,7 @@ def test_an_id_that_the_box_does_not_know_begins_with_a_snapshot(live: httpx.Cli
 def test_an_id_that_has_left_the_ring_begins_with_a_snapshot(shared_box: RunningBox, live: httpx.Client) -> None:
     with listening(live) as messages:
         position = next(messages).id
-    for _ in range(3):  # each tells more than a hundred steps
-        job_id = submit(live, SLOW)
-        shared_box.until(live, job_id, is_halfway)
-        live.post(f"/v1/jobs/{job_id}/cancel")
+    for job_id in [submit(live, IMAGE) for _ in range(RING_LENGTH // 3 + 1)]:  # each tells of three states at least
         shared_box.ended(live, job_id)
     with listening(live, last=position) as messages:
         assert next(messages).kind == "snapshot"
@@ -149,40 +172,39 @@ def test_the_snapshot_shows_the_open_jobs(shared_box: RunningBox, live: httpx.Cl
 
 
 def test_others_hear_nothing(small: RunningBox) -> None:
-    with small.client() as owner, small.client("member") as member, small.client("test") as tester:
-        with listening(member) as members, listening(tester) as testers:
-            assert next(members).data["data"] == next(testers).data["data"] == []
-            made(small, owner, IMAGE)
-            own, test = made(small, member, IMAGE)["job_id"], made(small, tester, IMAGE)["job_id"]
-            assert {message.data["job_id"] for message in until_end(members, own)} == {own}
-            assert {message.data["job_id"] for message in until_end(testers, test)} == {test}
+    with (
+        small.client() as owner,
+        small.client("member") as member,
+        small.client("test") as tester,
+        listening(member) as members,
+        listening(tester) as testers,
+    ):
+        assert next(members).data["data"] == next(testers).data["data"] == []
+        made(small, owner, IMAGE)
+        own, test = made(small, member, IMAGE)["job_id"], made(small, tester, IMAGE)["job_id"]
+        assert {message.data["job_id"] for message in until_end(members, own)} == {own}
+        assert {message.data["job_id"] for message in until_end(testers, test)} == {test}
 
 
 def test_streams_are_limited_and_a_place_is_given_back(small: RunningBox) -> None:
     with small.client() as client, small.client("member") as member:
         for _ in range(3):  # more often than there are places
-            streams = [client.send(client.build_request("GET", "/v1/events"), stream=True) for _ in range(STREAMS_MAX)]
-            for stream in streams:
-                assert stream.status_code == 200
-                next(told(stream))
-            refused = problem(client.get("/v1/events"), 429, "rate_limited")
-            assert str(STREAMS_MAX) in refused["detail"]
-            assert member.get("/v1/me").status_code == 200
+            streams = [opened(client) for _ in range(STREAMS_MAX)]
+            heard = [told(stream) for stream in streams]
+            assert [next(messages).kind for messages in heard] == ["snapshot"] * STREAMS_MAX
+            assert str(STREAMS_MAX) in refused(client)["detail"]
+            opened(member).close()
             for stream in streams:
                 stream.close()
-            until(lambda: _is_open(client), "the places are given back")
 
 
 def test_streams_are_limited_in_all(small: RunningBox) -> None:
     with small.client() as client, small.client("member") as member:
-        until(lambda: _is_open(client), "a place is free")
-        streams = [client.send(client.build_request("GET", "/v1/events"), stream=True) for _ in range(STREAMS_MAX)]
-        streams += [member.send(member.build_request("GET", "/v1/events"), stream=True) for _ in range(2)]
-        assert {stream.status_code for stream in streams} == {200}
-        problem(member.get("/v1/events"), 429, "rate_limited")
+        streams = [opened(client) for _ in range(STREAMS_MAX)] + [opened(member) for _ in range(2)]
+        refused(member)
         for stream in streams:
             stream.close()
-        until(lambda: _is_open(member), "the places are given back")
+        opened(member).close()
 
 
 def test_a_client_that_leaves_before_the_first_message_holds_no_place(small: RunningBox) -> None:
@@ -190,7 +212,8 @@ def test_a_client_that_leaves_before_the_first_message_holds_no_place(small: Run
         with small.client() as client:
             client.send(client.build_request("GET", "/v1/events"), stream=True).close()
     with small.client() as client:
-        until(lambda: _is_open(client), "a place is free")
+        for stream in [opened(client) for _ in range(STREAMS_MAX)]:
+            stream.close()
     assert "Traceback" not in small.log()
 
 
@@ -205,8 +228,3 @@ def test_a_stop_of_the_service_ends_the_streams_at_once(tmp_path: Path) -> None:
     assert status in (0, -15)
     assert seconds < 4
     assert "Traceback" not in box.log()
-
-
-def _is_open(client: httpx.Client) -> bool:
-    with client.stream("GET", "/v1/events") as answer:
-        return answer.status_code == 200

@@ -186,6 +186,7 @@ def test_filters_narrow_the_list(shared_box: RunningBox, live: httpx.Client) -> 
         ("status=done", ["status"]),
         ("status=", ["status"]),
         ("status=queued&status=running", ["status"]),
+        ("metadata[a]=x&metadata[a]=y", ["metadata[a]"]),
         ("type=audio", ["type"]),
         ("created_after=yesterday", ["created_after"]),
         ("created_after=2026-11-01T00:00:00", ["created_after"]),

@@ -59,7 +59,7 @@ def test_a_failure_is_raised_as_a_message(shared_box: RunningBox) -> None:
         quick_start(shared_box.url, shared_box.keys["live"], "double:safety_blocked", "video")
 
 
-def test_every_fault_of_a_worker_ends_the_loop(shared_box: RunningBox) -> None:
+def test_a_fault_of_the_worker_is_raised_too(shared_box: RunningBox) -> None:
     with pytest.raises(RuntimeError, match=r"\w+ \w+"):
         quick_start(shared_box.url, shared_box.keys["live"], "double:raises_in_run", "image")
 

@@ -1,7 +1,7 @@
 """The whole service, which kills itself at a named point: `… serve_and_die DATA PORT POINT COUNT [NAME=VALUE ...]`.
 
-A point is a method of the service and a side of it. The `COUNT`-th time it is reached in a way that matters, the process
-ends as a power cut would end it: at once, in the middle, from inside. `never` is the same service unharmed.
+A point is a method of the service and a side of it. The `COUNT`-th time it is reached in a way that matters, the
+process ends as a power cut would end it: at once, in the middle, from inside. `never` is the service unharmed.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,6 +73,21 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(JobFailure) as failure:
         write_still(still(), tmp_path, "job", 0)
     assert failure.value.error_code == "storage_full"
+
+
+def test_an_image_whose_poster_finds_no_room_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = Image.Image.save
+
+    def full_for_jpeg(image: Image.Image, path: Path, kind: str, **options: Any) -> None:
+        save(image, path, kind, **options)
+        if kind == "JPEG":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full_for_jpeg)
+    with pytest.raises(JobFailure) as failure:
+        write_still(still(), tmp_path, "job", 0)
+    assert failure.value.error_code == "storage_full"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:

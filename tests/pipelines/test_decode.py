@@ -14,6 +14,7 @@ from torch import Tensor
 
 from scripts.tiny_models import cached
 from tests.pipelines.tiny import counting
+from zsky_box.errors import JobFailure
 from zsky_box.pipelines.decode import Tiling, decode_chunks, fit_tiles, pictures, tile_and_stride, to_pictures
 
 TILING = Tiling(chunk_frames=32, overlap_frames=8, tile_pixels=96)
@@ -161,6 +162,15 @@ def test_levels_are_rounded_and_clipped(dtype: torch.dtype) -> None:
 def test_frames_smaller_than_the_output_are_a_mistake() -> None:
     with pytest.raises(ValueError, match="cover"):
         to_pictures(torch.zeros(1, 3, 32, 32), 64, 32)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_pictures_that_are_not_finite_are_told_and_not_delivered_black(value: float) -> None:
+    frames = torch.zeros(2, 3, 8, 8)
+    frames[1, 0, 4, 4] = value
+    with pytest.raises(JobFailure, match="pictures came out invalid") as failed:
+        to_pictures(frames, 8, 8)
+    assert failed.value.error_code == "internal_error"
 
 
 MEMORY = """

@@ -19,7 +19,7 @@ CONTROL_HEADER: Final = "X-ZSky-Control"
 _SECRET_MAX: Final = 200
 
 
-def authenticate(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Litestar guard: finds the caller, checks the scope that the route names in `opt`, or raises 401 or 403."""
     box, caller = services(connection), verify(connection)
     if CONTROL_HEADER not in connection.headers:

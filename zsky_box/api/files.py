@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -15,10 +14,10 @@ from urllib.parse import quote
 from litestar import Request, Response, get, route
 from litestar.enums import HttpMethod
 from litestar.params import FromPath
-from litestar.response import Stream
 
 from zsky_box.api.deps import services
 from zsky_box.api.problems import documented
+from zsky_box.api.sending import Sending
 from zsky_box.assets import Asset
 from zsky_box.errors import Refusal
 
@@ -81,9 +80,8 @@ async def _answer(request: Request[Any, Any, Any], file_id: str, name: str) -> R
         headers["Content-Range"] = f"bytes {first}-{last}/{size}"
     headers["Content-Length"] = str(last - first + 1)
     file = await asyncio.to_thread(_opened, path, size)
-    chunks = _chunks(file, first, last)
-    weakref.finalize(chunks, file.close)  # a client that is gone already leaves a generator that never ran
-    return Stream(chunks, status_code=status, headers=headers, media_type=asset.file.mime)
+    pieces = _chunks(file, first, last)
+    return Sending(pieces, file.close, status_code=status, headers=headers, media_type=asset.file.mime)
 
 
 def _headers(asset: Asset, expires: int, now_us: int) -> dict[str, str]:
@@ -138,16 +136,13 @@ def _opened(path: Path, size: int) -> BinaryIO:
     return file
 
 
-async def _chunks(file: BinaryIO, first: int, last: int) -> AsyncIterator[bytes]:
+async def _chunks(file: BinaryIO, first: int, last: int) -> AsyncGenerator[bytes]:
     """The bytes from first to last; the disk is read off the event loop, a chunk at a time."""
-    try:
-        await asyncio.to_thread(file.seek, first)
-        left = last - first + 1
-        while left > 0:
-            chunk = await asyncio.to_thread(file.read, min(CHUNK_BYTES, left))
-            if not chunk:
-                raise OSError(f"{file.name} became shorter while it was sent")
-            left -= len(chunk)
-            yield chunk
-    finally:
-        file.close()
+    await asyncio.to_thread(file.seek, first)
+    left = last - first + 1
+    while left > 0:
+        chunk = await asyncio.to_thread(file.read, min(CHUNK_BYTES, left))
+        if not chunk:
+            raise OSError(f"{file.name} became shorter while it was sent")
+        left -= len(chunk)
+        yield chunk

@@ -23,6 +23,7 @@ _STATUSES: Final = ("queued", "running", "completed", "failed")
 _TYPES: Final = ("video", "image")
 _FILTERS: Final = ("limit", "cursor", "status", "type", "created_after", "created_before", "metadata[KEY]")
 _SHOWN_MAX: Final = 64
+_NAME_MAX: Final = len("metadata[]") + 64
 _METADATA_MAX: Final = 16
 _ERRORS_MAX: Final = 100
 
@@ -135,7 +136,7 @@ def read_query(items: list[tuple[str, Any]]) -> tuple[Filters, int, str | None]:
                 errors.append(_unknown(name[:_SHOWN_MAX]))
         except ValueError as error:
             errors.append(FieldError(name, "invalid_field", f"{name}: {error}."))
-    given = Counter(name for name, _ in items if name in _FILTERS)
+    given = Counter(name[:_NAME_MAX] for name, _ in items)
     errors += [FieldError(name, "invalid_field", f"{name}: give it once.") for name, n in given.items() if n > 1]
     if len(metadata) > _METADATA_MAX:
         errors.append(FieldError("metadata", "invalid_field", f"metadata: at most {_METADATA_MAX} filters."))

@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
 import msgspec
-from litestar import MediaType, Request, Response, get
+from litestar import Request, Response, get
 from litestar.params import FromPath
-from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from zsky_box.api.access import caller_of, verify
 from zsky_box.api.deps import Services, base_url, services
 from zsky_box.api.problems import documented
+from zsky_box.api.sending import Sending
 from zsky_box.errors import Refusal
 from zsky_box.feed import Event, Listener
 from zsky_box.jobs.views import PAGE_MAX
 from zsky_box.keys import Caller
 
+MEDIA_TYPE: Final = "text/event-stream"
 PING_SECONDS = 15.0
 VERIFY_SECONDS = 15.0
 RETRY_MS: Final = 2_000
@@ -78,11 +78,12 @@ class _Stream:
         self._verify_at = time.monotonic() + VERIFY_SECONDS
         self._told_progress: dict[str, float] = {}
 
-    async def tell(self) -> AsyncIterator[ServerSentEventMessage]:
+    async def tell(self) -> AsyncGenerator[bytes]:
         box, job_id = self._box, self._job_id
         position = box.feed.position()
         listener, missed = box.feed.listen(_channel(self._caller), job_id, self._last_event_id)
         try:
+            yield b"retry: %d\n\n" % RETRY_MS
             if missed is None:
                 snapshot = await box.store.read(self._snapshot)
                 yield _message("snapshot", position, snapshot)
@@ -96,7 +97,7 @@ class _Stream:
                 if await self._is_over():
                     return
                 if event is None:
-                    yield ServerSentEventMessage(comment="ping")
+                    yield b": ping\n\n"
                 elif not self._is_old(event):
                     yield await self._told(event)
                     if self._is_last(event):
@@ -135,7 +136,7 @@ class _Stream:
         self._told_progress = {view.job_id: view.progress for view in views}
         return {"object": "list", "data": msgspec.to_builtins(views)}
 
-    async def _told(self, event: Event) -> ServerSentEventMessage:
+    async def _told(self, event: Event) -> bytes:
         """An end is told with the whole job, so that a listener needs no further request."""
         data = event.data
         if event.kind == "status" and data["status"] in _ENDS:
@@ -153,10 +154,10 @@ class _Stream:
     operation_id="streamEvents",
     tags=["events"],
     summary="All your jobs, live",
-    media_type=MediaType.TEXT,
+    media_type=MEDIA_TYPE,  # Litestar sends the handler's, whatever the response says
     responses=documented("rate_limited"),
 )
-async def account_events(request: Request[Any, Any, Any]) -> ServerSentEvent:
+async def account_events(request: Request[Any, Any, Any]) -> Sending:
     """`snapshot` (your open jobs) first, then `status` and `progress`; resumes after `Last-Event-ID` where it can."""
     return _open(request, None)
 
@@ -167,7 +168,7 @@ async def account_events(request: Request[Any, Any, Any]) -> ServerSentEvent:
     operation_id="streamJob",
     tags=["events"],
     summary="One job, live",
-    media_type=MediaType.TEXT,
+    media_type=MEDIA_TYPE,  # Litestar sends the handler's, whatever the response says
     responses=documented("not_found", "rate_limited"),
 )
 async def job_events(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[Any]:
@@ -191,19 +192,17 @@ async def _has_heard_all(request: Request[Any, Any, Any], job_id: str) -> bool:
     return missed == []
 
 
-def _open(request: Request[Any, Any, Any], job_id: str | None) -> ServerSentEvent:
+def _open(request: Request[Any, Any, Any], job_id: str | None) -> Sending:
     box, caller = services(request), caller_of(request)
     count: StreamCount = request.app.state["streams"]
     count.take(caller.key.id)
     last_event_id = request.headers.get("last-event-id", "")
     stream = _Stream(box, caller, job_id, last_event_id, base_url(request), lambda: verify(request))
-    messages = stream.tell()
-    # A client that is gone before the first message leaves a generator that never ran: its `finally` would not either.
-    weakref.finalize(messages, count.give, caller.key.id)
-    return ServerSentEvent(messages, retry_duration=RETRY_MS, headers={"Cache-Control": "no-store"})
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return Sending(stream.tell(), lambda: count.give(caller.key.id), media_type=MEDIA_TYPE, headers=headers)
 
 
-async def _events(listener: Listener) -> AsyncIterator[Event | None]:
+async def _events(listener: Listener) -> AsyncGenerator[Event | None]:
     """What the listener hears; None for a silence in which a ping is due. Ends with the stream."""
     while True:
         try:
@@ -220,5 +219,6 @@ def _channel(caller: Caller) -> tuple[str, bool]:
     return caller.account.id, caller.key.test
 
 
-def _message(kind: str, event_id: str, data: object) -> ServerSentEventMessage:
-    return ServerSentEventMessage(data=msgspec.json.encode(data).decode(), event=kind, id=event_id)
+def _message(kind: str, event_id: str, data: object) -> bytes:
+    """One event in the standard's form; JSON is one line."""
+    return b"event: %s\nid: %s\ndata: %s\n\n" % (kind.encode(), event_id.encode(), msgspec.json.encode(data))

@@ -105,7 +105,7 @@ def _ffmpeg(folder: Path) -> Finding:
         answer = subprocess.run([binary, "-version"], capture_output=True, text=True, timeout=20, check=True)
     except (SettingsError, RuntimeError, OSError, subprocess.SubprocessError) as error:
         return _bad(f"does not run: {error}")
-    return _good(answer.stdout.splitlines()[0])
+    return _good(answer.stdout.partition(" Copyright")[0].partition("\n")[0])
 
 
 def _folder(folder: Path) -> Finding:
@@ -122,12 +122,19 @@ def _folder(folder: Path) -> Finding:
 
 def _space(folder: Path) -> Finding:
     try:
-        floor = settings.load(folder).free_space_floor_bytes
-        free = shutil.disk_usage(folder).free
+        configured = settings.load(folder)
+        outputs = Path(configured.outputs).expanduser() if configured.outputs else folder
+        free = shutil.disk_usage(_existing(outputs)).free
     except (SettingsError, OSError) as error:
         return _bad(str(error))
+    floor = configured.free_space_floor_bytes
     told = f"{free / 1e9:.1f} GB"
-    return _good(told) if free > floor else _bad(f"{told}, below the floor of {floor / 1e9:.1f} GB: no job is taken")
+    return _good(told) if free >= floor else _bad(f"{told}, below the floor of {floor / 1e9:.1f} GB: no job is taken")
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder that is there already: the disk is the same."""
+    return next(folder for folder in (path, *path.resolve().parents) if folder.is_dir())
 
 
 def _models(folder: Path) -> Finding:
@@ -141,16 +148,19 @@ def _models(folder: Path) -> Finding:
 
 
 def _service(folder: Path) -> Finding:
-    url = Session(folder).url
+    try:
+        url = Session(folder).url
+    except StoreError as error:
+        return _bad(f"{error}; remove that file while the service is stopped")
     return _note("not running; start it with `zsky-box serve`") if url is None else _good(f"answers on {url}")
 
 
 def _ledger(folder: Path) -> Finding:
     if not (folder / "ledger.db").exists():
         return _note("none yet")
-    if Session(folder).is_running():
-        return _note("checked by the running service at its start; its log says when it does not verify")
     try:
+        if Session(folder).is_running():
+            return _note("checked by the running service at its start; its log says when it does not verify")
         with open_store(folder) as store:
             return _verified(store)
     except (StoreError, sqlite3.DatabaseError) as error:

@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import sqlite3
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from zsky_box import __version__, accounts, control, keys, secretfile, settings
 from zsky_box.cli import show
+from zsky_box.cli.command import CommandError, Group, json_option
 from zsky_box.cli.generate import generate
-from zsky_box.cli.session import CommandError, Session, open_store
+from zsky_box.cli.session import Session, open_store
 from zsky_box.clock import system_clock
+from zsky_box.db import FILE_NAME
 from zsky_box.errors import ZskyError
 from zsky_box.keys import SCOPES
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+NOISY_LOGGERS = ("huey", "httpx", "uvicorn", "zsky_box.access")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="zsky-box")
-@click.option("--data", metavar="DIR", help="The data folder (else ZSKY_DATA, else data/ of the checkout).")
 @click.pass_context
-def cli(context: click.Context, data: str | None) -> None:
+def cli(context: click.Context) -> None:
     """One prompt, one job, one URL: images and video with sound, on the card in the room.
 
     Example: zsky-box generate "a red fox in the snow" --type image
     """
-    context.obj = settings.data_dir(data)
+    context.obj = context.obj or settings.data_dir(None)
 
 
 @cli.command()
@@ -38,16 +41,18 @@ def cli(context: click.Context, data: str | None) -> None:
 @json_option
 @click.pass_obj
 def init(folder: Path, name: str, as_json: bool) -> None:
-    """Create the data folder, the owner and the first key, which is shown once.
+    """Create the box: its folder, owner and key. The key is shown once.
 
     Example: zsky-box init --owner "Studio North"
     """
     if not name.strip() or len(name) > 100:
         raise CommandError("An owner's name has 1 to 100 characters.")
     configured = settings.load(folder)
+    if Session(folder).is_running():
+        raise CommandError(f"The box in {folder} is set up and running; `zsky-box keys rotate` issues a new key.")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     now, secrets = system_clock(), secretfile.load(folder)
-    with open_store(folder) as store:
+    with open_store(folder, create=True) as store:
 
         def work(tx: Any) -> tuple[accounts.Account, str]:
             owner = accounts.create_owner(tx, name.strip(), now)
@@ -76,26 +81,35 @@ def init(folder: Path, name: str, as_json: bool) -> None:
 @click.option("--host", metavar="ADDRESS", help="Where to listen (default 127.0.0.1).")
 @click.option("--port", type=click.IntRange(1, 65_535), metavar="PORT", help="The port (default 8420).")
 @click.option("--devices", metavar="LIST", help="auto, cpu, card numbers such as 0,1, or cpu,cpu.")
+@json_option
 @click.pass_obj
-def serve(folder: Path, host: str | None, port: int | None, devices: str | None) -> None:
-    """Run the service until it is stopped (SIGTERM or Ctrl-C: running jobs end first).
+def serve(folder: Path, host: str | None, port: int | None, devices: str | None, as_json: bool) -> None:
+    """Run the service. On SIGTERM or Ctrl-C running jobs end first; a second one stops it at once.
 
     Example: zsky-box serve --port 8420 --devices 0,1
     """
     from zsky_box import app
 
     configured = settings.load(folder, host=host, port=port, devices=devices)
+    if not (folder / FILE_NAME).exists():
+        raise CommandError(f"There is no box in {folder} yet; run `zsky-box init` first.")
     logging.basicConfig(
         level=configured.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    for noisy in ("huey", "httpx", "zsky_box.access"):
+    for noisy in NOISY_LOGGERS:
         logging.getLogger(noisy).setLevel("DEBUG" if configured.log_level == "debug" else "WARNING")
-    if not (folder / "ledger.db").exists():
-        raise CommandError(f"There is no box in {folder} yet; run `zsky-box init` first.")
-    url = f"http://{configured.host}:{configured.port}"
-    sys.exit(app.serve(folder, configured, on_started=lambda: click.echo(f"The box listens on {url}", err=True)))
+    host = f"[{configured.host}]" if ":" in configured.host else configured.host
+    url = f"http://{host}:{configured.port}"
+
+    def tell() -> None:
+        if as_json:
+            click.echo(json.dumps({"url": url, "pid": os.getpid(), "data": str(folder)}))
+        else:
+            click.echo(f"The box listens on {url}", err=True)
+
+    sys.exit(app.serve(folder, configured, on_started=tell))
 
 
 cli.add_command(generate)
@@ -133,7 +147,7 @@ def status(folder: Path, job_id: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def cancel(folder: Path, job_id: str, as_json: bool) -> None:
-    """Stop a job: free while it waits, charged once its first denoising step is stored.
+    """Stop a job. It is free while it waits, and charged once its first denoising step is stored.
 
     Example: zsky-box cancel job_3q9zkx…
     """
@@ -170,6 +184,8 @@ def keys_issue(folder: Path, name: str, test: bool, scopes: str, as_json: bool) 
 
     Example: zsky-box keys issue --name render-script --scopes generate,read
     """
+    if len(name) > keys.NAME_MAX:
+        raise CommandError(f"A key's name has at most {keys.NAME_MAX} characters.")
     chosen = [scope.strip() for scope in scopes.split(",")]
     unknown = [scope for scope in chosen if scope not in SCOPES]
     if unknown:
@@ -239,7 +255,7 @@ def models_list(folder: Path, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def doctor(folder: Path, as_json: bool) -> None:
-    """Check the machine and the box; exits with 1 when something must be mended.
+    """Check the machine and the box. Exits with 1 when something must be mended.
 
     Example: zsky-box doctor
     """
@@ -253,12 +269,22 @@ def doctor(folder: Path, as_json: bool) -> None:
 
 def main() -> None:
     """Entry point: every expected failure is one sentence on stderr and exit status 1."""
+    colourless = {"color": False} if os.environ.get("NO_COLOR") else {}
     try:
-        cli(prog_name="zsky-box")
+        cli(prog_name="zsky-box", **colourless)
+    except CommandError as error:
+        _fail(str(error), error.exit_status)
     except ZskyError as error:
-        detail = getattr(error, "detail", None) or str(error)
-        click.echo(f"zsky-box: {detail}", err=True)
-        sys.exit(1)
+        _fail(getattr(error, "detail", None) or str(error))
+    except sqlite3.Error as error:
+        _fail(f"the ledger cannot be used ({error}); `zsky-box doctor` looks closer")
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def _fail(sentence: str, exit_status: int = 1) -> NoReturn:
+    click.echo(f"zsky-box: {sentence}", err=True)
+    sys.exit(exit_status)
 
 
 def _plain(job_id: str) -> str:

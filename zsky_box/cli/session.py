@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import click
 import httpx
 import msgspec
 
 from zsky_box import accounts, control, secretfile
+from zsky_box.cli.command import CommandError
 from zsky_box.clock import system_clock
-from zsky_box.db import InstanceLock, Store
-from zsky_box.errors import StoreError, ZskyError
+from zsky_box.db import FILE_NAME, InstanceLock, Store
+from zsky_box.errors import StoreError
 
 TIMEOUT_SECONDS: Final = 30.0
 CONTROL_HEADER: Final = "X-ZSky-Control"
-
-
-class CommandError(ZskyError):
-    """A command that could not be carried out; its message is the one sentence that the person reads."""
+NOT_RUNNING: Final = "The box is not running; start it with `zsky-box serve`."
 
 
 class Session:
@@ -29,8 +29,11 @@ class Session:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._address = _address(folder)
+        self._answered = False
         # No proxy from the environment: the box is on this machine.
         self._http = httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False)
+        if (command := click.get_current_context(silent=True)) is not None:
+            command.call_on_close(self._http.close)
 
     @property
     def url(self) -> str | None:
@@ -38,13 +41,15 @@ class Session:
         return self._address.url if self._address is not None and self.is_running() else None
 
     def is_running(self) -> bool:
-        """Whether the service that wrote `control.json` answers."""
+        """Whether the service that wrote `control.json` answers; after a crash another program may have its port."""
         if self._address is None:
             return False
         try:
-            return self._http.get(f"{self._address.url}/healthz").is_success
-        except httpx.HTTPError:
-            return False
+            answer = self._http.get(f"{self._address.url}/healthz")
+            self._answered = answer.is_success and answer.json()["status"] == "ok"
+        except (httpx.HTTPError, ValueError, LookupError, TypeError):
+            self._answered = False
+        return self._answered
 
     def request(self, method: str, path: str, **arguments: Any) -> Any:
         """One call to the running service as the owner; raises CommandError with the problem's own sentence."""
@@ -54,26 +59,30 @@ class Session:
                 method, f"{address.url}{path}", headers={CONTROL_HEADER: address.token}, **arguments
             )
         except httpx.HTTPError as error:
-            raise CommandError(f"The box at {address.url} did not answer ({error}).") from error
+            self._answered = False
+            raise CommandError(f"The box at {address.url} does not answer any more ({error}).") from error
         return _told(answer)
 
-    def download(self, url: str, target: Path) -> None:
+    def download(self, url: str, sha256: str, target: Path) -> None:
         """Fetch a signed result into a file, whole or not at all."""
         address = self._running()
-        parts = httpx.URL(url)
+        path = httpx.URL(url).raw_path.decode()
+        here = address.url + path[path.index("/files/") :]  # `public_url` may lead around by another machine
         part = target.with_name(f".{target.name}.part")
+        digest = hashlib.sha256()
         try:
-            with (
-                self._http.stream("GET", f"{address.url}{parts.raw_path.decode()}") as answer,
-                part.open("wb") as file,
-            ):
+            with self._http.stream("GET", here) as answer, part.open("wb") as file:
                 answer.raise_for_status()
                 for chunk in answer.iter_bytes():
+                    digest.update(chunk)
                     file.write(chunk)
+            if digest.hexdigest() != sha256:
+                raise OSError("it did not arrive as the box recorded it")
+            part.replace(target)
         except (httpx.HTTPError, OSError) as error:
             part.unlink(missing_ok=True)
-            raise CommandError(f"The result could not be saved as {target}: {error}.") from error
-        part.replace(target)
+            reason = error.strerror or error if isinstance(error, OSError) else error
+            raise CommandError(f"The result could not be saved as {target}: {reason}.") from error
 
     def control(self, command: control.Command) -> Any:
         """Through the service where it runs, else directly under the instance lock."""
@@ -82,20 +91,21 @@ class Session:
         with open_store(self.folder) as store:
             owner = accounts.owner(store)
             if owner is None:
-                raise CommandError("There is no box here yet; run `zsky-box init` first.")
+                raise CommandError(f"There is no box in {self.folder} yet; run `zsky-box init` first.")
             return control.run(command, store, secretfile.load(self.folder), owner, system_clock)
 
     def _running(self) -> control.Address:
-        if self._address is None or not self.is_running():
-            raise CommandError("The box is not running; start it with `zsky-box serve`.")
+        if self._address is None or not (self._answered or self.is_running()):
+            _require_box(self.folder)
+            raise CommandError(NOT_RUNNING)
         return self._address
 
 
 @contextmanager
-def open_store(folder: Path) -> Generator[Store]:
-    """The store under the instance lock, for commands while the service is stopped."""
-    if not folder.is_dir():
-        raise CommandError(f"There is no box in {folder}; run `zsky-box init` first, or name its folder with --data.")
+def open_store(folder: Path, *, create: bool = False) -> Generator[Store]:
+    """The store under the instance lock, for commands while the service is stopped; only `init` makes a new one."""
+    if not create:
+        _require_box(folder)
     lock = InstanceLock(folder)
     lock.acquire()
     try:
@@ -108,10 +118,15 @@ def open_store(folder: Path) -> Generator[Store]:
         lock.release()
 
 
+def _require_box(folder: Path) -> None:
+    if not (folder / FILE_NAME).exists():
+        raise CommandError(f"There is no box in {folder}; run `zsky-box init` first, or name its folder with --data.")
+
+
 def _address(folder: Path) -> control.Address | None:
     try:
         return msgspec.json.decode((folder / control.FILE_NAME).read_bytes(), type=control.Address)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, msgspec.DecodeError) as error:
         raise StoreError(f"{folder / control.FILE_NAME} cannot be read: {error}") from error
@@ -124,4 +139,5 @@ def _told(answer: httpx.Response) -> Any:
         body = {}
     if answer.is_success:
         return body
-    raise CommandError(str(body.get("detail") or f"The box answered {answer.status_code}."))
+    detail = body.get("detail") if isinstance(body, dict) else None
+    raise CommandError(str(detail or f"The box answered {answer.status_code}."))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import click
-from rich.console import Console
-from rich.table import Table
+
+_PROMPT_MAX: Final = 40
 
 
 def told(value: Any, as_json: bool, plain: Callable[[Any], None]) -> None:
@@ -25,10 +25,12 @@ def jobs(page: dict[str, Any]) -> None:
         click.echo('No jobs yet. Try: zsky-box generate "a red fox in the snow" --type image')
         return
     rows = [
-        (job["job_id"], job["type"], job["status"], job["model"], job["created_at"], job["prompt"][:40])
+        (job["job_id"], job["type"], job["status"], job["model"], job["created_at"], _short(job["prompt"]))
         for job in page["data"]
     ]
     _table(("id", "type", "status", "model", "created", "prompt"), rows)
+    if page["has_more"]:
+        click.echo("There are older ones; --limit shows up to 100.", err=True)
 
 
 def job(view: dict[str, Any]) -> None:
@@ -41,7 +43,7 @@ def job(view: dict[str, Any]) -> None:
         "place in queue": view["queue_position"],
         "error": f"{view['error']} ({view['error_code']})" if "error" in view else None,
         "result": view.get("result_url"),
-        "prompt": view["prompt"],
+        "prompt": " ".join(view["prompt"].split()),
         "model": view["model"],
         "size": f"{view['width']}x{view['height']}" + (f", {view['duration']:.3f} s" if view["duration"] else ""),
         "seed": view["seed"],
@@ -62,6 +64,9 @@ def saved(view: dict[str, Any]) -> None:
 
 def keys(page: dict[str, Any]) -> None:
     """All keys as a table."""
+    if not page["data"]:
+        click.echo("No keys yet. Make one: zsky-box keys issue --name NAME")
+        return
     rows = [
         (
             key["id"],
@@ -118,8 +123,14 @@ def _facts(facts: dict[str, Any]) -> None:
             click.echo(f"{name:<{width}}  {value}")
 
 
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _PROMPT_MAX else f"{line[: _PROMPT_MAX - 1]}…"
+
+
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    table = Table(*head, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(str(value) for value in row))
-    Console(soft_wrap=True).print(table, markup=False)
+    """Columns as wide as their widest entry, a row a line: nothing is cut, so that `grep` and `awk` find it all."""
+    lines = [head, *(tuple(str(value) for value in row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    for line in lines:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())

@@ -169,15 +169,16 @@ class JobBook:
     def _check_room(self, tx: Tx, caller: Caller) -> None:
         """The queue is bounded: in all, and per account; test jobs are counted apart."""
         test = int(caller.key.test)
-        mine = tx.one(
-            "SELECT count(*) AS n FROM job WHERE account_id = ? AND test = ? AND status IN ('queued', 'running')",
+        # One walk over one index: what counts here is the length of the queue.
+        open_jobs = tx.all(
+            "SELECT count(*) AS everyone, count(*) FILTER (WHERE account_id = ? AND test = ?) AS mine"
+            " FROM job INDEXED BY job_open_by_account WHERE status IN ('queued', 'running')",
             (caller.account.id, test),
-        )
+        )[0]
         own_max = self._settings.test_queue_open_max if test else self._settings.queue_open_per_account_max
-        if mine is not None and mine["n"] >= own_max:
-            raise _queue_full(f"You have {mine['n']} open jobs, the most an account may have")
-        everyone = tx.one("SELECT count(*) AS n FROM job WHERE status IN ('queued', 'running')")
-        if everyone is not None and everyone["n"] >= self._settings.queue_open_max:
+        if open_jobs["mine"] >= own_max:
+            raise _queue_full(f"You have {open_jobs['mine']} open jobs, the most an account may have")
+        if open_jobs["everyone"] >= self._settings.queue_open_max:
             raise _queue_full("The box's queue is full")
 
     def _insert(self, tx: Tx, caller: Caller, submission: Submission, job_id: str, now: int) -> None:
@@ -333,7 +334,7 @@ class JobBook:
 
     def _receipt(self, job_id: str, device_name: str, versions: dict[str, str]) -> Receipt:
         row = self._store.one("SELECT model FROM job WHERE id = ?", (job_id,))
-        spec = self._catalog.specs[row["model"]] if row is not None else None
+        spec = None if row is None else self._catalog.specs.get(row["model"])
         installed = None if spec is None else self._catalog.installed(spec)
         if spec is None or installed is None:
             raise JobFailure("internal_error", "The model was removed while the job ran.")
@@ -357,8 +358,9 @@ class JobBook:
     def _fail(self, tx: Tx, job_id: str, token: int | None, code: ErrorCode, message: str) -> bool:
         now = self._clock()
         row = _row(tx, job_id)
-        open_still = row["status"] in ("queued", "running") and token in (None, row["token"])
-        if not open_still:
+        # Back in the queue, a job still has the token of the attempt that it was taken from.
+        open_still = row["status"] in ("queued", "running") if token is None else row["status"] == "running"
+        if not open_still or token not in (None, row["token"]):
             return False
         tx.execute(
             "UPDATE job SET status = 'failed', error_code = ?, error = ?, finished_at = ? WHERE id = ?",

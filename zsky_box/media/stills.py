@@ -23,12 +23,25 @@ def write_still(still: Still, folder: Path, stem: str, ordinal: int) -> list[Fil
     """Write one image of a job and its poster into `folder`; both are on the disk and hashed when this returns.
 
     Ordinal 0 becomes `{stem}.png` and `{stem}-poster.jpg`, ordinal 1 `{stem}-2.png` and `{stem}-2-poster.jpg`, and so
-    on. Raises JobFailure: `storage_full`, `encode_failed`, or `internal_error` for a picture that is not uint8
-    [height, width, 3].
+    on. Raises JobFailure, and then leaves neither file: `storage_full`, `encode_failed`, or `internal_error` for a
+    picture that is not uint8 [height, width, 3].
     """
     check_picture(still.picture)
     name = stem if ordinal == 0 else f"{stem}-{ordinal + 1}"
-    path = folder / f"{name}.png"
+    path, poster_path = folder / f"{name}.png", folder / f"{name}-poster.jpg"
+    try:
+        result = _write_png(still, path, ordinal)
+        poster = write_poster(still.picture, poster_path, ordinal=ordinal, seed=still.seed)
+        settle_folder(folder)
+    except JobFailure:
+        # On a full disk an image without its poster would take the room of the images that come next.
+        path.unlink(missing_ok=True)
+        poster_path.unlink(missing_ok=True)
+        raise
+    return [result, poster]
+
+
+def _write_png(still: Still, path: Path, ordinal: int) -> File:
     height, width, _ = still.picture.shape
     info = PngInfo()
     info.add(b"sRGB", b"\0")
@@ -37,7 +50,7 @@ def write_still(still: Still, folder: Path, stem: str, ordinal: int) -> list[Fil
     except OSError as error:
         raise write_failure(error) from error
     length_bytes, sha256 = settle(path)
-    result = File(
+    return File(
         ordinal=ordinal,
         kind="result",
         name=path.name,
@@ -48,9 +61,6 @@ def write_still(still: Still, folder: Path, stem: str, ordinal: int) -> list[Fil
         height=height,
         seed=still.seed,
     )
-    poster = write_poster(still.picture, folder / f"{name}-poster.jpg", ordinal=ordinal, seed=still.seed)
-    settle_folder(folder)
-    return [result, poster]
 
 
 def write_poster(picture: Picture, path: Path, *, ordinal: int, seed: int) -> File:

@@ -19,6 +19,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from zsky_box.errors import JobFailure
 from zsky_box.pipelines.base import Picture
 from zsky_box.pipelines.loading import memory_guard
 
@@ -104,7 +105,10 @@ def _decode(vae: Any, latents: Tensor) -> Tensor:
 
 
 def pictures(vae: Any, latents: Tensor, tiling: Tiling, width: int, height: int) -> Iterator[Picture]:
-    """Decode latents [1, C, f, h, w] lazily into pictures [height, width, 3], cropped evenly. Raises OutOfMemory."""
+    """Decode latents [1, C, f, h, w] lazily into pictures [height, width, 3], cropped evenly.
+
+    Raises OutOfMemory, and JobFailure like `to_pictures`.
+    """
     with memory_guard():
         for chunk in decode_chunks(vae, latents, tiling):
             for start in range(0, chunk.shape[2], _COPY_FRAMES):
@@ -115,11 +119,14 @@ def pictures(vae: Any, latents: Tensor, tiling: Tiling, width: int, height: int)
 def to_pictures(frames: Tensor, width: int, height: int) -> list[Picture]:
     """Frames [n, 3, H, W] with values -1 to 1 as n pictures [height, width, 3], the surplus cropped evenly.
 
-    Rounds in float32: bfloat16 cannot hold all 256 levels.
+    Rounds in float32: bfloat16 cannot hold all 256 levels. Raises JobFailure for values that are not finite, which
+    would silently become black.
     """
     top, left = (frames.shape[2] - height) // 2, (frames.shape[3] - width) // 2
     if top < 0 or left < 0:
         raise ValueError(f"frames of {tuple(frames.shape)} do not cover {width}x{height}")
-    cropped = frames[:, :, top : top + height, left : left + width].permute(0, 2, 3, 1)
-    levels = cropped.to(torch.float32).clamp(-1.0, 1.0).mul(127.5).add(127.5).round().to(torch.uint8)
+    cropped = frames[:, :, top : top + height, left : left + width].permute(0, 2, 3, 1).to(torch.float32)
+    if not bool(torch.isfinite(cropped).all()):
+        raise JobFailure("internal_error", "The model's pictures came out invalid. Try another seed.")
+    levels = cropped.clamp(-1.0, 1.0).mul(127.5).add(127.5).round().to(torch.uint8)
     return list(levels.contiguous().cpu().numpy())

@@ -1,0 +1,43 @@
+"""Answers that are sent piece by piece, and what they hold meanwhile: given back when they end, however they end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+from litestar.response import Stream
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+
+class Sending(Stream):
+    """A streamed answer. `at_end` is called when it was sent, the client left, or it failed before its first byte.
+
+    A generator's own `finally` is not enough: one that never ran has none, and one that was left in the middle waits
+    for the garbage collector.
+    """
+
+    def __init__(
+        self,
+        pieces: AsyncGenerator[bytes],
+        at_end: Callable[[], object],
+        *,
+        media_type: str,
+        headers: dict[str, str],
+        status_code: int = 200,
+    ) -> None:
+        super().__init__(pieces, status_code=status_code, media_type=media_type, headers=headers)
+        self._pieces = pieces
+        self._at_end = at_end
+
+    def to_asgi_response(self, *arguments: Any, **options: Any) -> ASGIApp:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Litestar's streamed response, with an end."""
+        response = super().to_asgi_response(*arguments, **options)
+
+        async def sent(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await response(scope, receive, send)
+            finally:
+                self._at_end()
+                await self._pieces.aclose()
+
+        return sent
