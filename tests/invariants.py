@@ -107,7 +107,7 @@ def _files(store: Store, outputs: Path) -> Iterator[str]:
 
 
 def _orphans(store: Store, outputs: Path) -> Iterator[str]:
-    known = {row["path"] for row in store.all("SELECT path FROM asset WHERE purged_at IS NULL")}
+    known = {row["path"] for row in store.all("SELECT path FROM asset WHERE removed_at IS NULL")}
     for path in outputs.rglob("*"):
         relative = path.relative_to(outputs)
         if path.is_file() and str(relative) not in known:

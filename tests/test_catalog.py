@@ -98,6 +98,8 @@ def test_a_manifest_says_what_the_model_makes(shelf: Shelf) -> None:
         ('title = "Model alpha"', 'titel = "Model alpha"', "tit"),
         ('[licence]\nname = "Apache-2.0"', "", "licence"),
         ("[limits]", "[limits", "line"),
+        ('family = "leader"', 'family = "ltx2"\nstages = 2\ndistilled = false', "distilled checkpoint"),
+        ('family = "leader"', 'family = "ltx2"\ndecode_chunk_frames = 16', "decode_overlap_frames"),
     ],
 )
 def test_a_bad_manifest_is_refused_with_its_file_and_reason(shelf: Shelf, old: str, new: str, reason: str) -> None:

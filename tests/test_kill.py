@@ -29,6 +29,7 @@ GONE_SECONDS = 20.0
 END_SECONDS = 60.0
 RANDOM_ROUNDS = 3
 CAMPAIGN_ROUNDS = 200
+SLOW_PROMPT = "double:slow_steps"
 
 # The same job asked for in different ways; several, so that no round has only one kind.
 BODIES: list[dict[str, Any]] = [
@@ -36,7 +37,7 @@ BODIES: list[dict[str, Any]] = [
     {"type": "image", "prompt": "three stills", "n": 3},
     {"type": "image", "prompt": "double:fails_second_image", "n": 2},
     {"type": "video", "prompt": "a clip", "duration": 1},
-    {"type": "video", "prompt": "double:slow_steps", "duration": 1},
+    {"type": "video", "prompt": SLOW_PROMPT, "duration": 1},
     {"type": "image", "prompt": "double:raises_in_run"},
     {"type": "image", "prompt": "double:safety_blocked"},
     {"type": "image", "prompt": "double:exits_silently"},
@@ -118,7 +119,7 @@ class Load:
                 if answer.status_code == 202:
                     self._test_jobs.add(answer.json()["job_id"])
             case "cancel" if self.accepted:
-                self._client.post(f"/v1/jobs/{self._luck.choice(sorted(self.accepted))}/cancel")
+                self._cancel_one()
             case "delete":
                 completed = self._client.get("/v1/jobs", params={"status": "completed"}).json()["data"]
                 if completed:
@@ -134,7 +135,15 @@ class Load:
             job_id = answer.json()["job_id"]
             assert known in (None, job_id), f"the key of {known} made another job, {job_id}"
             self.asked[key] = body, job_id
+        else:  # the queue is full
+            self._cancel_one()
         return answer
+
+    def _cancel_one(self) -> None:
+        """Any open job; the slow ones first, which would fill the queue for long."""
+        waiting = sorted(self._open(self._client), key=lambda job: job["prompt"] != SLOW_PROMPT)
+        if waiting:
+            self._client.post(f"/v1/jobs/{waiting[0]['job_id']}/cancel")
 
     def ask_again(self) -> None:
         """Every key once more: those that were answered replay it, the others find out or begin."""
@@ -152,7 +161,7 @@ class Load:
                 return
             assert time.monotonic() < give_up_at, f"{waiting} do not end:\n{self._box.log()[-5000:]}"
             for job in waiting:
-                if job["prompt"] == "double:slow_steps" and not job["cancel_requested"]:
+                if job["prompt"] == SLOW_PROMPT and not job["cancel_requested"]:
                     self._client.post(f"/v1/jobs/{job['job_id']}/cancel")
             time.sleep(0.05)
 

@@ -268,6 +268,19 @@ def test_a_device_whose_memory_cannot_take_a_model_at_all_is_quarantined() -> No
         assert not stage.failures
 
 
+def test_a_child_that_asks_to_be_replaced_has_its_job_tried_again_and_its_device_blamed() -> None:
+    with Stage(restarts=1) as stage:
+        stage.jobs.add("job")
+        for number in range(2):
+            child = stage.child(number=number)
+            child.get_ready()
+            run = child.hear_run()
+            child.report(run, "denoising")
+            child.fail(run, "internal_error", fatal=True)
+        assert stage.jobs.until_ended("job").end == "internal_error"
+        stage.jobs.until(lambda: stage.scheduler.slots()[0].state == "quarantined")
+
+
 def test_a_silent_child_is_replaced_and_its_job_fails_as_gpu_timeout() -> None:
     patience = Patience(start_seconds=60, silence_seconds=0.2)
     with Stage(patience=patience) as stage:

@@ -122,7 +122,8 @@ def test_a_fatal_failure_ends_the_child_and_loses_no_attempt(tmp_path: Path) -> 
         assert (failed.error_code, failed.fatal) == ("out_of_memory", True)
         assert isinstance(said[-1], Dead)
         assert said[-1].lost == ()
-        assert said[-1].reason == "was replaced after it ran out of memory"
+        assert said[-1].reason == "was replaced at its own request"
+        assert said[-1].error_code == "out_of_memory"
 
 
 def test_a_kill_from_outside_reads_as_the_machine_out_of_memory(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tests.doubles.driving import a_run
 from zsky_box.errors import ErrorCode, JobFailure
 from zsky_box.events import Progress, ToParent
 from zsky_box.pipelines.base import Cancelled, OutOfMemory
-from zsky_box.worker_attempt import Attempt, failure_of, is_out_of_memory, is_unexpected
+from zsky_box.worker_attempt import Attempt, failure_of, is_device_lost, is_out_of_memory, is_unexpected
 
 
 class OutOfMemoryError(RuntimeError):
@@ -38,6 +38,17 @@ def test_every_error_has_a_code_and_a_sentence(error: Exception, error_code: Err
     assert message.endswith(".")
     assert "secret words" not in message
     assert is_out_of_memory(error) == is_fatal
+
+
+class AcceleratorError(RuntimeError):
+    """Named as torch's own."""
+
+
+def test_a_failed_card_is_told_from_a_failed_model() -> None:
+    assert is_device_lost(AcceleratorError("device-side assert"))
+    assert is_device_lost(RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasGemmEx"))
+    assert not is_device_lost(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_device_lost(JobFailure("internal_error", "CUDA error in the prompt."))
 
 
 def test_only_what_nobody_meant_makes_a_model_suspect() -> None:

@@ -223,6 +223,17 @@ def test_memory_that_runs_out_does_not_take_the_last_jobs_tail_along(tmp_path: P
     assert worker.dead.lost == ()
 
 
+@pytest.mark.parametrize("job_type", ["video", "image"])
+def test_a_child_whose_card_failed_asks_to_be_replaced(tmp_path: Path, job_type: str) -> None:
+    with working() as worker:
+        worker.send(a_run(tmp_path, "double:device_lost", type=job_type))
+        said = hear(worker, lambda _: worker.dead is not None)
+    failed = next(message for message in said if isinstance(message, Failed))
+    assert (failed.error_code, failed.fatal) == ("internal_error", True)
+    assert worker.dead
+    assert (worker.dead.lost, worker.dead.error_code) == ((), "internal_error")
+
+
 def test_a_run_waits_for_the_libraries_that_are_being_imported(tmp_path: Path) -> None:
     with working(warm=("ltx2",)) as worker:
         done = outcome(worker, a_run(tmp_path, model=LTX2))

@@ -51,8 +51,7 @@ class LeaderOptions(Struct, frozen=True, forbid_unknown_fields=True, tag_field="
 class Ltx2Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="family", tag="ltx2"):
     """How an LTX-2 checkpoint is run. `stages` is 2 for half size, latent upsample, full size.
 
-    Empty sigma lists mean the distilled schedules that the library ships (8 and 3 steps); `steps` is used where
-    `distilled` is false.
+    A distilled one takes the schedules that the library ships (8 and 3 steps); `steps` counts where it is not.
     """
 
     stages: Literal[1, 2] = 2

@@ -324,10 +324,10 @@ class Scheduler:
         if running is None:
             return
         if failed.fatal:
-            slot.replace(running)
+            slot.replace(running, failed.error_code)
         if running.end is not None:
             self._settle_failure(key, *running.end)
-        elif failed.error_code == "out_of_memory":
+        elif failed.fatal or failed.error_code == "out_of_memory":
             self._settle_retry(key, failed.error_code, failed.message, CRASH_ATTEMPTS_MAX)
         else:
             self._settle_failure(key, failed.error_code, failed.message)

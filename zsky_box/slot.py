@@ -68,7 +68,7 @@ class Slot:
     name: str = ""
     restarts: int = 0
     _ending: Future[None] | None = None
-    _replacing: bool = False
+    _excused: bool = False
 
     @property
     def has_room(self) -> bool:
@@ -178,20 +178,20 @@ class Slot:
             self._ending = threads.submit(self.worker.kill, reason)
             self._ending.add_done_callback(lambda _: over())
 
-    def replace(self, running: Running) -> None:
-        """The child asks to be replaced after it ran out of memory.
+    def replace(self, running: Running, error_code: ErrorCode) -> None:
+        """The child asks to be replaced, after this attempt has run out of memory or the device has failed.
 
         A job that is too large says nothing against the device; a model that does not even load does.
         """
-        self._replacing = running.phase != "loading"
+        self._excused = error_code == "out_of_memory" and running.phase != "loading"
 
     def bury(self, dead: Dead, now: float) -> list[tuple[AttemptKey, Running]]:
         """The child is gone: book its death, and return the attempts that went with it."""
         self.worker = None
         self.restarts += 1
-        if not dead.expected and not self._replacing:
+        if not dead.expected and not self._excused:
             self.budget.died(now)
-        self._replacing = False
+        self._excused = False
         lost = list(self.running.items())
         self.running.clear()
         return lost

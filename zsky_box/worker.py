@@ -101,7 +101,7 @@ class Worker:
         self._entry = entry
         self._inbox: list[ToParent | Dead] = []
         self._stopping_since: float | None = None
-        self._condemned = False
+        self._condemned: Failed | None = None
 
     def start(self) -> None:
         """Start the process and return at once; Ready comes over the pipe. Raises OSError where none can be started."""
@@ -127,7 +127,7 @@ class Worker:
         """Where the child is in its life, from what it last said."""
         if self.dead:
             return "dead"
-        if self._stopping_since is not None or self._condemned:
+        if self._stopping_since is not None or self._condemned is not None:
             return "draining"
         if self.ready is None:
             return "starting"
@@ -184,8 +184,8 @@ class Worker:
         """
         if not self.dead:
             self._read()
-        if self._condemned and not self.dead:
-            self._end("was replaced after it ran out of memory", "out_of_memory")
+        if self._condemned is not None and not self.dead:
+            self._end("was replaced at its own request", self._condemned.error_code)
         messages, self._inbox = self._inbox, []
         return messages
 
@@ -226,7 +226,8 @@ class Worker:
                     self.attempts[message.job_id, message.token] = message.phase
             case Done() | Failed():
                 self.attempts.pop((message.job_id, message.token), None)
-                self._condemned = self._condemned or (isinstance(message, Failed) and message.fatal)
+                if isinstance(message, Failed) and message.fatal:
+                    self._condemned = message
                 if self._stopping_since is not None:
                     self._stopping_since = self.last_heard  # the time to leave counts from the last work's end
 

@@ -110,6 +110,12 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, OutOfMemory | MemoryError) or by_name or by_text
 
 
+def is_device_lost(error: Exception) -> bool:
+    """Whether the card itself failed: its context does not recover, and every later call in this process fails too."""
+    by_name = any(kind.__name__ == "AcceleratorError" for kind in type(error).__mro__)
+    return by_name or (isinstance(error, RuntimeError) and "CUDA error" in str(error))  # cuBLAS's is a plain one
+
+
 def is_unexpected(error: Exception) -> bool:
     """Whether nobody raised it on purpose, so that the model it came from may be in any state."""
     return is_out_of_memory(error) or (

@@ -44,7 +44,7 @@ from zsky_box.events import (
     encode,
 )
 from zsky_box.pipelines.base import Cancelled, Pipeline, Still
-from zsky_box.worker_attempt import Attempt, failure_of, is_out_of_memory, is_unexpected, log_failure
+from zsky_box.worker_attempt import Attempt, failure_of, is_device_lost, is_out_of_memory, is_unexpected, log_failure
 from zsky_box.worker_engine import Engine, Outcome, real_engine, write_stills
 from zsky_box.worker_process import ChildConfig, end_group, hold_lifeline
 
@@ -231,7 +231,7 @@ class Child:
             self._tail = None
 
     def _fail(self, attempt: Attempt, error: Exception) -> None:
-        is_fatal = is_out_of_memory(error)
+        is_fatal = is_out_of_memory(error) or is_device_lost(error)
         self._note_failure(attempt, error)
         if is_fatal:
             self._join_tail()  # the service ends this child next, and the job before must not go with it

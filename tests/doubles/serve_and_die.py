@@ -38,6 +38,10 @@ def tells_the_end(_feed: Any, _channel: Any, kind: str, _job_id: str, data: dict
     return kind == "status" and data["status"] == "completed"
 
 
+def is_of_an_attempt(_assets: Any, _job_id: str, token: int | None = None) -> bool:
+    return token is not None  # without one it is the start that tidies up
+
+
 def has_something_to_remove(assets: Any, _now: int) -> bool:
     return bool(assets._store.all("SELECT 1 FROM asset WHERE removed_at IS NOT NULL AND purged_at IS NULL"))
 
@@ -67,7 +71,7 @@ POINTS = {
     "completed in a transaction without COMMIT": Point(JobBook, "_complete", "after"),
     "completed, before anybody is told": Point(Feed, "publish", "before", tells_the_end),
     "failed in a transaction without COMMIT": Point(JobBook, "_fail", "after"),
-    "failed, before its files are discarded": Point(Assets, "discard", "before"),
+    "failed, before its files are discarded": Point(Assets, "discard", "before", is_of_an_attempt),
     "removal recorded, before the file is unlinked": Point(Assets, "purge", "before", has_something_to_remove),
     "file unlinked, before that is recorded": Point(Store, "write", "before", is_within_purge),
 }

@@ -106,6 +106,8 @@ def act_out(run: Run) -> None:
             raise JobFailure("safety_blocked", "The double will not make this.")
         case "out_of_memory":
             raise OutOfMemory("the double wants 900 GiB")
+        case "device_lost":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
         case "disk_full":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         case "segfaults":

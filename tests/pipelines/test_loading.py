@@ -13,6 +13,7 @@ import sys
 import weakref
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -195,3 +196,24 @@ def test_warming_imports_the_familys_classes() -> None:
     assert "diffusers.pipelines.ltx2.pipeline_ltx2" in sys.modules
     with pytest.raises(KeyError):
         warm("unheard-of")
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), torch.AcceleratorError),
+        (torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), OutOfMemory),
+    ],
+)
+def test_a_device_that_fails_while_loading_is_not_blamed_on_the_folder(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, raised: type[Exception]
+) -> None:
+    from diffusers.pipelines.flux2.pipeline_flux2_klein import Flux2KleinPipeline
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Flux2KleinPipeline, "from_pretrained", fails)
+    with pytest.raises(raised):
+        loader("flux2_klein")(KLEIN, cached("tiny-klein"), "cpu")

@@ -231,15 +231,3 @@ def test_two_stages_without_an_upsampler_are_refused(tmp_path: Path) -> None:
     with pytest.raises(JobFailure, match="incomplete"):
         loader("ltx2")(TWO, folder, "cpu")
     loader("ltx2")(tiny_spec("tiny-ltx2-one"), folder, "cpu")
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({"distilled": False}, "distilled checkpoint"),
-        ({"decode_chunk_frames": 16, "decode_overlap_frames": 16}, "decode_overlap_frames"),
-    ],
-)
-def test_options_that_cannot_work_are_refused_at_load(options: dict[str, Any], reason: str) -> None:
-    with pytest.raises(JobFailure, match=reason):
-        opened("tiny-ltx2", **options)

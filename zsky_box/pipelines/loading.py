@@ -125,7 +125,11 @@ def _broken_folder(spec: ModelSpec) -> Generator[None]:
     # What from_pretrained raises for missing, cut, foreign or mismatching files; a bug of ours reads the same there.
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, SafetensorError) as reason:
         raise failure(spec, f"its folder is incomplete or damaged ({type(reason).__name__})") from reason
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise  # the card's, and not the folder's fault
     except RuntimeError as reason:
+        if "can't allocate memory" in str(reason):  # torch's CPU allocator has no error of its own
+            raise OutOfMemory(str(reason).splitlines()[0]) from reason
         raise failure(spec, "its weights do not fit its configuration") from reason
 
 

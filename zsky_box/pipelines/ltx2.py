@@ -46,10 +46,6 @@ def load(spec: ModelSpec, folder: Path, device: str) -> Ltx2:
     options = spec.options
     if not isinstance(options, Ltx2Options):
         raise failure(spec, f"its manifest is of the family {spec.family}")
-    if options.stages == 2 and not options.distilled:
-        raise failure(spec, "two stages need a distilled checkpoint")
-    if options.decode_overlap_frames >= options.decode_chunk_frames:
-        raise failure(spec, "decode_overlap_frames must be less than decode_chunk_frames")
     quiet()
     from diffusers.pipelines.ltx2.latent_upsampler import LTX2LatentUpsamplerModel
     from diffusers.pipelines.ltx2.pipeline_ltx2 import LTX2Pipeline
