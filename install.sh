@@ -115,7 +115,7 @@ check_machine() {
 
 # One installation at a time in this checkout; the lock goes with the process, however it ends.
 take_lock() {
-    exec 9>>"$root/install.sh" # writable: NFS locks exclusively only what could be written
+    exec 9<"$root/install.sh"
     flock --nonblock 9 || die "Another install.sh is at work in this folder."
 }
 

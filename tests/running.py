@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,9 @@ class RunningBox:
 
     def ended(self, client: httpx.Client, job_id: str) -> dict[str, Any]:
         """Poll until a job has ended."""
-        return self.until(client, job_id, lambda job: job["status"] in ("completed", "failed"))
+        return self.until(client, job_id, _has_ended)
 
-    def until(self, client: httpx.Client, job_id: str, wanted: Any) -> dict[str, Any]:
+    def until(self, client: httpx.Client, job_id: str, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Poll until a job looks as wanted; fails when it does not in time."""
         until = time.monotonic() + END_SECONDS
         while time.monotonic() < until:
@@ -137,3 +138,7 @@ class RunningBox:
         status = self._process.wait(END_SECONDS)
         self._process = None
         return status
+
+
+def _has_ended(job: dict[str, Any]) -> bool:
+    return job["status"] in ("completed", "failed")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 from zsky_box import app, settings
 
@@ -17,7 +18,7 @@ ENTRY = "tests.doubles.worker_acting_out"
 def main(folder: str, port: str, *options: str) -> int:
     """Serve until told to stop."""
     logging.basicConfig(level="INFO", format="%(levelname)s %(name)s: %(message)s")
-    chosen = dict(option.split("=", 1) for option in options)
+    chosen: dict[str, Any] = dict(option.split("=", 1) for option in options)
     configured = settings.load(Path(folder), port=port, **chosen)
     return app.serve(Path(folder), configured, worker_entry=ENTRY)
 
