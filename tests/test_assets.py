@@ -227,6 +227,13 @@ def test_an_attempt_is_moved_to_its_lasting_place_with_only_the_reported_files(r
     assert not rooms.assets.attempt_folder("job_1", 1).exists()
 
 
+def test_adopting_again_after_the_store_failed_gives_the_same_place(rooms: Rooms) -> None:
+    whole = a_file(CONTENT, name="whole.png")
+    assert adopt(rooms, whole) == ""
+    assert rooms.assets.adopt("job_1", 1, (whole,)) == "job_1/1"
+    assert (rooms.assets.root / "job_1" / "1" / "whole.png").read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize(
     "file",
     [
@@ -293,6 +300,21 @@ def test_a_purge_that_was_cut_short_is_finished_by_the_next(rooms: Rooms, asset:
     shutil.rmtree(rooms.assets.root / asset.job_id)
     assert rooms.assets.purge(START_US) == 2
     assert rooms.assets.purge(START_US) == 0
+
+
+def test_a_file_that_cannot_be_unlinked_now_is_unlinked_later(
+    rooms: Rooms, asset: Asset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", _read_only)
+        rooms.delete(asset.job_id)
+        assert (rooms.assets.root / asset.path).exists()
+    assert rooms.assets.purge(START_US) == 2
+    assert not (rooms.assets.root / asset.job_id).exists()
+
+
+def _read_only(*_: object, **__: object) -> None:
+    raise OSError(30, "Read-only file system")
 
 
 def test_purges_at_the_same_time_do_not_trip_over_each_other(rooms: Rooms) -> None:

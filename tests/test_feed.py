@@ -143,6 +143,16 @@ def test_a_mangled_number_needs_a_snapshot(number: str) -> None:
     run(work)
 
 
+def test_an_id_that_nobody_was_given_needs_a_snapshot() -> None:
+    async def work(live: Feed) -> None:
+        tell(live, 0)
+        epoch, _, number = live.position().partition("-")
+        assert numbers(live.listen(LIVE, None, f"{epoch}-{number}")[1]) == []
+        assert live.listen(LIVE, None, f"{epoch}-{int(number) + 1}")[1] is None
+
+    run(work)
+
+
 def test_a_listener_that_cannot_keep_up_is_ended_and_the_others_are_not() -> None:
     async def work(live: Feed) -> None:
         slow, _ = live.listen(LIVE, None, "")

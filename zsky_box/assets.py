@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import hmac
+import logging
 import os
 import re
 import shutil
@@ -32,6 +33,9 @@ _STEM_MAX: Final = 48
 _PURGE_BATCH: Final = 500
 _QUERY_BATCH: Final = 500
 TMP: Final = ".tmp"
+
+
+log = logging.getLogger(__name__)
 
 
 class Asset(Struct, frozen=True):
@@ -78,17 +82,21 @@ class Assets:
     def adopt(self, job_id: str, token: int, files: tuple[File, ...]) -> str:
         """Move a finished attempt to its lasting place, durably; returns the folder relative to the root.
 
-        The child has fsynced each file and the folder. Raises JobFailure when a file is not there or not whole.
+        The child has fsynced each file and the folder. Raises JobFailure when a file is not there or not whole. May be
+        called again: a store that failed after the first call is asked once more.
         """
+        target = self.root / job_id / str(token)
         folder = self.attempt_folder(job_id, token)
+        if not folder.exists() and target.is_dir():
+            folder = target
         for file in files:
             if Path(file.name).name != file.name or not _is_whole(folder / file.name, file.bytes):
                 raise JobFailure("internal_error", f"The worker reported {file.name}, but the file is not whole.")
-        target = self.root / job_id / str(token)
         try:
             _keep_only(folder, {file.name for file in files})
             target.parent.mkdir(exist_ok=True)
-            folder.rename(target)
+            if folder != target:
+                folder.rename(target)
             sync_folder(target.parent)
             sync_folder(self.root)
         except OSError as error:
@@ -173,21 +181,26 @@ class Assets:
         tx.execute("UPDATE asset SET removed_at = ? WHERE job_id = ? AND removed_at IS NULL", (now, job_id))
 
     def purge(self, now: int) -> int:
-        """Unlink what is recorded as removed; returns how many files."""
+        """Unlink what is recorded as removed; returns how many files. What cannot go now is tried again later."""
         rows = self._store.all(
             "SELECT * FROM asset WHERE removed_at IS NOT NULL AND purged_at IS NULL LIMIT ?", (_PURGE_BATCH,)
         )
+        purged: list[tuple[int, str]] = []
         for row in rows:
             path = self.root / row["path"]
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("%s is recorded as removed but could not be unlinked: %s", path, error)
+                continue
+            purged.append((now, row["id"]))
             for folder in (path.parent, path.parent.parent):
                 _remove_empty(folder)
-        purged = [(now, row["id"]) for row in rows]
         if purged:
             self._store.write(
                 lambda tx: [tx.execute("UPDATE asset SET purged_at = ? WHERE id = ?", values) for values in purged]
             )
-        return len(rows)
+        return len(purged)
 
     # Signed paths
 

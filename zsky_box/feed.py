@@ -7,7 +7,6 @@ snapshot. Publishing never waits; a listener that cannot keep up is ended and re
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 from collections import OrderedDict, deque
 from typing import Any, Final, Literal
@@ -59,7 +58,7 @@ class Feed:
 
     def __init__(self, clock: Clock) -> None:
         self._epoch = format(clock(), "x")
-        self._numbers = itertools.count(1)
+        self._last = 0
         self._lock = threading.Lock()
         self._rings: OrderedDict[Channel, deque[Event]] = OrderedDict()
         self._listeners: dict[Channel, set[Listener]] = {}
@@ -69,7 +68,7 @@ class Feed:
     def publish(self, channel: Channel, kind: Literal["status", "progress"], job_id: str, data: dict[str, Any]) -> None:
         """Tell every listener of the channel; called after COMMIT, from any thread."""
         with self._lock:
-            event = Event(f"{self._epoch}-{next(self._numbers)}", kind, job_id, data)
+            event = Event(self._next_id(), kind, job_id, data)
             ring = self._rings.setdefault(channel, deque(maxlen=RING_LENGTH))
             self._rings.move_to_end(channel)
             ring.append(event)
@@ -111,7 +110,11 @@ class Feed:
     def position(self) -> str:
         """An id that means 'after everything so far'; for the snapshot that opens a stream."""
         with self._lock:
-            return f"{self._epoch}-{next(self._numbers)}"
+            return self._next_id()
+
+    def _next_id(self) -> str:
+        self._last += 1
+        return f"{self._epoch}-{self._last}"
 
     def _since(self, channel: Channel, last_event_id: str) -> list[Event] | None:
         epoch, _, number = last_event_id.partition("-")
@@ -119,6 +122,8 @@ class Feed:
             return None
         ring = self._rings.get(channel, deque())
         after = int(number)
+        if after > self._last:
+            return None  # nobody was given this id
         numbers = [_number(event) for event in ring]
         if after < self._forgotten or (len(ring) == RING_LENGTH and numbers[0] > after + 1):
             return None  # something between may have been pushed out of the ring, or have gone with it

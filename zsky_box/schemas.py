@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from zsky_box.catalog import JobType
 from zsky_box.errors import FieldError, InvalidFields, Refusal
+from zsky_box.events import Phase
 from zsky_box.formats import AspectRatio, Resolution
 
 PROMPT_MAX: Final = 8_000
@@ -121,7 +122,7 @@ class JobView(Struct, kw_only=True, omit_defaults=False):
     model: str
     prompt: str
     progress: float
-    phase: str
+    phase: Phase
     queue_position: int | None
     eta_seconds: float | None
     created_at: str
