@@ -51,6 +51,10 @@ class GenerateBody(Struct, kw_only=True, forbid_unknown_fields=True):
     deadline: DeadlineSeconds | None = None
 
 
+class RerunBody(Struct, kw_only=True, forbid_unknown_fields=True):
+    """There is nothing to change about a job that is run again: send another `generate` for that."""
+
+
 class Problem(Struct, kw_only=True):
     """RFC 9457 problem details: `code` is stable, `detail` says what to do."""
 
@@ -301,7 +305,8 @@ def _fields(kind: type[Struct]) -> dict[str, msgspec.structs.FieldInfo]:
 def _unknown(name: str, known: list[str]) -> FieldError:
     shown = _shown(name)
     close = difflib.get_close_matches(shown, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known fields are {', '.join(known)}."
+    others = f"known fields are {', '.join(known)}." if known else "this call takes none."
+    hint = f"did you mean {close[0]!r}?" if close else others
     return FieldError(shown, "unknown_field", f"There is no field {shown!r}; {hint}")
 
 

@@ -267,6 +267,13 @@ def test_a_rerun_is_the_same_request_again(shared_box: RunningBox, live: httpx.C
     assert second["result"]["sha256"] == first["result"]["sha256"]
 
 
+def test_a_rerun_takes_no_changes(shared_box: RunningBox, live: httpx.Client) -> None:
+    path = f"/v1/jobs/{made(shared_box, live, IMAGE)['job_id']}/rerun"
+    problem(live.post(path, json={"seed": 1}), 422, "unknown_field")
+    problem(live.post(path, content=b"{"), 400, "malformed_json")
+    assert live.post(path, json={}).status_code == 202
+
+
 def test_a_rerun_can_be_retried(shared_box: RunningBox, live: httpx.Client) -> None:
     first = made(shared_box, live, IMAGE)["job_id"]
     headers = {"Idempotency-Key": "rerun once"}

@@ -13,6 +13,7 @@ import pytest
 
 from tests.stores import Killed, Rooms, add_account, caller_for
 from zsky_box.assets import Assets
+from zsky_box.db import storage_error
 from zsky_box.errors import Refusal
 
 WAIT_SECONDS = 30.0
@@ -228,3 +229,26 @@ def test_jobs_without_a_deadline_wait_for_ever(rooms: Rooms) -> None:
     rooms.clock.advance(365 * 86_400)
     assert rooms.book.expire() == 0
     assert rooms.view(job_id).status == "queued"
+
+
+def test_a_claim_that_fails_while_the_store_refuses_is_ended_as_soon_as_it_can_be(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = rooms.new_job()
+
+    def full(*_: object) -> Path:
+        raise OSError(28, "No space left on device")
+
+    def refused(*_: object) -> bool:
+        raise storage_error()
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Assets, "begin", full)
+        broken.setattr(rooms.book, "fail", refused)
+        with pytest.raises(Refusal):
+            rooms.book.claim(job_id, "cpu")
+    assert rooms.view(job_id).status == "running"
+    rooms.book.expire()
+    view = rooms.view(job_id)
+    assert (view.status, view.error_code, view.charge.state) == ("failed", "storage_full", "voided")
+    rooms.book.expire()

@@ -181,6 +181,18 @@ def test_a_draining_box_refuses_and_changes_nothing(rooms: Rooms) -> None:
     assert counts(rooms) == before
 
 
+def test_a_key_that_was_used_gets_its_answer_whatever_would_be_refused_now(rooms: Rooms) -> None:
+    first = rooms.submit(idempotency=once())
+    rooms.book.draining = True
+    again = asyncio.run(rooms.book.replay(rooms.owner, once()))
+    assert again is not None
+    assert (again.status, again.body, again.replayed) == (first.status, first.body, True)
+    assert asyncio.run(rooms.book.replay(rooms.owner, once("another"))) is None
+    assert asyncio.run(rooms.book.replay(rooms.owner, None)) is None
+    with pytest.raises(Refusal, match="idempotency_conflict"):
+        asyncio.run(rooms.book.replay(rooms.owner, once(request=b"another")))
+
+
 def test_too_little_space_refuses_and_changes_nothing(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rooms.book, "_settings", msgspec.structs.replace(rooms.settings, free_space_floor_bytes=2**60))
     before = counts(rooms)

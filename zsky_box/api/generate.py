@@ -9,6 +9,7 @@ import msgspec
 from litestar import Request, Response, post
 from litestar.exceptions import InternalServerException
 from litestar.params import FromPath
+from msgspec.structs import replace
 
 from zsky_box.api.access import caller_of
 from zsky_box.api.deps import services
@@ -16,7 +17,7 @@ from zsky_box.api.problems import documented
 from zsky_box.errors import FieldError, InvalidFields, Refusal
 from zsky_box.jobs.book import Accepted, Idempotency
 from zsky_box.requests import Submission, resolve
-from zsky_box.schemas import GenerateBody, JobAccepted, read_json, read_object
+from zsky_box.schemas import GenerateBody, JobAccepted, RerunBody, read_json, read_object
 
 TEST_CAP_PROMPT: Final = "test:cap"
 _KEY_MAX: Final = 255
@@ -49,12 +50,15 @@ async def generate(request: Request[Any, Any, Any]) -> Response[JobAccepted]:
     box, caller = services(request), caller_of(request)
     value = await read_body(request)
     body = read_object(GenerateBody, value)
+    key = idempotency(request, value)
+    if replayed := await box.book.replay(caller, key):
+        return _answer(replayed)
     test = caller.key.test
     submission = resolve(body, box.catalog, test=test, require_real_model=box.settings.require_real_model)
     if test and body.prompt.strip() == TEST_CAP_PROMPT:
         detail = "Acted out by a test key: the spend cap of this month is reached."
         raise Refusal(429, "cap_reached", detail, headers={"Retry-After": "60"})
-    return _answer(await box.book.submit(caller, submission, idempotency(request, value)))
+    return _answer(await box.book.submit(caller, submission, key))
 
 
 @post(
@@ -64,17 +68,24 @@ async def generate(request: Request[Any, Any, Any]) -> Response[JobAccepted]:
     operation_id="rerunJob",
     tags=["jobs"],
     summary="Ask for the same again",
-    responses=documented(*OF_EVERY_SUBMIT, "not_found"),
+    responses=documented(*OF_EVERY_BODY, *OF_EVERY_SUBMIT, "not_found"),
 )
 async def rerun(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[JobAccepted]:
     """The same request, seed and model again, as a new job."""
     box, caller = services(request), caller_of(request)
+    if await read_bytes(request):
+        read_object(RerunBody, await read_body(request))
+    key = idempotency(request, None)
+    if replayed := await box.book.replay(caller, key):
+        return _answer(replayed)
     submission: Submission = await box.store.read(lambda: box.reader.submission(caller, job_id))
     spec = box.catalog.specs.get(submission.work.model)
     if spec is None or box.catalog.installed(spec) is None:
         message = f"model: {submission.work.model!r}, which made this job, is not installed any more."
         raise InvalidFields([FieldError("model", "model_not_installed", message)])
-    return _answer(await box.book.submit(caller, submission, idempotency(request, None)))
+    if not caller.key.test:  # what was to be known of the first run, as which model stood in, is not of this one
+        submission = replace(submission, notes=())
+    return _answer(await box.book.submit(caller, submission, key))
 
 
 async def read_body(request: Request[Any, Any, Any]) -> Any:
@@ -85,7 +96,7 @@ async def read_body(request: Request[Any, Any, Any]) -> Any:
     if kind not in _JSON_TYPES and not kind.endswith("+json"):
         raise Refusal(415, "unsupported_media", "Send the body as application/json.")
     body = await read_bytes(request)
-    if kind == "application/x-www-form-urlencoded" and not body.lstrip().startswith(b"{"):
+    if kind == "application/x-www-form-urlencoded" and body and not body.lstrip().startswith(b"{"):
         raise Refusal(415, "unsupported_media", "Send the body as application/json, not as a form.")
     return read_json(body)
 

@@ -112,6 +112,7 @@ class JobBook:
         self._notes: dict[str, _Note] = {}
         self._noted: set[str] = set()  # jobs with a write on its way that will take their note
         self._notes_lock = threading.Lock()
+        self._unended: dict[str, tuple[int, ErrorCode, str]] = {}
         self.draining = False
 
     # Submit
@@ -122,6 +123,12 @@ class JobBook:
             raise Refusal(503, "draining", "The box is stopping; retry in a moment.", headers={"Retry-After": "10"})
         self._check_space()
         return await self._store.write_async(lambda tx: self._submit(tx, caller, submission, idempotency))
+
+    async def replay(self, caller: Caller, idempotency: Idempotency | None) -> Accepted | None:
+        """The stored answer to a key that was used before: asked first, since no later refusal may stand before it."""
+        if idempotency is None:
+            return None
+        return await self._store.read(lambda: self._replay(self._store, caller, idempotency))
 
     def _check_space(self) -> None:
         try:
@@ -153,8 +160,8 @@ class JobBook:
         self._after(tx, (caller.account.id, test), job_id, {"status": "queued"}, ring=True)
         return Accepted(202, body, replayed=False)
 
-    def _replay(self, tx: Tx, caller: Caller, idempotency: Idempotency) -> Accepted | None:
-        row = tx.one(
+    def _replay(self, rows: Tx | Store, caller: Caller, idempotency: Idempotency) -> Accepted | None:
+        row = rows.one(
             "SELECT * FROM idempotency WHERE account_id = ? AND test = ? AND key = ?",
             (caller.account.id, int(caller.key.test), idempotency.key),
         )
@@ -232,11 +239,16 @@ class JobBook:
         if row is None:
             return None
         try:
+            work, deadline = submission_of(row).work, row["deadline_at"]
             folder = self._assets.begin(job_id, row["token"])
-        except OSError as error:
-            self.fail(job_id, row["token"], "storage_full", f"The outputs' disk cannot be written ({error.strerror}).")
+        except msgspec.DecodeError:
+            log.exception("job %s cannot be read", job_id)
+            self._fail_claimed(job_id, row["token"], "internal_error", "What was asked for cannot be read any more.")
             return None
-        work, deadline = submission_of(row).work, row["deadline_at"]
+        except OSError as error:
+            told = f"The outputs' disk cannot be written ({error.strerror})."
+            self._fail_claimed(job_id, row["token"], "storage_full", told)
+            return None
         return Attempt(
             job_id=job_id,
             token=row["token"],
@@ -247,11 +259,21 @@ class JobBook:
             deadline_in_seconds=None if deadline is None else (deadline - self._clock()) / SECOND_US,
         )
 
+    def _fail_claimed(self, job_id: str, token: int, code: ErrorCode, message: str) -> None:
+        """No worker has this attempt, so nobody else will end it: it is kept until the store takes its end."""
+        self._unended[job_id] = (token, code, message)
+        self._end_unended()
+
+    def _end_unended(self) -> None:
+        for job_id, (token, code, message) in list(self._unended.items()):
+            self.fail(job_id, token, code, message)
+            del self._unended[job_id]
+
     def _claim(self, tx: Tx, job_id: str, device: str) -> Row | None:
         now = self._clock()
         changed = tx.execute(
             "UPDATE job SET status = 'running', phase = 'loading', token = token + 1, attempts = attempts + 1,"
-            " started_at = ?, device = ?, work_begun = 0 WHERE id = ? AND status = 'queued'"
+            " started_at = ?, device = ?, work_begun = 0, start_deadline_at = NULL WHERE id = ? AND status = 'queued'"
             " AND (start_deadline_at IS NULL OR start_deadline_at > ?) AND (deadline_at IS NULL OR deadline_at > ?)",
             (now, device, job_id, now, now),
         )
@@ -480,6 +502,7 @@ class JobBook:
 
     def expire(self) -> int:
         """Void the queued jobs whose deadline has passed; running ones are the scheduler's to stop."""
+        self._end_unended()
         now = self._clock()
         late = self._store.all(
             "SELECT id FROM job INDEXED BY job_with_deadline"
