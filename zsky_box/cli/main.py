@@ -74,7 +74,8 @@ def init(folder: Path, name: str, as_json: bool) -> None:
         click.echo(json.dumps(told))
         return
     click.echo(f"The box in {folder} belongs to {owner.name}.\n\nAPI key (shown once): {secret}")
-    click.echo(f"First run in the browser: {told['setup_url']}\nStart it: zsky-box serve")
+    click.echo(f"Start it: zsky-box serve\nFirst run in the browser: {told['setup_url']}")
+    click.echo("(With another --port, change it in this address.)")
 
 
 @cli.command()

@@ -79,7 +79,7 @@ def keys(page: dict[str, Any]) -> None:
         )
         for key in page["data"]
     ]
-    _table(("id", "name", "mode", "ends in", "scopes", "ended", "last used"), rows)
+    _table(("id", "name", "mode", "ends in", "scopes", "end", "last used"), rows)
 
 
 def key(view: dict[str, Any]) -> None:
