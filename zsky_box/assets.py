@@ -93,9 +93,9 @@ class Assets:
             if Path(file.name).name != file.name or not _is_whole(folder / file.name, file.bytes):
                 raise JobFailure("internal_error", f"The worker reported {file.name}, but the file is not whole.")
         try:
-            _keep_only(folder, {file.name for file in files})
-            target.parent.mkdir(exist_ok=True)
             if folder != target:
+                _keep_only(folder, {file.name for file in files})
+                target.parent.mkdir(exist_ok=True)
                 folder.rename(target)
             sync_folder(target.parent)
             sync_folder(self.root)
