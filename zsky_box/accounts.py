@@ -1,37 +1,88 @@
-"""People and their plans. What a plan includes is data from the settings."""
+"""People: who they are, what plan they are on, and what they and the owner have set of their money.
+
+What a plan includes and costs is data from the settings; when it begins and ends is the room `plans`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import secrets
-from typing import Literal
+from typing import Any, Final, Literal, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from zsky_box import audit, ids
 from zsky_box.catalog import JobType
 from zsky_box.db import Row, Store, Tx
-from zsky_box.errors import StoreError
+from zsky_box.errors import Refusal, StoreError, not_found
 from zsky_box.settings import Settings
 
 Plan = Literal["max", "free"]
+Renewal = Literal["monthly", "annual", "no"]
+
+NAME_MAX: Final = 100
+ACCOUNTS_MAX: Final = 1_000
 
 
-class Account(Struct, frozen=True):
-    """One person or team that jobs and money belong to."""
+class Reader(Protocol):
+    """Whatever a row can be read from: the store, a snapshot, a write."""
+
+    def one(self, sql: str, parameters: tuple[Any, ...] = ..., /) -> Row | None:
+        """The first row or None."""
+        ...
+
+    def all(self, sql: str, parameters: tuple[Any, ...] = ..., /) -> list[Row]:
+        """All rows of a bounded query."""
+        ...
+
+
+class Replenish(Struct, frozen=True):
+    """Below `below_micros`, add `add_micros`, at most `month_micros` a month."""
+
+    below_micros: int
+    add_micros: int
+    month_micros: int
+
+
+class Account(Struct, frozen=True, kw_only=True):
+    """One person or team that jobs and money belong to.
+
+    The plan is the one last begun: `plan_in` says which one counts in a period. `paid_until` is the first period that
+    is not paid for ("" before the first fee), `annual` the kind of the term that runs, `renews` what follows it.
+    """
 
     id: str
     name: str
     role: Literal["owner", "member"]
     plan: Plan
     created_at: int
+    renews: Renewal = "monthly"
+    annual: bool = False
+    paid_until: str = ""
+    overage: bool = False
+    cap_micros: int = 5_000_000
+    ceiling_micros: int | None = None
+    replenish: Replenish | None = None
+    wallet_is_low: bool = False
+    """Whether it was said that the wallet runs low, and it was not filled since."""
+
+    def plan_in(self, period: str) -> Plan:
+        """A cancelled plan counts until its paid term has ended."""
+        ended = self.renews == "no" and self.paid_until != "" and period >= self.paid_until
+        return "free" if ended else self.plan
+
+    @property
+    def limit_micros(self) -> int:
+        """What the wallet may be charged in a month: the user's cap, within the owner's ceiling."""
+        return self.cap_micros if self.ceiling_micros is None else min(self.cap_micros, self.ceiling_micros)
 
 
 def included_units(plan: Plan, kind: JobType, settings: Settings) -> int:
     """Units of a kind that a plan includes per period."""
     if plan == "free":
-        return 10 if kind == "video" else 50
+        return settings.free_videos if kind == "video" else settings.free_images
     return settings.included_videos if kind == "video" else settings.included_images
 
 
@@ -39,21 +90,68 @@ def create_owner(tx: Tx, name: str, now: int) -> Account:
     """The one owner of the box; raises StoreError when there is one already."""
     if tx.one("SELECT 1 FROM account WHERE role = 'owner'") is not None:
         raise StoreError("the box has an owner already; `zsky-box keys rotate` issues a new key")
-    account = Account(ids.new("acc"), name, "owner", "max", now)
+    return _create(tx, Account(id=ids.new("acc"), name=name, role="owner", plan="max", created_at=now))
+
+
+def add_member(tx: Tx, name: str, plan: Plan, *, annual: bool, now: int) -> Account:
+    """A further person on the box; raises 422 for a name that is taken or none, 409 where there are too many."""
+    if not name.strip() or len(name) > NAME_MAX or not name.isprintable():
+        raise Refusal(422, "invalid_field", f"A name has 1 to {NAME_MAX} printable characters.", field="name")
+    if tx.one("SELECT 1 FROM account WHERE name = ?", (name,)) is not None:
+        raise Refusal(422, "invalid_field", f"There is an account named {name!r} already.", field="name")
+    count = tx.one("SELECT count(*) AS n FROM account")
+    if count is not None and count["n"] >= ACCOUNTS_MAX:
+        raise Refusal(409, "too_many_accounts", f"A box has at most {ACCOUNTS_MAX} accounts.")
+    renews: Renewal = "annual" if annual else "monthly"
+    member = Account(id=ids.new("acc"), name=name, role="member", plan=plan, created_at=now, renews=renews)
+    return _create(tx, msgspec.structs.replace(member, annual=annual))
+
+
+def _create(tx: Tx, account: Account) -> Account:
     tx.execute(
-        "INSERT INTO account (id, name, role, plan, created_at) VALUES (?, ?, ?, ?, ?)",
-        (account.id, account.name, account.role, account.plan, now),
+        "INSERT INTO account (id, name, role, plan, created_at, renews, annual) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            account.id,
+            account.name,
+            account.role,
+            account.plan,
+            account.created_at,
+            account.renews,
+            int(account.annual),
+        ),
     )
     audit.append(
         tx,
-        at=now,
+        at=account.created_at,
         account_id=account.id,
         actor="terminal",
         action="account.created",
         subject=account.id,
-        after={"name": name, "role": account.role, "plan": account.plan},
+        after={"name": account.name, "role": account.role, "plan": account.plan},
     )
     return account
+
+
+def get(rows: Reader, account_id: str) -> Account:
+    """The account as it stands; raises 404."""
+    row = rows.one("SELECT * FROM account WHERE id = ?", (account_id,))
+    if row is None:
+        raise not_found("account")
+    return from_row(row)
+
+
+def named(rows: Reader, name: str) -> Account:
+    """The account of this name, or of this id; raises 404."""
+    row = rows.one("SELECT * FROM account WHERE name = ? OR id = ? ORDER BY name != ? LIMIT 1", (name, name, name))
+    if row is None:
+        raise Refusal(404, "not_found", f"There is no account {name!r}; `zsky-box accounts list` shows them.")
+    return from_row(row)
+
+
+def everybody(store: Reader) -> list[Account]:
+    """All accounts, the owner first."""
+    rows = store.all("SELECT * FROM account ORDER BY role = 'owner' DESC, created_at, id LIMIT ?", (ACCOUNTS_MAX,))
+    return [from_row(row) for row in rows]
 
 
 def new_setup_token(store: Store, now: int) -> str:
@@ -86,4 +184,20 @@ def owner(store: Store) -> Account | None:
 
 def from_row(row: Row) -> Account:
     """An account of a row of its table."""
-    return Account(row["id"], row["name"], row["role"], row["plan"], row["created_at"])
+    below = row["replenish_below_micros"]
+    rule = None if below is None else Replenish(below, row["replenish_add_micros"], row["replenish_month_micros"])
+    return Account(
+        id=row["id"],
+        name=row["name"],
+        role=row["role"],
+        plan=row["plan"],
+        created_at=row["created_at"],
+        renews=row["renews"],
+        annual=bool(row["annual"]),
+        paid_until=row["paid_until"],
+        overage=bool(row["overage"]),
+        cap_micros=row["cap_micros"],
+        ceiling_micros=row["ceiling_micros"],
+        replenish=rule,
+        wallet_is_low=bool(row["wallet_is_low"]),
+    )

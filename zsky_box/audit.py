@@ -6,9 +6,11 @@ import hashlib
 import json
 from typing import Any, Final
 
-from zsky_box.db import Row, Store, Tx
+from zsky_box.db import Row, Rows, Store, Tx
 
 GENESIS: Final = bytes(32)
+_STATES: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+_VALUES: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 def append(
@@ -37,15 +39,21 @@ def append(
 def first_broken_row(store: Store, last_rows: int | None = None) -> int | None:
     """Replay the chain (all of it, or its last rows); the id of the first row that does not fit, or None."""
     limit = -1 if last_rows is None else last_rows
-    with store.snapshot() as connection:
-        newest = connection.execute(_NEWEST_NUMBER).fetchone()
-        start = connection.execute(_FIRST_OF_LAST, (limit,)).fetchone()["id"] or 0
-        before = connection.execute("SELECT id, hash FROM audit WHERE id < ? ORDER BY id DESC LIMIT 1", (start,))
-        number, previous = before.fetchone() or (0, GENESIS)
-        for row in connection.execute("SELECT * FROM audit WHERE id >= ? ORDER BY id", (start,)):
-            if row["previous"] != previous or row["hash"] != _digest(previous, _hashed_values(row)):
-                return int(row["id"])
-            number, previous = int(row["id"]), row["hash"]
+    with store.snapshot() as rows:
+        return first_broken_row_of(rows, limit)
+
+
+def first_broken_row_of(rows: Rows, limit: int = -1) -> int | None:
+    """The same of one state; a negative limit means all rows."""
+    newest = rows.one(_NEWEST_NUMBER)
+    first = rows.one(_FIRST_OF_LAST, (limit,))
+    start = 0 if first is None or first["id"] is None else int(first["id"])
+    before = rows.one("SELECT id, hash FROM audit WHERE id < ? ORDER BY id DESC LIMIT 1", (start,))
+    number, previous = (0, GENESIS) if before is None else (int(before["id"]), bytes(before["hash"]))
+    for row in rows.each("SELECT * FROM audit WHERE id >= ? ORDER BY id", (start,)):
+        if row["previous"] != previous or row["hash"] != _digest(previous, _hashed_values(row)):
+            return int(row["id"])
+        number, previous = int(row["id"]), row["hash"]
     # SQLite keeps the highest number that was given out: rows cut off at the end show too.
     return number + 1 if newest is not None and number < newest["seq"] else None
 
@@ -60,8 +68,8 @@ def _hashed_values(row: Row) -> tuple[Any, ...]:
 
 
 def _canonical(state: dict[str, Any] | None) -> str:
-    return json.dumps(state or {}, sort_keys=True, separators=(",", ":"))
+    return _STATES.encode(state or {})
 
 
 def _digest(previous: bytes, values: tuple[Any, ...]) -> bytes:
-    return hashlib.sha256(previous + json.dumps(values, separators=(",", ":")).encode()).digest()
+    return hashlib.sha256(previous + _VALUES.encode(values).encode()).digest()

@@ -15,7 +15,7 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,16 +49,11 @@ def storage_error() -> Refusal:
     )
 
 
-class Tx:
-    """One write inside the writer's transaction: literal SQL, and what to do once it is durable."""
+class Rows:
+    """One state of the store to read from: a snapshot, or what a write sees."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self.after_commit: list[Callable[[], None]] = []
-
-    def execute(self, sql: str, parameters: dict[str, Any] | tuple[Any, ...] = ()) -> sqlite3.Cursor:
-        """Run one statement."""
-        return self._connection.execute(sql, parameters)
 
     def one(self, sql: str, parameters: dict[str, Any] | tuple[Any, ...] = ()) -> Row | None:
         """The first row or None."""
@@ -67,6 +62,22 @@ class Tx:
     def all(self, sql: str, parameters: dict[str, Any] | tuple[Any, ...] = ()) -> list[Row]:
         """All rows of a bounded query."""
         return self._connection.execute(sql, parameters).fetchall()
+
+    def each(self, sql: str, parameters: dict[str, Any] | tuple[Any, ...] = ()) -> Iterator[Row]:
+        """Row by row, for queries without a bound."""
+        return self._connection.execute(sql, parameters)
+
+
+class Tx(Rows):
+    """One write inside the writer's transaction: literal SQL, and what to do once it is durable."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__(connection)
+        self.after_commit: list[Callable[[], None]] = []
+
+    def execute(self, sql: str, parameters: dict[str, Any] | tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        """Run one statement."""
+        return self._connection.execute(sql, parameters)
 
 
 @dataclass
@@ -120,6 +131,16 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
     return connection
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Generator[Rows]:
+    """One and the same state for several reads of a connection that only reads."""
+    connection.execute("BEGIN")
+    try:
+        yield Rows(connection)
+    finally:
+        connection.execute("COMMIT")
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -184,14 +205,10 @@ class Store:
         return self.reader().execute(sql, parameters).fetchall()
 
     @contextmanager
-    def snapshot(self) -> Generator[sqlite3.Connection]:
+    def snapshot(self) -> Generator[Rows]:
         """Several reads on this thread that see one and the same state."""
-        connection = self.reader()
-        connection.execute("BEGIN")
-        try:
-            yield connection
-        finally:
-            connection.execute("COMMIT")
+        with snapshot(self.reader()) as rows:
+            yield rows
 
     async def read(self, work: Callable[[], T]) -> T:
         """Run reads off the event loop."""

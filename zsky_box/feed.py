@@ -21,13 +21,15 @@ BACKLOG_MAX: Final = 512
 
 Channel = tuple[str, bool]
 """An account's id, and whether its test jobs are meant."""
+Kind = Literal["status", "progress", "alert"]
+"""What became of a job, how far it is, or what its account must hear of (with no job's id)."""
 
 
 class Event(Struct, frozen=True):
     """One thing that happened to a job; `id` grows within one start of the service."""
 
     id: str
-    kind: Literal["status", "progress"]
+    kind: Kind
     job_id: str
     data: dict[str, Any]
 
@@ -65,7 +67,7 @@ class Feed:
         self._forgotten = 0  # the last number of any ring that was given up
         self._closed = False
 
-    def publish(self, channel: Channel, kind: Literal["status", "progress"], job_id: str, data: dict[str, Any]) -> None:
+    def publish(self, channel: Channel, kind: Kind, job_id: str, data: dict[str, Any]) -> None:
         """Tell every listener of the channel; called after COMMIT, from any thread."""
         with self._lock:
             event = Event(self._next_id(), kind, job_id, data)

@@ -15,11 +15,12 @@ from typing import Final, Literal, get_args
 
 from msgspec import Struct
 
-from zsky_box import accounts, audit, ids
+from zsky_box import accounts, audit, ids, ledger
 from zsky_box.accounts import Account
 from zsky_box.clock import SECOND_US, rfc3339
-from zsky_box.db import Row, Store, Tx
+from zsky_box.db import Row, Rows, Store, Tx
 from zsky_box.errors import Refusal, not_found
+from zsky_box.pricing import usd
 
 Scope = Literal["generate", "read", "billing"]
 
@@ -48,6 +49,9 @@ class Key(Struct, frozen=True):
     expires_at: int | None
     revoked_at: int | None
     last_used_at: int | None
+    cap_micros: int | None = None
+    budget_id: str = ""
+    """The first key of the line that rotations made of it: what the line has spent counts against its cap."""
 
     def view(self) -> dict[str, object]:
         """For lists and `--json`."""
@@ -57,6 +61,7 @@ class Key(Struct, frozen=True):
             "test": self.test,
             "last_four": self.last_four,
             "scopes": list(self.scopes),
+            "cap_usd": None if self.cap_micros is None else usd(self.cap_micros),
             "created_at": rfc3339(self.created_at),
             "expires_at": None if self.expires_at is None else rfc3339(self.expires_at),
             "revoked_at": None if self.revoked_at is None else rfc3339(self.revoked_at),
@@ -69,6 +74,8 @@ class Caller(Struct, frozen=True):
 
     account: Account
     key: Key
+    in_person: bool = False
+    """At the terminal or in the browser, not through the API with a key."""
 
     def require(self, scope: Scope) -> None:
         """Raise 403 `insufficient_scope` unless the key has the scope."""
@@ -84,6 +91,21 @@ def well_formed(secret: str) -> bool:
     return body.isalnum() and hmac.compare_digest(body[_SECRET_LENGTH:], _checksum(secret[:8] + body[:_SECRET_LENGTH]))
 
 
+def require_api(rows: Rows, account: Account, period: str) -> None:
+    """Raise 403 `plan_without_api` where a key would open nothing: no API in the plan, and nothing in the wallet."""
+    if account.plan_in(period) == "free" and ledger.wallet_micros(rows, account.id) <= 0:
+        raise Refusal(
+            403,
+            "plan_without_api",
+            f"The plan of {account.name} is free, which has no API: choose the plan max, or fill the wallet first.",
+        )
+
+
+def has_rotatable(rows: Rows, account_id: str) -> bool:
+    """Whether `rotate` without an id finds a key to succeed; where not, it issues the account's first."""
+    return rows.one(_NEWEST_LIVE, (account_id,)) is not None
+
+
 def issue(
     tx: Tx,
     pepper: bytes,
@@ -94,8 +116,13 @@ def issue(
     name: str = "",
     test: bool = False,
     scopes: tuple[Scope, ...] = SCOPES,
+    cap_micros: int | None = None,
+    budget_id: str | None = None,
 ) -> tuple[Key, str]:
-    """Make a key; the second value is the secret, which exists nowhere else. At most 20 usable keys an account."""
+    """Make a key; the second value is the secret, which exists nowhere else. At most 20 usable keys an account.
+
+    `cap_micros` is what jobs of this key may take from the wallet in a month.
+    """
     usable = tx.one(
         "SELECT count(*) AS n FROM api_key WHERE account_id = ? AND revoked_at IS NULL"
         " AND (expires_at IS NULL OR expires_at > ?)",
@@ -106,11 +133,36 @@ def issue(
     prefix = "zs_test_" if test else "zs_live_"
     stem = prefix + "".join(secrets.choice(_BASE62) for _ in range(_SECRET_LENGTH))
     secret = stem + _checksum(stem)
-    key = Key(ids.new("key"), account_id, test, secret[-4:], name[:NAME_MAX], scopes, now, None, None, None)
+    key_id = ids.new("key")
+    key = Key(
+        key_id,
+        account_id,
+        test,
+        secret[-4:],
+        name[:NAME_MAX],
+        scopes,
+        now,
+        None,
+        None,
+        None,
+        cap_micros,
+        budget_id or key_id,
+    )
     tx.execute(
-        "INSERT INTO api_key (id, account_id, test, digest, last_four, name, scopes, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (key.id, account_id, int(test), _digest(pepper, secret), key.last_four, key.name, " ".join(scopes), now),
+        "INSERT INTO api_key (id, account_id, test, digest, last_four, name, scopes, created_at, cap_micros, budget_id)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            key.id,
+            account_id,
+            int(test),
+            _digest(pepper, secret),
+            key.last_four,
+            key.name,
+            " ".join(scopes),
+            now,
+            cap_micros,
+            key.budget_id,
+        ),
     )
     _audit(tx, key, "key.issued", now, actor)
     return key, secret
@@ -122,11 +174,7 @@ def verify(store: Store, pepper: bytes, secret: str, now: int) -> Caller:
         raise _unauthorized("missing_key", "Send your API key in the header X-API-Key.")
     row = None
     if well_formed(secret):
-        row = store.one(
-            "SELECT k.*, a.name AS account_name, a.role, a.plan, a.created_at AS account_created_at"
-            " FROM api_key k JOIN account a ON a.id = k.account_id WHERE k.digest = ?",
-            (_digest(pepper, secret),),
-        )
+        row = store.one("SELECT * FROM api_key WHERE digest = ?", (_digest(pepper, secret),))
     if row is None:
         raise _unauthorized("invalid_key", "This API key is not known here; check it for a missing part.")
     key = _from_row(row)
@@ -134,8 +182,7 @@ def verify(store: Store, pepper: bytes, secret: str, now: int) -> Caller:
         raise _unauthorized("revoked_key", "This API key was revoked; use the new one.")
     if key.expires_at is not None and key.expires_at <= now:
         raise _unauthorized("revoked_key", f"This API key was rotated and ended at {rfc3339(key.expires_at)}.")
-    account = Account(key.account_id, row["account_name"], row["role"], row["plan"], row["account_created_at"])
-    return Caller(account, key)
+    return Caller(accounts.get(store, key.account_id), key)
 
 
 def used(store: Store, key: Key, now: int) -> None:
@@ -163,7 +210,43 @@ def rotate(
         ends = now + overlap_seconds * SECOND_US
         _end(tx, old, "expires_at", ends if old.expires_at is None else min(ends, old.expires_at))
     _audit(tx, old, "key.rotated", now, actor)
-    return issue(tx, pepper, account_id, now=now, actor=actor, name=old.name, test=old.test, scopes=old.scopes)
+    return issue(
+        tx,
+        pepper,
+        account_id,
+        now=now,
+        actor=actor,
+        name=old.name,
+        test=old.test,
+        scopes=old.scopes,
+        cap_micros=old.cap_micros,
+        budget_id=old.budget_id,
+    )
+
+
+def limit(tx: Tx, account_id: str, key_id: str, cap_micros: int | None, *, now: int, actor: str) -> Key:
+    """Set what jobs of this key may take from the wallet in a month; None lifts it.
+
+    It holds for the whole line that rotations made of the key: one that still overlaps spends from the same budget.
+    """
+    key = _get(tx, account_id, key_id)
+    if key.cap_micros != cap_micros:
+        tx.execute("UPDATE api_key SET cap_micros = ? WHERE budget_id = ?", (cap_micros, key.budget_id))
+        before, after = (
+            {"cap_usd": None if cap is None else usd(cap), "budget_id": key.budget_id}
+            for cap in (key.cap_micros, cap_micros)
+        )
+        audit.append(
+            tx,
+            at=now,
+            account_id=account_id,
+            actor=actor,
+            action="key.cap",
+            subject=key.id,
+            before=before,
+            after=after,
+        )
+    return _get(tx, account_id, key_id)
 
 
 def revoke(tx: Tx, account_id: str, key_id: str, *, now: int, actor: str) -> Key:
@@ -175,7 +258,7 @@ def revoke(tx: Tx, account_id: str, key_id: str, *, now: int, actor: str) -> Key
     return _get(tx, account_id, key_id)
 
 
-def listed(store: Store, account_id: str) -> list[Key]:
+def listed(store: Store | Rows, account_id: str) -> list[Key]:
     """All keys of an account, newest first."""
     rows = store.all(
         "SELECT * FROM api_key WHERE account_id = ? ORDER BY created_at DESC, id LIMIT 1000", (account_id,)
@@ -199,8 +282,9 @@ def caller_of_owner(store: Store) -> Caller | None:
         expires_at=None,
         revoked_at=None,
         last_used_at=None,
+        budget_id="terminal",
     )
-    return Caller(account, key)
+    return Caller(account, key, in_person=True)
 
 
 def _rotatable(tx: Tx, account_id: str, key_id: str | None, now: int) -> Key | None:
@@ -210,11 +294,16 @@ def _rotatable(tx: Tx, account_id: str, key_id: str | None, now: int) -> Key | N
             raise Refusal(409, "revoked_key", "This key has ended already; issue a new one.")
         return key
     row = tx.one(
-        "SELECT * FROM api_key WHERE account_id = ? AND test = 0 AND revoked_at IS NULL AND expires_at IS NULL"
-        " ORDER BY created_at DESC, rowid DESC LIMIT 1",
+        _NEWEST_LIVE,
         (account_id,),
     )
     return None if row is None else _from_row(row)
+
+
+_NEWEST_LIVE: Final = (
+    "SELECT * FROM api_key WHERE account_id = ? AND test = 0 AND revoked_at IS NULL AND expires_at IS NULL"
+    " ORDER BY created_at DESC, rowid DESC LIMIT 1"
+)
 
 
 def _get(tx: Tx, account_id: str, key_id: str) -> Key:
@@ -229,7 +318,13 @@ def _end(tx: Tx, key: Key, column: Literal["revoked_at", "expires_at"], at: int)
 
 
 def _audit(tx: Tx, key: Key, action: str, now: int, actor: str) -> None:
-    after = {"last_four": key.last_four, "test": key.test, "scopes": list(key.scopes)}
+    after = {
+        "last_four": key.last_four,
+        "test": key.test,
+        "scopes": list(key.scopes),
+        "cap_usd": None if key.cap_micros is None else usd(key.cap_micros),
+        "budget_id": key.budget_id,
+    }
     audit.append(tx, at=now, account_id=key.account_id, actor=actor, action=action, subject=key.id, after=after)
 
 
@@ -245,6 +340,8 @@ def _from_row(row: Row) -> Key:
         row["expires_at"],
         row["revoked_at"],
         row["last_used_at"],
+        row["cap_micros"],
+        row["budget_id"],
     )
 
 

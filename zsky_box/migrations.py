@@ -12,7 +12,7 @@ from sqlite_utils import Database, Migrations
 from zsky_box.errors import StoreError
 
 schema: Final = Migrations("zsky_box")
-VERSION: Final = 3
+VERSION: Final = 4
 
 
 @schema()
@@ -198,6 +198,150 @@ def m003_jobs(db: Database) -> None:
         PRIMARY KEY (account_id, test, key)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX idempotency_by_age ON idempotency (created_at);
+    """,
+    )
+
+
+@schema()
+def m004_money(db: Database) -> None:
+    """Wallets and what limits them: toggles, caps, ceilings, plans and their fees, alerts, statements that are closed.
+
+    `spend` keeps beside the transfers what the wallet's reserves of a period hold and have paid: of the box, of each
+    account, and of each key's lineage (`budget_id`: a rotated key goes on with the budget of the first).
+    `open_jobs` is the length of the queue, counted as jobs come and go: a submit does not count it anew.
+    """
+    _run(
+        db,
+        """
+    ALTER TABLE account ADD COLUMN renews TEXT NOT NULL DEFAULT 'monthly' CHECK (renews IN ('monthly', 'annual', 'no'));
+    ALTER TABLE account ADD COLUMN annual INTEGER NOT NULL DEFAULT 0 CHECK (annual IN (0, 1));
+    ALTER TABLE account ADD COLUMN paid_until TEXT NOT NULL DEFAULT '';
+    ALTER TABLE account ADD COLUMN overage INTEGER NOT NULL DEFAULT 0 CHECK (overage IN (0, 1));
+    ALTER TABLE account ADD COLUMN cap_micros INTEGER NOT NULL DEFAULT 5000000
+        CHECK (cap_micros BETWEEN 5000000 AND 1000000000);
+    ALTER TABLE account ADD COLUMN ceiling_micros INTEGER CHECK (ceiling_micros >= 0);
+    ALTER TABLE account ADD COLUMN replenish_below_micros INTEGER;
+    ALTER TABLE account ADD COLUMN replenish_add_micros INTEGER CHECK (replenish_add_micros > 0);
+    ALTER TABLE account ADD COLUMN replenish_month_micros INTEGER;
+    ALTER TABLE account ADD COLUMN wallet_is_low INTEGER NOT NULL DEFAULT 0 CHECK (wallet_is_low IN (0, 1));
+
+    ALTER TABLE api_key ADD COLUMN cap_micros INTEGER CHECK (cap_micros >= 0);
+    ALTER TABLE api_key ADD COLUMN budget_id TEXT NOT NULL DEFAULT '';
+    UPDATE api_key SET budget_id = id;
+
+    ALTER TABLE transfer ADD COLUMN budget_id TEXT;
+    CREATE INDEX transfer_on_statement ON transfer (account_id, period, id)
+        WHERE ledger = 'usd' AND kind IN ('post', 'refund');
+    CREATE INDEX transfer_beside_posts ON transfer (account_id, period, id)
+        WHERE ledger = 'usd' AND kind IN ('topup', 'correct', 'refund');
+    ALTER TABLE job ADD COLUMN wordmarked INTEGER NOT NULL DEFAULT 0 CHECK (wordmarked BETWEEN 0 AND n);
+    ALTER TABLE idempotency ADD COLUMN headers TEXT NOT NULL DEFAULT '{}';
+
+    CREATE TABLE open_jobs (
+        account_id TEXT NOT NULL,
+        test INTEGER NOT NULL,
+        n INTEGER NOT NULL CHECK (n >= 0),
+        PRIMARY KEY (account_id, test)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO open_jobs (account_id, test, n)
+        SELECT account_id, test, count(*) FROM job WHERE status IN ('queued', 'running') GROUP BY account_id, test;
+    CREATE TRIGGER job_is_opened AFTER INSERT ON job WHEN NEW.status IN ('queued', 'running') BEGIN
+        INSERT INTO open_jobs (account_id, test, n) VALUES (NEW.account_id, NEW.test, 1)
+            ON CONFLICT (account_id, test) DO UPDATE SET n = n + 1;
+    END;
+    CREATE TRIGGER job_is_ended AFTER UPDATE OF status ON job
+        WHEN OLD.status IN ('queued', 'running') AND NEW.status IN ('completed', 'failed') BEGIN
+        UPDATE open_jobs SET n = n - 1 WHERE account_id = NEW.account_id AND test = NEW.test;
+    END;
+
+    CREATE TABLE spend (
+        scope TEXT NOT NULL,
+        period TEXT NOT NULL,
+        pending INTEGER NOT NULL DEFAULT 0 CHECK (pending >= 0),
+        posted INTEGER NOT NULL DEFAULT 0 CHECK (posted >= 0),
+        refunded INTEGER NOT NULL DEFAULT 0 CHECK (refunded >= 0),
+        replenished INTEGER NOT NULL DEFAULT 0 CHECK (replenished >= 0),
+        PRIMARY KEY (scope, period),
+        CHECK (refunded <= posted)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE box (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        clock_at INTEGER NOT NULL,
+        ceiling_micros INTEGER CHECK (ceiling_micros >= 0)
+    ) STRICT;
+    INSERT INTO box (id, clock_at) VALUES (1, (SELECT coalesce(max(at), 0) FROM transfer));
+
+    CREATE TABLE calendar_zone (
+        from_us INTEGER PRIMARY KEY,
+        period TEXT NOT NULL,
+        zone TEXT NOT NULL
+    ) STRICT;
+
+    CREATE TABLE plan_fee (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        account_id TEXT NOT NULL REFERENCES account (id),
+        period TEXT NOT NULL,
+        description TEXT NOT NULL,
+        amount_micros INTEGER NOT NULL,
+        annual INTEGER NOT NULL CHECK (annual IN (0, 1)),
+        at INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX plan_fee_by_account ON plan_fee (account_id, period);
+    CREATE TRIGGER plan_fee_is_append_only_u BEFORE UPDATE ON plan_fee
+        BEGIN SELECT RAISE (ABORT, 'plan fees are append-only'); END;
+    CREATE TRIGGER plan_fee_is_append_only_d BEFORE DELETE ON plan_fee
+        BEGIN SELECT RAISE (ABORT, 'plan fees are append-only'); END;
+
+    CREATE TABLE closing (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        account_id TEXT NOT NULL REFERENCES account (id),
+        period TEXT NOT NULL,
+        start_us INTEGER NOT NULL,
+        end_us INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        plan TEXT NOT NULL,
+        plan_fee_micros INTEGER NOT NULL,
+        overage_micros INTEGER NOT NULL,
+        last_transfer_id INTEGER NOT NULL,
+        voided_at INTEGER
+    ) STRICT;
+    CREATE UNIQUE INDEX closing_once ON closing (account_id, period) WHERE voided_at IS NULL;
+    CREATE TRIGGER closing_is_append_only_u BEFORE UPDATE ON closing
+        WHEN NOT (OLD.voided_at IS NULL AND NEW.voided_at IS NOT NULL
+            AND (OLD.id, OLD.account_id, OLD.period, OLD.start_us, OLD.end_us, OLD.at, OLD.plan, OLD.plan_fee_micros,
+                OLD.overage_micros, OLD.last_transfer_id)
+            = (NEW.id, NEW.account_id, NEW.period, NEW.start_us, NEW.end_us, NEW.at, NEW.plan, NEW.plan_fee_micros,
+                NEW.overage_micros, NEW.last_transfer_id))
+        BEGIN SELECT RAISE (ABORT, 'a closed statement never changes'); END;
+    CREATE TRIGGER closing_is_append_only_d BEFORE DELETE ON closing
+        BEGIN SELECT RAISE (ABORT, 'a closed statement never changes'); END;
+
+    CREATE TABLE alert (
+        account_id TEXT NOT NULL REFERENCES account (id),
+        period TEXT NOT NULL,
+        cap_micros INTEGER NOT NULL,
+        percent INTEGER NOT NULL CHECK (percent IN (50, 80, 100)),
+        at INTEGER NOT NULL,
+        PRIMARY KEY (account_id, period, cap_micros, percent)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE webhook_endpoint (
+        id TEXT PRIMARY KEY,
+        account_id TEXT NOT NULL REFERENCES account (id),
+        url TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        ended_at INTEGER
+    ) STRICT;
+    CREATE INDEX webhook_endpoint_by_account ON webhook_endpoint (account_id) WHERE ended_at IS NULL;
+    CREATE TABLE outbox (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        endpoint_id TEXT NOT NULL REFERENCES webhook_endpoint (id),
+        event TEXT NOT NULL,
+        job_id TEXT NOT NULL REFERENCES job (id),
+        created_at INTEGER NOT NULL,
+        UNIQUE (endpoint_id, job_id, event)
+    ) STRICT;
     """,
     )
 

@@ -33,6 +33,8 @@ class Work(Struct, frozen=True, kw_only=True):
     height: int
     frames: int
     fps: int
+    wordmarked: int = 0
+    """So many of its first results bear the wordmark: what a free plan's units paid for."""
 
     @property
     def duration_seconds(self) -> float:

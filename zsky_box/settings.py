@@ -43,12 +43,19 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     require_real_model: bool = False
     included_videos: Annotated[int, Meta(ge=0, le=10**9)] = 300
     included_images: Annotated[int, Meta(ge=0, le=10**9)] = 1000
+    free_videos: Annotated[int, Meta(ge=0, le=10**9)] = 10
+    free_images: Annotated[int, Meta(ge=0, le=10**9)] = 50
     video_usd: str = "0.50"
     image_usd: str = "0.05"
+    plan_month_usd: str = "99.00"
+    plan_year_usd: str = "948.00"
+    low_wallet_usd: str = "5.00"
 
     queue_open_max: Positive = 10_000
     queue_open_per_account_max: Positive = 2_000
     test_queue_open_max: Positive = 100
+    requests_per_second: Annotated[int, Meta(ge=1, le=100_000)] = 50
+    requests_burst: Annotated[int, Meta(ge=1, le=10**6)] = 1_000
     body_max_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
     free_space_floor_bytes: Annotated[int, Meta(ge=0)] = 1024**3
     result_url_hours: Annotated[int, Meta(ge=1, le=24 * 365)] = 24
@@ -129,12 +136,21 @@ def _is_zone(name: str) -> bool:
     return True
 
 
-def _is_price(text: str) -> bool:
+def _is_amount(text: str, least: str, most: str) -> bool:
     try:
-        amount = Decimal(text)
+        amount = Decimal(text) if text.isascii() and "_" not in text and text == text.strip() else Decimal("NaN")
     except InvalidOperation:
         return False
-    return amount.is_finite() and 0 <= amount <= 1000 and amount == round(amount, 2)
+    return amount.is_finite() and Decimal(least) <= amount <= Decimal(most) and amount == round(amount, 2)
+
+
+def _is_price(text: str) -> bool:
+    # A movement of nothing is none: who wants to give units away includes more of them.
+    return _is_amount(text, "0.01", "1000")
+
+
+def _is_fee(text: str) -> bool:
+    return _is_amount(text, "0", "1000000")
 
 
 def _is_devices(text: str) -> bool:
@@ -146,10 +162,15 @@ def _is_public_url(text: str) -> bool:
     return text == "" or (text.startswith(("http://", "https://")) and not text.endswith("/"))
 
 
+_PRICE: Final = "a price from 0.01 to 1000 with at most two decimals"
+_FEE: Final = "an amount from 0 to 1000000 with at most two decimals"
 _RULES: Final = (
     ("timezone", _is_zone, "the name of an IANA time zone, such as Europe/Berlin"),
-    ("video_usd", _is_price, "a price from 0 to 1000 with at most two decimals"),
-    ("image_usd", _is_price, "a price from 0 to 1000 with at most two decimals"),
+    ("video_usd", _is_price, _PRICE),
+    ("image_usd", _is_price, _PRICE),
+    ("plan_month_usd", _is_fee, _FEE),
+    ("plan_year_usd", _is_fee, _FEE),
+    ("low_wallet_usd", _is_fee, _FEE),
     ("devices", _is_devices, "auto, cpu, card numbers such as 0,1, or a list such as cpu,cpu"),
     ("public_url", _is_public_url, "empty, or http(s)://host[:port] without a final slash"),
 )

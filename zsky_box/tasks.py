@@ -30,6 +30,7 @@ FILE_NAME: Final = "queue.db"
 RING_MAX: Final = 256
 WAITING_MAX: Final = 20_000
 SWEEP_SECONDS: Final = 5
+BELL_SECONDS: Final = 0.05
 STOP_SECONDS: Final = 5
 TIDY_MINUTE: Final = 17
 
@@ -137,6 +138,8 @@ class Tasks:
                 self._ring_task(ids)
             except sqlite3.Error:
                 log.exception("the doorbell could not be rung; the scheduler was woken directly")
+            # The scheduler was woken already: under many submits, few rings of many jobs cost less.
+            self._stopping.wait(BELL_SECONDS)
 
     def _consumer(self, instance: SqliteHuey) -> Consumer:
         return _Consumer(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
-from zsky_box import ledger
+from zsky_box import cursors, ledger
 from zsky_box.assets import Asset, Assets
 from zsky_box.clock import Clock, rfc3339
 from zsky_box.db import Row, Store
-from zsky_box.errors import FieldError, InvalidFields, not_found
-from zsky_box.jobs.book import BATCH, submission_of
+from zsky_box.errors import not_found
+from zsky_box.jobs.book import BATCH
+from zsky_box.jobs.rows import submission_of
 from zsky_box.keys import Caller
 from zsky_box.ledger import Charge
 from zsky_box.pricing import usd
@@ -67,7 +66,7 @@ class JobReader:
         parameters |= {"account": caller.account.id, "test": int(caller.key.test), "limit": limit + 1}
         if cursor is not None:
             clauses.append("seq < :before")
-            parameters["before"] = _read_cursor(cursor)
+            parameters["before"] = cursors.read("j", cursor)
         where = " AND ".join(["account_id = :account", "test = :test", *clauses])
         rows = self._store.all(f"SELECT * FROM job WHERE {where} ORDER BY seq DESC LIMIT :limit", parameters)  # noqa: S608
         more = len(rows) > limit
@@ -75,7 +74,7 @@ class JobReader:
         return JobList(
             data=self._views(rows, base_url),
             has_more=more,
-            next_cursor=_cursor(rows[-1]["seq"]) if more else None,
+            next_cursor=cursors.written("j", rows[-1]["seq"]) if more else None,
         )
 
     def open_jobs(self, caller: Caller, limit: int, base_url: str) -> list[JobView]:
@@ -212,22 +211,6 @@ def _where(filters: Filters) -> tuple[list[str], dict[str, Any]]:
         clauses.append(f"EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = :k{number} AND value = :v{number})")  # noqa: S608
         parameters |= {f"k{number}": key, f"v{number}": value}
     return clauses, parameters
-
-
-def _cursor(seq: int) -> str:
-    return base64.urlsafe_b64encode(f"j{seq}".encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str) -> int:
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-    except (ValueError, binascii.Error):
-        text = ""
-    if not (text.startswith("j") and text[1:].isdigit() and len(text) < 20):
-        raise InvalidFields(
-            [FieldError("cursor", "invalid_field", "cursor: use the next_cursor of a page as it came.")]
-        )
-    return int(text[1:])
 
 
 def _time(at_us: int | None) -> str | None:
