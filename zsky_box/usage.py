@@ -1,0 +1,293 @@
+"""What an account has made in a month: per local day, type, model and key, with what the wallet paid for it.
+
+A job belongs to the month of its reserves, and what was paid back is taken off there: the sum is the `spend_usd` of the
+overage, while a statement shows refunds in the month they were made in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from msgspec import Struct
+
+from zsky_box import accounts, sheets, timeline
+from zsky_box.accounts import Account
+from zsky_box.catalog import JobType
+from zsky_box.clock import SECOND_US
+from zsky_box.db import Row, Rows
+from zsky_box.errors import not_found
+from zsky_box.keys import Caller
+from zsky_box.ledger import spend
+from zsky_box.periods import Period
+from zsky_box.pricing import usd
+from zsky_box.sheets import Cell, told
+from zsky_box.statements.closing import first_month
+from zsky_box.statements.rendering import month_view
+from zsky_box.statements.views import MonthView
+from zsky_box.terms import Terms
+
+QUARTER_US: Final = 900 * SECOND_US
+"""Every zone's days begin at a full quarter of an hour, UTC: jobs are added up by quarters, and those by days."""
+KEYS_SHOWN_MAX: Final = 100
+
+
+class Made(Struct, kw_only=True):
+    """Jobs and what they took; `units` were asked for, the other figures are what was charged and not paid back."""
+
+    jobs: int = 0
+    completed: int = 0
+    failed: int = 0
+    units: int = 0
+    included_units: int = 0
+    wallet_units: int = 0
+    amount_usd: str = "0.00"
+
+
+class UsageKeyView(Struct, kw_only=True):
+    """The key that the jobs came through."""
+
+    id: str
+    name: str
+
+
+class UsageRow(Made, kw_only=True):
+    """The jobs of one local day, of one type and model, through one key."""
+
+    day: str
+    type: JobType
+    model: str
+    key: UsageKeyView
+
+
+class KeyLimitView(Struct, kw_only=True):
+    """A key with a cap of its own, and what its line has spent and holds."""
+
+    id: str
+    name: str
+    last_four: str
+    cap_usd: str
+    spend_usd: str
+    pending_usd: str
+
+
+class BoxLimitView(Struct, kw_only=True):
+    """The owner's ceiling over all accounts together, where less of it is left than of the account's own cap."""
+
+    ceiling_usd: str
+    remaining_usd: str
+
+
+class RuleView(Struct, kw_only=True):
+    """Below `below_usd`, add `add_usd`, at most `month_usd` a month, of which so much was added."""
+
+    below_usd: str
+    add_usd: str
+    month_usd: str
+    added_usd: str
+
+
+class LimitsView(Struct, kw_only=True):
+    """The limits in force now, with what counts against them in the month."""
+
+    enabled: bool
+    cap_usd: str
+    ceiling_usd: str | None
+    spend_usd: str
+    pending_usd: str
+    keys: list[KeyLimitView]
+    box: BoxLimitView | None
+    replenish: RuleView | None
+
+
+class UsageView(Struct, kw_only=True):
+    """A month's usage; `limits` is null for a test key, which has no money to limit."""
+
+    object: Literal["usage"] = "usage"
+    account: str
+    test: bool
+    period: MonthView
+    timezone: str
+    totals: Made
+    data: list[UsageRow]
+    limits: LimitsView | None
+
+
+COLUMNS: Final = (
+    "day",
+    "type",
+    "model",
+    "key_id",
+    "key_name",
+    "jobs",
+    "completed",
+    "failed",
+    "units",
+    "included_units",
+    "wallet_units",
+    "amount_usd",
+)
+
+
+def view(rows: Rows, caller: Caller, key: str | None, now: int, terms: Terms) -> UsageView:
+    """The month's usage (None: of the current one).
+
+    Raises ValueError for what is no month, 404 for one that has not begun or was over before the account existed.
+    """
+    account, present = accounts.get(rows, caller.account.id), timeline.present(rows, now)
+    period = terms.calendar.period_at(present) if key is None else terms.calendar.period(key)
+    if period.start_us > present or period.key < first_month(rows, account, terms):
+        raise not_found("month of usage")
+    test = caller.key.test
+    values = {"account": account.id, "period": period.key, "start": period.start_us, "end": period.end_us}
+    counts: dict[tuple[str, str, str, str], _Count] = {}
+    for row in rows.each(f"{_TEST if test else _LIVE} {_GROUPED}", values | {"quarter": QUARTER_US}):
+        day = _local_day(row["quarter"] * QUARTER_US, period, terms)
+        counts.setdefault((day, row["type"], row["model"], row["key_id"]), _Count()).add(row)
+    names = {
+        row["id"]: row["name"] for row in rows.each("SELECT id, name FROM api_key WHERE account_id = ?", (account.id,))
+    }
+    total = _Count()
+    for count in counts.values():
+        total.join(count)
+    return UsageView(
+        account=account.id,
+        test=test,
+        period=month_view(period),
+        timezone=terms.calendar.zone_at(period.start_us).key,
+        totals=total.made(),
+        data=sorted((_row_view(of, counts[of], names) for of in counts), key=_order),
+        limits=None if test else _limits(rows, account, period.key, now),
+    )
+
+
+def csv_pieces(found: UsageView) -> Iterator[bytes]:
+    """A row for each row, and a last one of the totals."""
+    yield sheets.lines([COLUMNS, *(_cells(row) for row in found.data)])
+    yield sheets.lines([["total", None, None, None, None, *_figures(found.totals)]])
+
+
+class _Count:
+    """Sums of integers, money in micros."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, int] = dict.fromkeys(_SUMMED, 0)
+
+    def add(self, row: Row) -> None:
+        for name in _SUMMED:
+            self.sums[name] += row[name]
+
+    def join(self, other: _Count) -> None:
+        for name in _SUMMED:
+            self.sums[name] += other.sums[name]
+
+    def made(self) -> Made:
+        return Made(**self.figures())
+
+    def figures(self) -> dict[str, Any]:
+        figures: dict[str, Any] = dict(self.sums)
+        return figures | {"amount_usd": usd(figures.pop("amount"))}
+
+
+_SUMMED: Final = ("jobs", "completed", "failed", "units", "included_units", "wallet_units", "amount")
+
+
+def _local_day(at_us: int, period: Period, terms: Terms) -> str:
+    """The date in the month's zone; never a day beyond the month, which a change of zone may cut short."""
+    zone = terms.calendar.zone_at(period.start_us)
+    inside = min(max(at_us, period.start_us), period.end_us - 1)
+    return datetime.fromtimestamp(inside // SECOND_US, UTC).astimezone(zone).date().isoformat()
+
+
+def _row_view(of: tuple[str, str, str, str], count: _Count, names: dict[str, str]) -> UsageRow:
+    day, kind, model, key_id = of
+    key = UsageKeyView(id=key_id, name=names.get(key_id, key_id))
+    return UsageRow(day=day, type="video" if kind == "video" else "image", model=model, key=key, **count.figures())
+
+
+def _order(row: UsageRow) -> tuple[str, ...]:
+    return row.day, row.type, row.model, row.key.name, row.key.id
+
+
+def _limits(rows: Rows, account: Account, period: str, now: int) -> LimitsView:
+    spent = spend.spend(rows, spend.account_scope(account.id), period)
+    ceiling, box = spend.box_ceiling_micros(rows), None
+    if ceiling is not None:
+        left = max(0, ceiling - spend.spend(rows, spend.BOX, period).committed_micros)
+        if left < max(0, account.limit_micros - spent.committed_micros):
+            box = BoxLimitView(ceiling_usd=usd(ceiling), remaining_usd=usd(left))
+    rule = None
+    if account.replenish is not None:
+        rule = RuleView(
+            below_usd=usd(account.replenish.below_micros),
+            add_usd=usd(account.replenish.add_micros),
+            month_usd=usd(account.replenish.month_micros),
+            added_usd=usd(spent.replenished),
+        )
+    return LimitsView(
+        enabled=account.overage,
+        cap_usd=usd(account.limit_micros),
+        ceiling_usd=None if account.ceiling_micros is None else usd(account.ceiling_micros),
+        spend_usd=usd(spent.net_micros),
+        pending_usd=usd(spent.pending),
+        keys=[_key_limit(rows, row, period) for row in rows.all(_CAPPED, (account.id, now, KEYS_SHOWN_MAX))],
+        box=box,
+        replenish=rule,
+    )
+
+
+def _key_limit(rows: Rows, row: Row, period: str) -> KeyLimitView:
+    spent = spend.spend(rows, spend.key_scope(row["budget_id"]), period)
+    return KeyLimitView(
+        id=row["id"],
+        name=row["name"],
+        last_four=row["last_four"],
+        cap_usd=usd(row["cap_micros"]),
+        spend_usd=usd(spent.net_micros),
+        pending_usd=usd(spent.pending),
+    )
+
+
+def _cells(row: UsageRow) -> list[Cell]:
+    return [row.day, row.type, row.model, row.key.id, told(row.key.name), *_figures(row)]
+
+
+def _figures(made: Made) -> list[Cell]:
+    return [
+        made.jobs,
+        made.completed,
+        made.failed,
+        made.units,
+        made.included_units,
+        made.wallet_units,
+        made.amount_usd,
+    ]
+
+
+_GROUPED: Final = (
+    "SELECT quarter, type, model, key_id, count(*) AS jobs, count(*) FILTER (WHERE status = 'completed') AS completed,"
+    " count(*) FILTER (WHERE status = 'failed') AS failed, sum(units) AS units, sum(included_units) AS included_units,"
+    " sum(wallet_units) AS wallet_units, sum(amount) AS amount FROM made GROUP BY quarter, type, model, key_id"
+)
+# A reserve, the post or void that ended it, and the refund that took the post back: kept is what none did.
+_LIVE: Final = (
+    "WITH charged AS (SELECT r.job_id, min(r.at) / :quarter AS quarter, count(*) AS units,"
+    " count(*) FILTER (WHERE p.kind = 'post' AND f.id IS NULL AND r.ledger != 'usd') AS included_units,"
+    " count(*) FILTER (WHERE p.kind = 'post' AND f.id IS NULL AND r.ledger = 'usd') AS wallet_units,"
+    " coalesce(sum(r.amount) FILTER (WHERE p.kind = 'post' AND f.id IS NULL AND r.ledger = 'usd'), 0) AS amount"
+    " FROM transfer r INDEXED BY transfer_by_account"
+    " LEFT JOIN transfer p ON p.pending_id = r.id AND p.kind IN ('post', 'void')"
+    " LEFT JOIN transfer f ON f.pending_id = p.id AND f.kind = 'refund'"
+    " WHERE r.account_id = :account AND r.period = :period AND r.kind = 'reserve' GROUP BY r.job_id),"
+    " made AS (SELECT c.*, j.type, j.model, j.key_id, j.status FROM charged c CROSS JOIN job j ON j.id = c.job_id)"
+)
+_TEST: Final = (
+    "WITH made AS (SELECT created_at / :quarter AS quarter, type, model, key_id, status, n AS units,"
+    " 0 AS included_units, 0 AS wallet_units, 0 AS amount FROM job INDEXED BY job_by_account"
+    " WHERE account_id = :account AND test = 1 AND created_at >= :start AND created_at < :end)"
+)
+_CAPPED: Final = (
+    "SELECT * FROM api_key WHERE account_id = ? AND cap_micros IS NOT NULL AND revoked_at IS NULL"
+    " AND (expires_at IS NULL OR expires_at > ?) ORDER BY created_at DESC, id LIMIT ?"
+)
