@@ -22,12 +22,13 @@ from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.static_files import create_static_files_router
 from litestar.template.config import TemplateConfig
 
-from zsky_box import audit, devices, ledger, secretfile
-from zsky_box.api import account, files, generate, health, jobs, problems, streams, terminal
-from zsky_box.api.access import authenticate
+from zsky_box import audit, devices, idempotency, secretfile
+from zsky_box.api import account, files, generate, health, jobs, overage, problems, quote, statements, streams, terminal
+from zsky_box.api.access import authenticate, tell_limits
 from zsky_box.api.deps import Services
 from zsky_box.api.document import CONFIG, build
 from zsky_box.assets import Assets
+from zsky_box.bookkeeping import Bookkeeping
 from zsky_box.catalog import Catalog
 from zsky_box.clock import Clock, system_clock
 from zsky_box.control import FILE_NAME as CONTROL_FILE
@@ -36,13 +37,18 @@ from zsky_box.db import InstanceLock, Store
 from zsky_box.errors import Refusal, StoreError, ZskyError
 from zsky_box.feed import Feed
 from zsky_box.jobs.book import JobBook
+from zsky_box.jobs.desk import Desk
+from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
+from zsky_box.ledger.verify import verify
 from zsky_box.pages import setup
+from zsky_box.rate_limit import RateLimit
 from zsky_box.restart_budget import RestartBudget
 from zsky_box.scheduler import Limits, Scheduler
 from zsky_box.server import Server, configuration, listen
 from zsky_box.settings import CHECKOUT, Settings
 from zsky_box.tasks import Tasks
+from zsky_box.terms import open_terms
 from zsky_box.worker import Patience, Worker
 
 CHAIN_ROWS_AT_START: Final = 1_000
@@ -88,13 +94,17 @@ class Box:
         outputs = Path(settings.outputs).expanduser() if settings.outputs else folder / "outputs"
         self.assets = Assets(self.store, outputs, self.secrets.signing, settings.result_url_hours)
         self.feed = Feed(clock)
-        self.book = JobBook(self.store, self.assets, self.catalog, self.feed, settings, clock, self._wake)
+        self.terms = open_terms(self.store, settings, clock())
+        news = News(self.feed, self._wake)
+        self.book = JobBook(self.store, self.assets, self.catalog, news, self.terms, clock)
+        self.bookkeeping = Bookkeeping(self.store, self.terms, clock)
+        self.desk = Desk(self.store, self.assets, self.book, news, self.terms, clock)
         self.scheduler = self._new_scheduler(worker_entry, on_fatal or _no_one_to_tell)
         self.tasks = Tasks(
             folder,
             wake=self.scheduler.wake,
             open_ids=self.book.open_ids,
-            sweep=self.scheduler.wake,
+            sweep=self._sweep,
             tidy=self._tidy,
         )
         self.services = Services(
@@ -106,7 +116,10 @@ class Box:
             catalog=self.catalog,
             assets=self.assets,
             feed=self.feed,
-            book=self.book,
+            news=news,
+            rate_limit=RateLimit(settings.requests_per_second, settings.requests_burst, time.monotonic_ns),
+            terms=self.terms,
+            desk=self.desk,
             reader=JobReader(self.store, self.assets, clock),
             scheduler=self.scheduler,
         )
@@ -127,6 +140,7 @@ class Box:
             log.warning("%d jobs were running when the box stopped", recovered)
         self.assets.clear_temporary()
         self.assets.purge(self._clock())
+        self.bookkeeping.sweep()
         self.scheduler.start()
         self.tasks.start()
         self._verifier.start()
@@ -135,7 +149,7 @@ class Box:
 
     def drain(self) -> None:
         """Refuse new jobs and let the running ones end, for as long as the settings allow."""
-        self.book.draining = True
+        self.desk.draining = True
         if not self.scheduler.drain(self.settings.drain_seconds):
             log.warning(
                 "some jobs still ran after %g s; they begin again after the next start", self.settings.drain_seconds
@@ -148,7 +162,7 @@ class Box:
     def close(self) -> None:
         """End in bounded time; running attempts go back to the queue."""
         (self.folder / CONTROL_FILE).unlink(missing_ok=True)
-        self.book.draining = True
+        self.desk.draining = True
         self._closing = True
         self.feed.close()
         self.scheduler.stop()
@@ -197,21 +211,26 @@ class Box:
         else:
             self.tasks.ring(job_id)
 
+    def _sweep(self) -> None:
+        self.scheduler.wake()
+        self.bookkeeping.sweep()
+
     def _tidy(self) -> None:
-        self.book.forget_idempotency()
+        days, now = self.settings.idempotency_days, self._clock()
+        self.store.write(lambda tx: idempotency.forget(tx, days, now))
         self.assets.purge(self._clock())
 
     def _verify(self) -> None:
         """The full check, beside the running service."""
         try:
-            wrong = ledger.first_wrong_balance(self.store)
-            row = audit.first_broken_row(self.store)
+            with self.store.snapshot() as rows:
+                fault = verify(rows).first
         except sqlite3.Error:
             if not self._closing:  # the store is closed under a check that has not ended by then
                 log.exception("the ledger could not be verified")
             return
-        if wrong is not None or row is not None:
-            log.critical("the ledger does not verify: %s", wrong or f"audit row {row} does not fit its chain")
+        if fault is not None:
+            log.critical("the ledger does not verify: %s", fault)
 
 
 def _no_one_to_tell(error: BaseException) -> None:
@@ -240,6 +259,7 @@ def create_app(box: Box) -> Litestar:
         route_handlers=[
             generate.generate,
             generate.rerun,
+            quote.quote,
             jobs.job_status,
             jobs.list_jobs,
             jobs.get_job,
@@ -249,6 +269,15 @@ def create_app(box: Box) -> Litestar:
             streams.job_events,
             account.me,
             account.models,
+            overage.get_overage,
+            overage.toggle,
+            overage.set_cap,
+            statements.get_usage,
+            statements.get_usage_csv,
+            statements.list_ledger,
+            statements.list_ledger_csv,
+            statements.list_statements,
+            statements.get_statement,
             health.document,
         ],
     )
@@ -264,6 +293,7 @@ def create_app(box: Box) -> Litestar:
             _static(),
         ],
         lifespan=[lifespan],
+        before_send=[tell_limits],
         exception_handlers={
             Refusal: problems.from_refusal,
             HTTPException: problems.from_framework,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
@@ -53,6 +54,35 @@ class GenerateBody(Struct, kw_only=True, forbid_unknown_fields=True):
 
 class RerunBody(Struct, kw_only=True, forbid_unknown_fields=True):
     """There is nothing to change about a job that is run again: send another `generate` for that."""
+
+
+# Given as text or as a number; what else it may not be is for the reader to say.
+CapUsd = Annotated[
+    Any,
+    Meta(
+        description="US dollars with at most two decimals, 5 to 1000, as text or as a number.",
+        examples=["25.00"],
+        extra_json_schema={
+            "anyOf": [
+                {"type": "string", "pattern": "^[0-9]{1,10}(\\.[0-9]{1,2})?$"},
+                {"type": "number", "minimum": 5, "maximum": 1000},
+            ]
+        },
+    ),
+]
+
+
+class ToggleBody(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Overage on or off; without `enabled` it is flipped."""
+
+    enabled: bool | UnsetType = UNSET
+
+
+class CapBody(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The spend cap a month; `cap` is another name of `cap_usd`, and one of both is given."""
+
+    cap_usd: CapUsd = UNSET
+    cap: CapUsd = UNSET
 
 
 class Problem(Struct, kw_only=True):
@@ -237,6 +267,46 @@ class PeriodView(Struct, kw_only=True):
     end: str
 
 
+class PricesView(Struct, kw_only=True):
+    """What one unit costs beyond the included ones."""
+
+    video_usd: str
+    image_usd: str
+
+
+class OverageView(Struct, kw_only=True):
+    """What is spent beyond the included units, and how much may be; money as decimal strings of US dollars."""
+
+    enabled: bool
+    cap_usd: str
+    spend_usd: str
+    pending_usd: str
+    remaining_usd: str
+    wallet_usd: str
+    plan: str
+    prices: PricesView
+    included: dict[JobType, UnitsView]
+    period: PeriodView
+
+
+class QuoteView(Struct, kw_only=True):
+    """What a `generate` of the same body would cost and meet now.
+
+    `refusal` is the code that it would be refused with, `refusal_detail` its sentence; both are null where it would be
+    accepted. `model` is null where there is none to ask.
+    """
+
+    amount_usd: str
+    included_units: int
+    wallet_units: int
+    would_accept: bool
+    refusal: str | None
+    refusal_detail: str | None
+    model: str | None
+    fits: bool
+    eta_seconds: float | None
+
+
 class KeyView(Struct, kw_only=True):
     """The key that made the request, without its secret."""
 
@@ -258,11 +328,14 @@ class MeView(Struct, kw_only=True):
     period: PeriodView
 
 
-def read_json(body: bytes) -> Any:
-    """Decode JSON; raises 400 `malformed_json` for everything that is none (NaN and unpaired surrogates included)."""
+def read_json(body: bytes, *, exact: bool = False) -> Any:
+    """Decode JSON; raises 400 `malformed_json` for everything that is none (NaN and unpaired surrogates included).
+
+    `exact`: a number with a fraction or an exponent becomes a Decimal of its own text, where it is money.
+    """
     try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return _EXACT.decode(body) if exact else msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidOperation) as error:
         detail = f"The body is not JSON: {error}." if body else "The body is empty; send a JSON object."
         raise Refusal(400, "malformed_json", detail) from error
 
@@ -294,6 +367,9 @@ def read_object(kind: type[S], value: Any) -> S:
     if errors:
         raise InvalidFields(errors)
     return kind(**read)
+
+
+_EXACT: Final = msgspec.json.Decoder(float_hook=Decimal)
 
 
 @cache

@@ -9,20 +9,24 @@ from typing import Any, Final
 from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
+from litestar.types import Message, Scope
 
 from zsky_box import keys
 from zsky_box.api.deps import services
 from zsky_box.errors import Refusal
 from zsky_box.keys import Caller
+from zsky_box.rate_limit import RateLimit
 
 CONTROL_HEADER: Final = "X-ZSky-Control"
 _SECRET_MAX: Final = 200
+_LIMITS: Final = "rate_limit_headers"
 
 
 async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Litestar guard: finds the caller, checks the scope that the route names in `opt`, or raises 401 or 403."""
     box, caller = services(connection), verify(connection)
     if CONTROL_HEADER not in connection.headers:
+        _limit(connection, box.rate_limit, caller.key.id)
         keys.used(box.store, caller.key, box.clock())
     # Litestar answers OPTIONS by itself with the methods of the address: any key may ask that.
     if connection.scope.get("method") != "OPTIONS":
@@ -30,6 +34,25 @@ async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], handler: 
     if caller.key.test and handler.opt.get("live_only"):
         raise Refusal(403, "test_key", "A test key may not do that; use a live key.")
     connection.scope["user"] = caller
+
+
+def _limit(connection: ASGIConnection[Any, Any, Any, Any], rate_limit: RateLimit, key_id: str) -> None:
+    """Count the request against its key, keep what its answer tells of that, and raise 429 when it is one too many."""
+    standing = rate_limit.take(key_id)
+    told = f'"requests";r={standing.remaining};t={standing.full_after_seconds}'
+    connection.scope["state"][_LIMITS] = (
+        (b"ratelimit-policy", rate_limit.policy.encode()),
+        (b"ratelimit", told.encode()),
+    )
+    if not standing.allowed:
+        detail = "This key makes too many requests; wait as long as Retry-After says, and send fewer at once."
+        raise Refusal(429, "rate_limited", detail, headers={"Retry-After": str(standing.retry_after_seconds)})
+
+
+async def tell_limits(message: Message, scope: Scope) -> None:
+    """Litestar hook before each message: the answer to a key, whatever it is, begins with how its limit stands."""
+    if message["type"] == "http.response.start" and (limits := scope["state"].get(_LIMITS)):
+        message["headers"] = [*message["headers"], *limits]
 
 
 def verify(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:

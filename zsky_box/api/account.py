@@ -7,17 +7,13 @@ from typing import Any
 import msgspec
 from litestar import Request, get
 
-from zsky_box import ledger
+from zsky_box import overage
 from zsky_box.api.access import caller_of
 from zsky_box.api.deps import services
 from zsky_box.api.problems import documented
-from zsky_box.catalog import Catalog, JobType, ModelSpec
-from zsky_box.clock import rfc3339
-from zsky_box.ledger import Allowance
-from zsky_box.periods import period_at
-from zsky_box.schemas import KeyView, LicenceView, MeView, ModelList, ModelView, PeriodView, UnitsView
-
-KINDS: tuple[JobType, ...] = ("video", "image")
+from zsky_box.catalog import Catalog, ModelSpec
+from zsky_box.schemas import KeyView, LicenceView, MeView, ModelList, ModelView, OverageView
+from zsky_box.terms import KINDS
 
 
 @get(
@@ -32,20 +28,21 @@ async def me(request: Request[Any, Any, Any]) -> MeView:
     """The account and key of the request, and what is left of this month's included units."""
     box, caller = services(request), caller_of(request)
     now = box.clock()
-    period = period_at(now, box.settings.zone())
 
-    def read() -> dict[JobType, UnitsView]:
-        return {kind: _units(ledger.allowance(box.store, caller.account, kind, now, box.settings)) for kind in KINDS}
+    def read() -> OverageView:
+        with box.store.snapshot() as rows:
+            return overage.view(rows, caller.account.id, now, box.terms)
 
+    stands = await box.store.read(read)
     key = caller.key
     return MeView(
         account=caller.account.id,
         name=caller.account.name,
-        plan=caller.account.plan,
+        plan=stands.plan,
         test=key.test,
         key=KeyView(id=key.id, name=key.name, last_four=key.last_four, scopes=list(key.scopes)),
-        included=await box.store.read(read),
-        period=PeriodView(start=rfc3339(period.start_us), end=rfc3339(period.end_us)),
+        included=stands.included,
+        period=stands.period,
     )
 
 
@@ -68,10 +65,6 @@ async def models(request: Request[Any, Any, Any]) -> ModelList:
 def catalog_views(catalog: Catalog) -> dict[str, Any]:
     """The catalogue as the list of models that the API would answer with, while the service is stopped."""
     return msgspec.to_builtins(ModelList(data=[_model(catalog, spec, set()) for spec in catalog.specs.values()]))
-
-
-def _units(allowance: Allowance) -> UnitsView:
-    return UnitsView(granted=allowance.granted, used=allowance.used, pending=allowance.pending, left=allowance.left)
 
 
 def _model(catalog: Catalog, spec: ModelSpec, resident: set[str]) -> ModelView:

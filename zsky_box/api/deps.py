@@ -13,11 +13,14 @@ from zsky_box.catalog import Catalog
 from zsky_box.clock import Clock
 from zsky_box.db import Store
 from zsky_box.feed import Feed
-from zsky_box.jobs.book import JobBook
+from zsky_box.jobs.desk import Desk
+from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
+from zsky_box.rate_limit import RateLimit
 from zsky_box.scheduler import Scheduler
 from zsky_box.secretfile import Secrets
 from zsky_box.settings import Settings
+from zsky_box.terms import Terms
 
 _HOST: Final = re.compile(r"^(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:\d{1,5})?$")
 
@@ -34,7 +37,10 @@ class Services:
     catalog: Catalog
     assets: Assets
     feed: Feed
-    book: JobBook
+    news: News
+    rate_limit: RateLimit
+    terms: Terms
+    desk: Desk
     reader: JobReader
     scheduler: Scheduler
 

@@ -11,9 +11,9 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.routes import HTTPRoute
 
 from zsky_box import __version__
+from zsky_box.idempotency import KEY_MAX
 
 _REF: Final = "#/components/schemas/{name}"
-_IDEMPOTENT: Final = ("generate", "rerunJob")
 _FILES: Final = ("getFile", "headFile")
 _FILE_TYPES: Final = ("video/mp4", "image/png", "image/jpeg")
 
@@ -58,15 +58,20 @@ def _complete(document: dict[str, Any], operation: dict[str, Any], opt: dict[str
     if body := opt.get("body"):
         schemas, components = msgspec.json.schema_components([body], ref_template=_REF)
         document["components"]["schemas"] |= components
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schemas[0]}}}
+        required = not opt.get("body_optional")
+        operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": schemas[0]}}}
     parameters = operation.setdefault("parameters", [])
     parameters += [
         _query(name, schema, required=bool(opt.get("open"))) for name, schema in opt.get("query", {}).items()
     ]
     name = operation["operationId"]
-    if name in _IDEMPOTENT:
-        key = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"}
+    if opt.get("idempotent"):
+        key = {"type": "string", "minLength": 1, "maxLength": KEY_MAX, "pattern": "^[ -~]+$"}
         parameters.append(_header("Idempotency-Key", key))
+    if "202" in answers:
+        answers["202"]["headers"] = {"Location": {"description": "The job's address", "schema": {"type": "string"}}}
+    if opt.get("csv"):
+        answers["200"].setdefault("content", {})["text/csv"] = {"schema": {"type": "string"}}
     if name.startswith("stream"):
         parameters.append(_header("Last-Event-ID", {"type": "string"}))
         answers["200"]["content"] = {"text/event-stream": {"schema": {"type": "string"}}}

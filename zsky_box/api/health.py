@@ -35,7 +35,7 @@ async def healthz() -> dict[str, str]:
 async def readyz(request: Request[Any, Any, Any]) -> Response[dict[str, str]]:
     """A worker is up and jobs are taken; 503 until then."""
     box = services(request)
-    if box.book.draining:
+    if box.desk.draining:
         return Response({"status": "draining"}, status_code=503, headers={"Retry-After": "10"})
     if not box.scheduler.is_ready():
         return Response({"status": "starting"}, status_code=503, headers={"Retry-After": "1"})

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections import Counter
 from typing import Any, Final
 
 from litestar import Request, delete, get, post
 from litestar.params import FromPath
 
+from zsky_box.api import queries
 from zsky_box.api.access import caller_of
 from zsky_box.api.deps import base_url, services
 from zsky_box.api.problems import documented
-from zsky_box.clock import parse_rfc3339
-from zsky_box.errors import FieldError, InvalidFields
 from zsky_box.jobs.views import PAGE_DEFAULT, PAGE_MAX, Filters
 from zsky_box.schemas import JobList, JobView
 
-_METADATA: Final = re.compile(r"^metadata\[(.{1,64})\]$", re.DOTALL)
 _STATUSES: Final = ("queued", "running", "completed", "failed")
 _TYPES: Final = ("video", "image")
-_FILTERS: Final = ("limit", "cursor", "status", "type", "created_after", "created_before", "metadata[KEY]")
-_SHOWN_MAX: Final = 64
-_NAME_MAX: Final = len("metadata[]") + 64
 _METADATA_MAX: Final = 16
-_ERRORS_MAX: Final = 100
 
 
 @get(
@@ -94,7 +86,7 @@ async def list_jobs(request: Request[Any, Any, Any]) -> JobList:
 async def cancel(request: Request[Any, Any, Any], job_id: FromPath[str]) -> JobView:
     """Queued: ended at once, free. Running: it stops within two denoising steps; charged once a step was stored."""
     box, caller, base = services(request), caller_of(request), base_url(request)
-    await box.book.cancel(caller, job_id)
+    await box.desk.cancel(caller, job_id)
     return await box.store.read(lambda: box.reader.one(caller, job_id, base))
 
 
@@ -110,61 +102,23 @@ async def cancel(request: Request[Any, Any, Any], job_id: FromPath[str]) -> JobV
 async def delete_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> JobView:
     """Removes the files of an ended job, on record; the job and its charge stay readable."""
     box, caller, base = services(request), caller_of(request), base_url(request)
-    await box.book.delete(caller, job_id)
+    await box.desk.delete(caller, job_id)
     return await box.store.read(lambda: box.reader.one(caller, job_id, base))
 
 
 def read_query(items: list[tuple[str, Any]]) -> tuple[Filters, int, str | None]:
     """Filters, limit and cursor of a list's query; raises InvalidFields with everything that is wrong."""
-    values: dict[str, Any] = {}
-    metadata: list[tuple[str, str]] = []
-    limit, cursor = PAGE_DEFAULT, None
-    errors: list[FieldError] = []
-    for name, value in items:
-        try:
-            if name == "limit":
-                limit = _limit(value)
-            elif name == "cursor":
-                cursor = value
-            elif name in ("status", "type"):
-                values[name] = _one_of(value, _STATUSES if name == "status" else _TYPES)
-            elif name in ("created_after", "created_before"):
-                values[name] = _time(value)
-            elif match := _METADATA.fullmatch(name):
-                metadata.append((match[1], value))
-            else:
-                errors.append(_unknown(name[:_SHOWN_MAX]))
-        except ValueError as error:
-            errors.append(FieldError(name, "invalid_field", f"{name}: {error}."))
-    given = Counter(name[:_NAME_MAX] for name, _ in items)
-    errors += [FieldError(name, "invalid_field", f"{name}: give it once.") for name, n in given.items() if n > 1]
-    if len(metadata) > _METADATA_MAX:
-        errors.append(FieldError("metadata", "invalid_field", f"metadata: at most {_METADATA_MAX} filters."))
-    if errors:
-        raise InvalidFields(errors[:_ERRORS_MAX])
-    return Filters(**values, metadata=tuple(metadata)), limit, cursor
+    values = queries.read(items, _READERS, _METADATA)
+    limit, cursor = values.pop("limit", PAGE_DEFAULT), values.pop("cursor", None)
+    return Filters(**values), limit, cursor
 
 
-def _unknown(name: str) -> FieldError:
-    close = difflib.get_close_matches(name, _FILTERS, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"filters are {', '.join(_FILTERS)}."
-    return FieldError(name, "unknown_field", f"There is no filter {name!r}; {hint}")
-
-
-def _limit(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= PAGE_MAX):
-        raise ValueError(f"give a whole number from 1 to {PAGE_MAX}")
-    return int(text)
-
-
-def _one_of(text: str, allowed: tuple[str, ...]) -> str:
-    if text not in allowed:
-        raise ValueError(f"is one of {', '.join(allowed)}")
-    return text
-
-
-def _time(text: str) -> int:
-    try:
-        return parse_rfc3339(text)
-    except (ValueError, OverflowError):
-        raise ValueError("give an RFC 3339 time such as 2026-11-01T00:00:00Z") from None
+_READERS: Final[queries.Readers] = {
+    "limit": queries.limit(PAGE_MAX),
+    "cursor": str,
+    "status": queries.one_of(_STATUSES),
+    "type": queries.one_of(_TYPES),
+    "created_after": queries.time,
+    "created_before": queries.time,
+}
+_METADATA: Final = queries.Family("metadata", re.compile(r"metadata\[(.{1,64})\]", re.DOTALL), _METADATA_MAX)

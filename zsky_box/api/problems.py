@@ -40,6 +40,8 @@ STATUS_OF: Final = {
     "missing_key": 401,
     "invalid_key": 401,
     "revoked_key": 401,
+    "wallet_empty": 402,
+    "plan_without_api": 403,
     "insufficient_scope": 403,
     "test_key": 403,
     "invalid_signature": 403,
@@ -47,6 +49,7 @@ STATUS_OF: Final = {
     "not_found": 404,
     "method_not_allowed": 405,
     "idempotency_conflict": 409,
+    "idempotency_in_progress": 409,  # of the contract; here a repeated key waits in line for its answer
     "job_finished": 409,
     "job_open": 409,
     "result_removed": 410,
@@ -72,6 +75,7 @@ OF_EVERY_CALL: Final = (
     "invalid_key",
     "revoked_key",
     "insufficient_scope",
+    "rate_limited",
     "internal_error",
     "storage_error",
 )

@@ -8,7 +8,7 @@ import msgspec
 from litestar import Request, post
 
 from zsky_box import control
-from zsky_box.api.access import caller_of, control_only
+from zsky_box.api.access import control_only
 from zsky_box.api.deps import services
 from zsky_box.api.generate import read_bytes
 from zsky_box.errors import Refusal
@@ -17,9 +17,10 @@ from zsky_box.errors import Refusal
 @post("/control", status_code=200, guards=[control_only], include_in_schema=False, opt={"scope": "billing"})
 async def run_command(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """Carry out one command of the terminal."""
-    box, caller = services(request), caller_of(request)
+    box = services(request)
     try:
         command = control.decode(await read_bytes(request))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal(422, "invalid_field", f"Not a command: {error}.") from error
-    return await box.store.read(lambda: control.run(command, box.store, box.secrets, caller.account, box.clock))
+    means = control.Means(box.store, box.secrets, box.terms, box.clock)
+    return await box.store.read(lambda: control.run(command, means))

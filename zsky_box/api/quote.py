@@ -1,0 +1,50 @@
+"""`POST /v1/quote`: what a job would cost, and whether it would be taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request, post
+
+from zsky_box.api.access import caller_of
+from zsky_box.api.deps import services
+from zsky_box.api.generate import OF_EVERY_BODY, acted_out, asked_for, read_body
+from zsky_box.api.problems import documented
+from zsky_box.errors import InvalidFields, Refusal
+from zsky_box.pricing import usd
+from zsky_box.schemas import GenerateBody, QuoteView, read_object
+
+
+@post(
+    "/quote",
+    status_code=200,
+    opt={"scope": "generate", "body": GenerateBody},
+    operation_id="quote",
+    tags=["jobs"],
+    summary="What a job would cost",
+    responses=documented(*OF_EVERY_BODY, "invalid_field", "model_not_installed", "unsupported_for_model"),
+)
+async def quote(request: Request[Any, Any, Any]) -> QuoteView:
+    """The body of a `generate`, answered with its price and the refusal that it would meet now. Reserves nothing."""
+    box, caller = services(request), caller_of(request)
+    body = read_object(GenerateBody, await read_body(request))
+    model, refusal = None, acted_out(caller, body)
+    try:
+        model = asked_for(box, caller, body).work.model
+    except InvalidFields:
+        raise
+    except Refusal as reason:
+        refusal = reason
+    found = await box.store.read(lambda: box.desk.quote(caller, body.type, body.n or 1))
+    refusal = refusal or found.refusal
+    return QuoteView(
+        amount_usd=usd(found.amount_micros),
+        included_units=found.included_units,
+        wallet_units=found.wallet_units,
+        would_accept=refusal is None,
+        refusal=None if refusal is None else refusal.code,
+        refusal_detail=None if refusal is None else refusal.detail,
+        model=model,
+        fits=model is not None,
+        eta_seconds=None,
+    )
