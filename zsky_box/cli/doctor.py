@@ -14,10 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from zsky_box import audit, devices, ledger, settings
-from zsky_box.cli.session import Session, open_store
-from zsky_box.db import Store
+from zsky_box import db, devices, settings, timeline
+from zsky_box.cli.command import CommandError
+from zsky_box.cli.session import Session, open_reader
+from zsky_box.clock import SECOND_US, system_clock
 from zsky_box.errors import SettingsError, StoreError
+from zsky_box.ledger.verify import verify
 
 Finding = dict[str, str]
 
@@ -39,6 +41,7 @@ def examine(folder: Path) -> list[Finding]:
         ("free space", lambda: _space(folder)),
         ("models", lambda: _models(folder)),
         ("service", lambda: _service(folder)),
+        ("clock", lambda: _clock(folder)),
         ("ledger", lambda: _ledger(folder)),
     )
     return [{"name": name, **check()} for name, check in checks]
@@ -155,21 +158,32 @@ def _service(folder: Path) -> Finding:
     return _note("not running; start it with `zsky-box serve`") if url is None else _good(f"answers on {url}")
 
 
+def _clock(folder: Path) -> Finding:
+    """Whether the box's clock is where the ledger's is: far behind it, no money moves."""
+    if not (folder / db.FILE_NAME).exists():
+        return _note("no ledger yet to compare it with")
+    try:
+        with open_reader(folder) as connection, db.snapshot(connection) as rows:
+            behind_us = timeline.behind_us(rows, system_clock())
+    except (CommandError, sqlite3.DatabaseError) as error:
+        return _bad(str(error))
+    told = f"{behind_us // SECOND_US} s behind the ledger's last entry"
+    if behind_us > timeline.TOLERANCE_US:
+        return _bad(
+            f"{told}, so nothing is accepted: set the clock or, if it is right, run: zsky-box doctor --accept-clock"
+        )
+    return _note(told) if behind_us >= SECOND_US else _good("not behind the ledger")
+
+
 def _ledger(folder: Path) -> Finding:
-    if not (folder / "ledger.db").exists():
+    """All rules that the store can show, read beside the running service; the results' files are `ledger verify`'s."""
+    if not (folder / db.FILE_NAME).exists():
         return _note("none yet")
     try:
-        if Session(folder).is_running():
-            return _note("checked by the running service at its start; its log says when it does not verify")
-        with open_store(folder) as store:
-            return _verified(store)
-    except (StoreError, sqlite3.DatabaseError) as error:
+        with open_reader(folder) as connection, db.snapshot(connection) as rows:
+            report = verify(rows)
+    except (CommandError, sqlite3.DatabaseError) as error:
         return _bad(str(error))
-
-
-def _verified(store: Store) -> Finding:
-    row = audit.first_broken_row(store)
-    wrong = ledger.first_wrong_balance(store)
-    if row is not None:
-        return _bad(f"the audit's row {row} does not fit its chain")
-    return _good("verifies") if wrong is None else _bad(wrong)
+    if report.first is not None:
+        return _bad(str(report.first))
+    return _good(f"verifies: {report.transfers} transfers, {report.audit_rows} audit rows, {report.jobs} jobs")

@@ -14,13 +14,15 @@ import click
 
 from zsky_box import __version__, accounts, control, keys, secretfile, settings
 from zsky_box.cli import show
+from zsky_box.cli.accounts import accounts_group
 from zsky_box.cli.command import CommandError, Group, json_option
 from zsky_box.cli.generate import generate
+from zsky_box.cli.keys import keys_group
+from zsky_box.cli.ledger import ledger_group
 from zsky_box.cli.session import Session, open_store
 from zsky_box.clock import system_clock
 from zsky_box.db import FILE_NAME
 from zsky_box.errors import ZskyError
-from zsky_box.keys import SCOPES
 
 NOISY_LOGGERS = ("huey", "httpx", "uvicorn", "zsky_box.access")
 
@@ -155,77 +157,9 @@ def cancel(folder: Path, job_id: str, as_json: bool) -> None:
     show.told(Session(folder).request("POST", f"/v1/jobs/{_plain(job_id)}/cancel"), as_json, show.job)
 
 
-@cli.group(name="keys")
-def keys_group() -> None:
-    """API keys: list, issue, rotate, revoke.
-
-    Example: zsky-box keys issue --name render-script --scopes generate,read
-    """
-
-
-@keys_group.command(name="list")
-@json_option
-@click.pass_obj
-def keys_list(folder: Path, as_json: bool) -> None:
-    """List the keys, without their secrets.
-
-    Example: zsky-box keys list
-    """
-    show.told(Session(folder).control(control.ListKeys()), as_json, show.keys)
-
-
-@keys_group.command(name="issue")
-@click.option("--name", default="", metavar="NAME", help="What the key is for.")
-@click.option("--test", is_flag=True, help="A zs_test_ key: free, always the film leader.")
-@click.option("--scopes", default=",".join(SCOPES), show_default=True, help="What the key may do.")
-@json_option
-@click.pass_obj
-def keys_issue(folder: Path, name: str, test: bool, scopes: str, as_json: bool) -> None:
-    """Make a key; its secret is shown once.
-
-    Example: zsky-box keys issue --name render-script --scopes generate,read
-    """
-    if len(name) > keys.NAME_MAX:
-        raise CommandError(f"A key's name has at most {keys.NAME_MAX} characters.")
-    chosen = [scope.strip() for scope in scopes.split(",")]
-    unknown = [scope for scope in chosen if scope not in SCOPES]
-    if unknown:
-        raise CommandError(f"There is no scope {unknown[0]!r}; scopes are {', '.join(SCOPES)}.")
-    command = control.IssueKey(name=name, test=test, scopes=tuple(scope for scope in SCOPES if scope in chosen))
-    show.told(Session(folder).control(command), as_json, show.new_key)
-
-
-@keys_group.command(name="rotate")
-@click.argument("key_id", metavar="[ID]", required=False)
-@click.option(
-    "--overlap",
-    "overlap_seconds",
-    type=click.IntRange(0, keys.OVERLAP_MAX_SECONDS),
-    default=0,
-    metavar="SECONDS",
-    help="How long the old key still works (at most 7 days).",
-)
-@json_option
-@click.pass_obj
-def keys_rotate(folder: Path, key_id: str | None, overlap_seconds: int, as_json: bool) -> None:
-    """Issue a successor (of the newest live key where no ID is given) and end the old key.
-
-    Example: zsky-box keys rotate --overlap 86400
-    """
-    command = control.RotateKey(key_id=key_id, overlap_seconds=overlap_seconds)
-    show.told(Session(folder).control(command), as_json, show.new_key)
-
-
-@keys_group.command(name="revoke")
-@click.argument("key_id", metavar="ID")
-@json_option
-@click.pass_obj
-def keys_revoke(folder: Path, key_id: str, as_json: bool) -> None:
-    """End a key at once.
-
-    Example: zsky-box keys revoke key_7tq…
-    """
-    show.told(Session(folder).control(control.RevokeKey(key_id=key_id)), as_json, show.key)
+cli.add_command(keys_group)
+cli.add_command(accounts_group)
+cli.add_command(ledger_group)
 
 
 @cli.group(name="models")
@@ -253,15 +187,19 @@ def models_list(folder: Path, as_json: bool) -> None:
 
 
 @cli.command()
+@click.option("--accept-clock", is_flag=True, help="The clock is right as it stands, though it is behind the ledger.")
 @json_option
 @click.pass_obj
-def doctor(folder: Path, as_json: bool) -> None:
+def doctor(folder: Path, accept_clock: bool, as_json: bool) -> None:
     """Check the machine and the box. Exits with 1 when something must be mended.
 
     Example: zsky-box doctor
     """
     from zsky_box.cli.doctor import examine
 
+    if accept_clock:
+        show.told(Session(folder).control(control.AcceptClock()), as_json, show.clock)
+        return
     findings = examine(folder)
     show.told({"checks": findings}, as_json, show.checks)
     if any(finding["state"] == "bad" for finding in findings):

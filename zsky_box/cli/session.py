@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,11 +13,14 @@ import click
 import httpx
 import msgspec
 
-from zsky_box import accounts, control, secretfile
+from zsky_box import control, db, secretfile, settings, timeline
 from zsky_box.cli.command import CommandError
 from zsky_box.clock import system_clock
-from zsky_box.db import FILE_NAME, InstanceLock, Store
+from zsky_box.db import FILE_NAME, InstanceLock, Rows, Store
 from zsky_box.errors import StoreError
+from zsky_box.migrations import VERSION
+from zsky_box.periods import Calendar
+from zsky_box.terms import Terms
 
 TIMEOUT_SECONDS: Final = 30.0
 CONTROL_HEADER: Final = "X-ZSky-Control"
@@ -88,11 +92,11 @@ class Session:
         """Through the service where it runs, else directly under the instance lock."""
         if self.is_running():
             return self.request("POST", "/control", content=msgspec.json.encode(command))
+        configured = settings.load(self.folder)
         with open_store(self.folder) as store:
-            owner = accounts.owner(store)
-            if owner is None:
-                raise CommandError(f"There is no box in {self.folder} yet; run `zsky-box init` first.")
-            return control.run(command, store, secretfile.load(self.folder), owner, system_clock)
+            with store.snapshot() as rows:
+                terms = kept_terms(rows, configured)
+            return control.run(command, control.Means(store, secretfile.load(self.folder), terms, system_clock))
 
     def _running(self) -> control.Address:
         if self._address is None or not (self._answered or self.is_running()):
@@ -116,6 +120,25 @@ def open_store(folder: Path, *, create: bool = False) -> Generator[Store]:
             store.close()
     finally:
         lock.release()
+
+
+@contextmanager
+def open_reader(folder: Path) -> Generator[sqlite3.Connection]:
+    """A connection that only reads the ledger, beside the running service or without one; nothing waits for it."""
+    _require_box(folder)
+    with closing(db.connect(folder / FILE_NAME, read_only=True)) as connection:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version != VERSION:
+            raise CommandError(
+                f"The ledger has schema {version}, this zsky-box reads {VERSION}: an older one is brought up to date by"
+                " `zsky-box serve`, a newer one needs a newer zsky-box."
+            )
+        yield connection
+
+
+def kept_terms(rows: Rows, configured: settings.Settings) -> Terms:
+    """What the settings and the calendar on record say; a command changes neither."""
+    return Terms(configured, timeline.calendar(rows) or Calendar.of(configured.zone()))
 
 
 def _require_box(folder: Path) -> None:

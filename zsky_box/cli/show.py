@@ -28,7 +28,7 @@ def jobs(page: dict[str, Any]) -> None:
         (job["job_id"], job["type"], job["status"], job["model"], job["created_at"], _short(job["prompt"]))
         for job in page["data"]
     ]
-    _table(("id", "type", "status", "model", "created", "prompt"), rows)
+    table(("id", "type", "status", "model", "created", "prompt"), rows)
     if page["has_more"]:
         click.echo("There are older ones; --limit shows up to 100.", err=True)
 
@@ -74,18 +74,27 @@ def keys(page: dict[str, Any]) -> None:
             "test" if key["test"] else "live",
             f"…{key['last_four']}",
             " ".join(key["scopes"]),
+            f"${key['cap_usd']}" if key["cap_usd"] is not None else "",
             "revoked" if key["revoked_at"] else key["expires_at"] or "",
             key["last_used_at"] or "never",
         )
         for key in page["data"]
     ]
-    _table(("id", "name", "mode", "ends in", "scopes", "end", "last used"), rows)
+    table(("id", "name", "mode", "ends in", "scopes", "cap", "end", "last used"), rows)
 
 
 def key(view: dict[str, Any]) -> None:
     """One key, without its secret."""
     ended = "revoked" if view["revoked_at"] else "in use"
     click.echo(f"{view['id']} (…{view['last_four']}) is {ended}.")
+
+
+def key_cap(view: dict[str, Any]) -> None:
+    """What a key may spend."""
+    if view["cap_usd"] is None:
+        click.echo(f"{view['id']} (…{view['last_four']}) has no cap of its own; its account's counts.")
+    else:
+        click.echo(f"{view['id']} (…{view['last_four']}) takes at most ${view['cap_usd']} a month from the wallet.")
 
 
 def new_key(view: dict[str, Any]) -> None:
@@ -106,7 +115,15 @@ def models(page: dict[str, Any]) -> None:
         )
         for model in page["data"]
     ]
-    _table(("model", "makes", "installed", "licence", "commercial use", ""), rows)
+    table(("model", "makes", "installed", "licence", "commercial use", ""), rows)
+
+
+def clock(view: dict[str, Any]) -> None:
+    """Whether the box's clock was accepted."""
+    if view["accepted"]:
+        click.echo(f"The ledger goes on at {view['at']}; its last entry was of {view['was']}.")
+    else:
+        click.echo(f"The clock is not behind the ledger ({view['at']}); there is nothing to accept.")
 
 
 def checks(report: dict[str, Any]) -> None:
@@ -128,7 +145,7 @@ def _short(text: str) -> str:
     return line if len(line) <= _PROMPT_MAX else f"{line[: _PROMPT_MAX - 1]}…"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     """Columns as wide as their widest entry, a row a line: nothing is cut, so that `grep` and `awk` find it all."""
     lines = [head, *(tuple(str(value) for value in row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]

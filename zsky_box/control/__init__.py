@@ -1,0 +1,68 @@
+"""What the owner's terminal may ask of the box, the same whether the service runs or the command holds its lock."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct
+
+from zsky_box.control.asked import (
+    REASON_MAX,
+    AcceptClock,
+    AddAccount,
+    CapKey,
+    ChoosePlan,
+    Command,
+    Correct,
+    IssueKey,
+    ListAccounts,
+    ListKeys,
+    RefundJob,
+    RevokeKey,
+    RotateKey,
+    SetCap,
+    SetCeiling,
+    SetOverage,
+    SetReplenish,
+    TopUp,
+    decode,
+)
+from zsky_box.control.hand import ACTOR, Means, run
+
+FILE_NAME: Final = "control.json"
+
+
+class Address(Struct, frozen=True):
+    """Where the running service listens and the token of this start: `control.json`, mode 0600."""
+
+    url: str
+    token: str
+    pid: int
+
+
+__all__ = [
+    "ACTOR",
+    "FILE_NAME",
+    "REASON_MAX",
+    "AcceptClock",
+    "AddAccount",
+    "Address",
+    "CapKey",
+    "ChoosePlan",
+    "Command",
+    "Correct",
+    "IssueKey",
+    "ListAccounts",
+    "ListKeys",
+    "Means",
+    "RefundJob",
+    "RevokeKey",
+    "RotateKey",
+    "SetCap",
+    "SetCeiling",
+    "SetOverage",
+    "SetReplenish",
+    "TopUp",
+    "decode",
+    "run",
+]

@@ -1,0 +1,253 @@
+"""The owner's hand: each command carried out, in one write where it changes something, by the rooms that own it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from msgspec import Struct
+
+from zsky_box import accounts, keys, ledger, overage, plans, statements, timeline
+from zsky_box.accounts import Account, Replenish
+from zsky_box.clock import Clock, rfc3339
+from zsky_box.control.asked import (
+    AcceptClock,
+    AddAccount,
+    CapKey,
+    ChoosePlan,
+    Command,
+    Correct,
+    IssueKey,
+    ListAccounts,
+    ListKeys,
+    RefundJob,
+    RevokeKey,
+    RotateKey,
+    SetCap,
+    SetCeiling,
+    SetOverage,
+    SetReplenish,
+    TopUp,
+)
+from zsky_box.db import Rows, Store, Tx
+from zsky_box.errors import Refusal, StoreError, not_found
+from zsky_box.ledger import spend
+from zsky_box.pricing import usd
+from zsky_box.secretfile import Secrets
+from zsky_box.terms import Terms
+
+ACTOR: Final = "terminal"
+
+
+class Means(Struct, frozen=True):
+    """What commands are carried out with."""
+
+    store: Store
+    secrets: Secrets
+    terms: Terms
+    clock: Clock
+
+
+def run(command: Command, means: Means) -> dict[str, Any]:
+    """Carry out one command for the owner; raises Refusal where it cannot be done."""
+    match command:
+        case ListKeys() | ListAccounts():
+            with means.store.snapshot() as rows:
+                return _listed(rows, command, means)
+        case IssueKey() | RotateKey() | RevokeKey() | CapKey():
+            return means.store.write(lambda tx: _on_keys(tx, command, means))
+        case SetCeiling(account=None, ceiling_micros=ceiling):
+            return means.store.write(lambda tx: _bound_box(tx, ceiling, means))
+        case AddAccount():
+            return means.store.write(lambda tx: _add(tx, command, means))
+        case RefundJob():
+            return means.store.write(lambda tx: _refund(tx, command, means))
+        case AcceptClock():
+            return means.store.write(lambda tx: _accept_clock(tx, means))
+        case _:
+            return means.store.write(lambda tx: _on_account(tx, command, means))
+
+
+def account_view(rows: Rows, account: Account, means: Means) -> dict[str, Any]:
+    """An account as the administrator sees it: plan, limits, wallet, and what this month has cost."""
+    stands, rule = overage.view(rows, account.id, means.clock(), means.terms), account.replenish
+    return {
+        "id": account.id,
+        "name": account.name,
+        "role": account.role,
+        "plan": stands.plan,
+        "term": "annual" if account.annual else "monthly",
+        "renews": account.renews,
+        "paid_until": account.paid_until or None,
+        "overage": stands.enabled,
+        "cap_usd": usd(account.cap_micros),
+        "ceiling_usd": None if account.ceiling_micros is None else usd(account.ceiling_micros),
+        "spend_usd": stands.spend_usd,
+        "pending_usd": stands.pending_usd,
+        "remaining_usd": stands.remaining_usd,
+        "wallet_usd": stands.wallet_usd,
+        "replenish": None
+        if rule is None
+        else {
+            "below_usd": usd(rule.below_micros),
+            "add_usd": usd(rule.add_micros),
+            "month_usd": usd(rule.month_micros),
+        },
+        "created_at": rfc3339(account.created_at),
+    }
+
+
+def _named(rows: Rows, name: str | None) -> Account:
+    if name is not None:
+        return accounts.named(rows, name)
+    row = rows.one("SELECT * FROM account WHERE role = 'owner'")
+    if row is None:
+        raise StoreError("the box has no owner yet; run `zsky-box init` first")
+    return accounts.from_row(row)
+
+
+# Lists
+
+
+def _listed(rows: Rows, command: ListKeys | ListAccounts, means: Means) -> dict[str, Any]:
+    if isinstance(command, ListKeys):
+        found = keys.listed(rows, _named(rows, command.account).id)
+        return {"object": "list", "data": [key.view() for key in found]}
+    ceiling = spend.box_ceiling_micros(rows)
+    return {
+        "object": "list",
+        "data": [account_view(rows, account, means) for account in accounts.everybody(rows)],
+        "box_ceiling_usd": None if ceiling is None else usd(ceiling),
+    }
+
+
+# Keys
+
+
+def _on_keys(tx: Tx, command: IssueKey | RotateKey | RevokeKey | CapKey, means: Means) -> dict[str, Any]:
+    account, now, pepper = _named(tx, command.account), means.clock(), means.secrets.pepper
+    match command:
+        case IssueKey(name=name, test=test, scopes=scopes, cap_micros=cap):
+            _require_api(tx, account, means)
+            key, secret = keys.issue(
+                tx, pepper, account.id, now=now, actor=ACTOR, name=name, test=test, scopes=scopes, cap_micros=cap
+            )
+            return {**key.view(), "api_key": secret}
+        case RotateKey(key_id=key_id, overlap_seconds=overlap):
+            if key_id is None and not keys.has_rotatable(tx, account.id):
+                _require_api(tx, account, means)
+            key, secret = keys.rotate(tx, pepper, account.id, key_id, overlap_seconds=overlap, now=now, actor=ACTOR)
+            return {**key.view(), "api_key": secret}
+        case RevokeKey(key_id=key_id):
+            return keys.revoke(tx, account.id, key_id, now=now, actor=ACTOR).view()
+        case CapKey(key_id=key_id, cap_micros=cap):
+            at = timeline.advance_anyhow(tx, now)
+            return keys.limit(tx, account.id, key_id, cap, now=at, actor=ACTOR).view()
+
+
+def _require_api(tx: Tx, account: Account, means: Means) -> None:
+    present = timeline.present(tx, means.clock())
+    keys.require_api(tx, account, means.terms.calendar.period_at(present).key)
+
+
+# Accounts
+
+
+def _add(tx: Tx, command: AddAccount, means: Means) -> dict[str, Any]:
+    at = timeline.advance_anyhow(tx, means.clock())
+    added = accounts.add_member(tx, command.name.strip(), command.plan, annual=command.annual, now=at)
+    period = means.terms.calendar.period_at(at).key
+    return account_view(tx, plans.roll(tx, added, period, at, means.terms), means)
+
+
+def _on_account(
+    tx: Tx,
+    command: ChoosePlan | TopUp | Correct | SetCap | SetCeiling | SetOverage | SetReplenish,
+    means: Means,
+) -> dict[str, Any]:
+    account, now, terms = _named(tx, command.account), means.clock(), means.terms
+    told: dict[str, Any] = {}
+    match command:
+        case ChoosePlan(plan=plan, annual=annual):
+            at = timeline.advance_anyhow(tx, now)
+            period = terms.calendar.period_at(at).key
+            plans.choose(tx, account, plan, annual=annual, period=period, at=at, actor=ACTOR, terms=terms)
+        case TopUp(amount_micros=amount, note=note):
+            number = overage.topup(tx, account.id, amount, actor=ACTOR, now=now, terms=terms, why=note)
+            told = {"ledger_id": number, "amount_usd": usd(amount)}
+        case Correct(amount_micros=amount, reason=reason):
+            number = overage.correct(tx, account.id, amount, actor=ACTOR, now=now, terms=terms, why=reason)
+            told = {"ledger_id": number, "amount_usd": usd(amount)}
+        case SetCap(cap_micros=cap):
+            overage.set_cap(tx, account.id, cap, actor=ACTOR, now=now, terms=terms)
+        case SetCeiling(ceiling_micros=ceiling):
+            overage.set_ceiling(tx, account.id, ceiling, actor=ACTOR, now=now, terms=terms)
+        case SetOverage(enabled=enabled):
+            overage.toggle(tx, account.id, enabled, actor=ACTOR, now=now, terms=terms)
+        case SetReplenish():
+            overage.set_rule(tx, account.id, _rule(command), actor=ACTOR, now=now, terms=terms)
+    return account_view(tx, accounts.get(tx, account.id), means) | told
+
+
+def _rule(command: SetReplenish) -> Replenish | None:
+    below, add, month = command.below_micros, command.add_micros, command.month_micros
+    if below is None and add is None and month is None:
+        return None
+    if below is None or add is None or month is None:
+        raise Refusal(
+            422, "invalid_field", "A rule says all three: below what, how much, and at most how much a month."
+        )
+    if month < add:
+        raise Refusal(
+            422, "invalid_field", f"At most ${usd(month)} a month would never add ${usd(add)}.", field="month_usd"
+        )
+    return Replenish(below, add, month)
+
+
+def _bound_box(tx: Tx, ceiling_micros: int | None, means: Means) -> dict[str, Any]:
+    overage.set_box_ceiling(tx, ceiling_micros, actor=ACTOR, now=means.clock())
+    return {"box_ceiling_usd": None if ceiling_micros is None else usd(ceiling_micros)}
+
+
+# Ledger and clock
+
+
+def _refund(tx: Tx, command: RefundJob, means: Means) -> dict[str, Any]:
+    job = tx.one("SELECT account_id FROM job WHERE id = ?", (command.job_id,))
+    if job is None:
+        raise not_found("job")
+    if not command.reason.strip():
+        raise Refusal(422, "invalid_field", "A refund says why.", field="reason")
+    last = tx.one("SELECT coalesce(max(id), 0) AS id FROM transfer")
+    ordinals = None if command.ordinal is None else frozenset({command.ordinal})
+    units = ledger.refund(
+        tx, command.job_id, ordinals, actor=ACTOR, why=command.reason, now=means.clock(), terms=means.terms
+    )
+    if units == 0:
+        raise Refusal(
+            422, "invalid_field", f"Nothing that {command.job_id} was charged is left to pay back.", field="job_id"
+        )
+    refunds = tx.all(
+        "SELECT id, ledger, amount FROM transfer WHERE id > ? AND kind = 'refund' ORDER BY id LIMIT 10",
+        (0 if last is None else last["id"],),
+    )
+    return {
+        "job_id": command.job_id,
+        "account": accounts.get(tx, job["account_id"]).name,
+        "units": units,
+        "included_units": sum(row["ledger"] != "usd" for row in refunds),
+        "amount_usd": usd(sum(row["amount"] for row in refunds if row["ledger"] == "usd")),
+        "ledger_ids": [row["id"] for row in refunds],
+    }
+
+
+def _accept_clock(tx: Tx, means: Means) -> dict[str, Any]:
+    now = means.clock()
+    was = now + timeline.behind_us(tx, now)
+    accepted = timeline.accept(tx, now, ACTOR)
+    reopened = 0
+    if accepted:
+        reopened = statements.reopen_after(tx, now)
+        period = means.terms.calendar.period_at(now).key
+        for account in accounts.everybody(tx):
+            plans.undo_after(tx, account, period, now)
+    return {"accepted": accepted, "at": rfc3339(now), "was": rfc3339(was), "statements_reopened": reopened}
