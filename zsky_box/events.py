@@ -36,6 +36,8 @@ class Run(Message, frozen=True):
     frames: int
     fps: int
     test: bool
+    wordmarked: int = 0
+    """So many of the first results bear the wordmark; ordinals are counted whether or not an image fails."""
 
 
 class Cancel(Message, frozen=True):

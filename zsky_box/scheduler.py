@@ -390,4 +390,5 @@ def _run_message(job: ClaimedJob, spec: ModelSpec, catalog: Catalog) -> Run:
         frames=work.frames,
         fps=work.fps,
         test=job.test,
+        wordmarked=work.wordmarked,
     )

@@ -36,7 +36,14 @@ class FeedClip(Protocol):
         seed: int,
         ffmpeg: str | None,
         on_frame: OnFrame | None,
+        wordmarked: bool,
     ) -> Tail: ...
+
+
+class WriteStill(Protocol):
+    """See `media.stills.write_still`."""
+
+    def __call__(self, still: Still, folder: Path, stem: str, ordinal: int, *, wordmarked: bool) -> list[File]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +54,7 @@ class Engine:
     warm: Callable[[str], None]
     versions: Callable[[str], dict[str, str]]
     feed_clip: FeedClip
-    write_still: Callable[[Still, Path, str, int], list[File]]
+    write_still: WriteStill
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,8 @@ def write_stills(engine: Engine, attempt: Attempt, stills: list[Still], trouble:
     for ordinal, still in enumerate(stills):
         attempt.check()
         try:
-            files.extend(engine.write_still(still, Path(run.out_dir), run.stem, ordinal))
+            wordmarked = ordinal < run.wordmarked
+            files.extend(engine.write_still(still, Path(run.out_dir), run.stem, ordinal, wordmarked=wordmarked))
         except Exception as error:  # noqa: BLE001 - logged and told, while the other images go on
             log_failure(attempt, error)
             trouble = error
@@ -82,6 +90,16 @@ def write_stills(engine: Engine, attempt: Attempt, stills: list[Still], trouble:
         return Outcome(files, missing, [])
     reason = failure_of(trouble)[1] if trouble else "The model made fewer than asked."
     return Outcome(files, missing, [f"{len(missing)} of {run.n} images failed. {reason}"])
+
+
+def told_of_wordmark(run: Run, files: list[File]) -> list[str]:
+    """What a person should know of the wordmark on these files; nothing where none of them bears it."""
+    ordinals = [file.ordinal for file in files if file.kind == "result"]
+    bearing = sum(ordinal < run.wordmarked for ordinal in ordinals)
+    if not bearing:
+        return []
+    where = "it" if len(ordinals) == 1 else f"{bearing} of {len(ordinals)} images"
+    return [f"Made with the free plan: the wordmark is on {where}."]
 
 
 def real_engine() -> Engine:

@@ -45,7 +45,7 @@ from zsky_box.events import (
 )
 from zsky_box.pipelines.base import Cancelled, Pipeline, Still
 from zsky_box.worker_attempt import Attempt, failure_of, is_device_lost, is_out_of_memory, is_unexpected, log_failure
-from zsky_box.worker_engine import Engine, Outcome, real_engine, write_stills
+from zsky_box.worker_engine import Engine, Outcome, real_engine, told_of_wordmark, write_stills
 from zsky_box.worker_process import ChildConfig, end_group, hold_lifeline
 
 MESSAGE_BYTES_MAX: Final = 1 << 20
@@ -182,6 +182,7 @@ class Child:
             seed=run.seed,
             ffmpeg=self._config.ffmpeg,
             on_frame=attempt.frame,
+            wordmarked=run.wordmarked > 0,
         )
         return lambda: Outcome(tail.finish(), [], clip.notes)
 
@@ -219,7 +220,7 @@ class Child:
                 token=run.token,
                 files=tuple(outcome.files),
                 missing=tuple(outcome.missing),
-                notes=tuple(outcome.notes),
+                notes=(*outcome.notes, *told_of_wordmark(run, outcome.files)),
                 versions=versions,
                 seconds=attempt.seconds,
             )

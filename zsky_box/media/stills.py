@@ -12,6 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 from zsky_box.errors import JobFailure
 from zsky_box.events import File
 from zsky_box.media.files import settle, settle_folder, write_failure
+from zsky_box.media.wordmark import bearing
 from zsky_box.pipelines.base import Picture, Still
 
 POSTER_LONG_SIDE: Final = 640
@@ -19,19 +20,20 @@ _POSTER_QUALITY: Final = 85
 _PNG_COMPRESS_LEVEL: Final = 1  # 6 makes files about a tenth smaller and takes several times as long
 
 
-def write_still(still: Still, folder: Path, stem: str, ordinal: int) -> list[File]:
+def write_still(still: Still, folder: Path, stem: str, ordinal: int, *, wordmarked: bool = False) -> list[File]:
     """Write one image of a job and its poster into `folder`; both are on the disk and hashed when this returns.
 
     Ordinal 0 becomes `{stem}.png` and `{stem}-poster.jpg`, ordinal 1 `{stem}-2.png` and `{stem}-2-poster.jpg`, and so
-    on. Raises JobFailure, and then leaves neither file: `storage_full`, `encode_failed`, or `internal_error` for a
-    picture that is not uint8 [height, width, 3].
+    on; where `wordmarked`, both bear the wordmark. Raises JobFailure, and then leaves neither file: `storage_full`,
+    `encode_failed`, or `internal_error` for a picture that is not uint8 [height, width, 3].
     """
     check_picture(still.picture)
     name = stem if ordinal == 0 else f"{stem}-{ordinal + 1}"
     path, poster_path = folder / f"{name}.png", folder / f"{name}-poster.jpg"
     try:
-        result = _write_png(still, path, ordinal)
-        poster = write_poster(still.picture, poster_path, ordinal=ordinal, seed=still.seed)
+        with bearing(still.picture, wordmarked=wordmarked) as picture:
+            result = _write_png(picture, path, ordinal=ordinal, seed=still.seed)
+            poster = write_poster(picture, poster_path, ordinal=ordinal, seed=still.seed)
         settle_folder(folder)
     except JobFailure:
         # On a full disk an image without its poster would take the room of the images that come next.
@@ -41,12 +43,12 @@ def write_still(still: Still, folder: Path, stem: str, ordinal: int) -> list[Fil
     return [result, poster]
 
 
-def _write_png(still: Still, path: Path, ordinal: int) -> File:
-    height, width, _ = still.picture.shape
+def _write_png(picture: Picture, path: Path, *, ordinal: int, seed: int) -> File:
+    height, width, _ = picture.shape
     info = PngInfo()
     info.add(b"sRGB", b"\0")
     try:
-        Image.fromarray(still.picture).save(path, "PNG", compress_level=_PNG_COMPRESS_LEVEL, pnginfo=info)
+        Image.fromarray(picture).save(path, "PNG", compress_level=_PNG_COMPRESS_LEVEL, pnginfo=info)
     except OSError as error:
         raise write_failure(error) from error
     length_bytes, sha256 = settle(path)
@@ -59,7 +61,7 @@ def _write_png(still: Still, path: Path, ordinal: int) -> File:
         sha256=sha256,
         width=width,
         height=height,
-        seed=still.seed,
+        seed=seed,
     )
 
 

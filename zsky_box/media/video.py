@@ -21,6 +21,7 @@ from zsky_box.media.ffmpeg import Ffmpeg, find_ffmpeg
 from zsky_box.media.files import settle, settle_folder, write_failure
 from zsky_box.media.mp4 import video_frames
 from zsky_box.media.stills import check_picture, write_poster
+from zsky_box.media.wordmark import bearing
 from zsky_box.pipelines.base import SAMPLE_RATE_HZ, Clip, Picture, Sound
 
 CHANNELS: Final = 2
@@ -44,12 +45,14 @@ def feed_clip(
     seed: int,
     ffmpeg: str | None = None,
     on_frame: Callable[[int, int], None] | None = None,
+    wordmarked: bool = False,
 ) -> ClipTail:
     """Stream all pictures of a clip into `{stem}.mp4`; returns as soon as the last one is handed over.
 
     `on_frame(i, frames)` is called after picture i (from 1), and may raise to stop. Whatever the pictures or `on_frame`
-    raise is passed on after ffmpeg is gone and the half file removed. Raises JobFailure: `encode_failed`,
-    `storage_full`, or `internal_error` when the clip does not keep its promises.
+    raise is passed on after ffmpeg is gone and the half file removed. Where `wordmarked`, every frame and the poster
+    bear the wordmark. Raises JobFailure: `encode_failed`, `storage_full`, or `internal_error` when the clip does not
+    keep its promises.
     """
     _check(clip)
     binary = find_ffmpeg(ffmpeg)
@@ -64,12 +67,13 @@ def feed_clip(
         path=path,
     )
     poster = _PosterChoice(clip.frames)
-    tail = ClipTail(clip, encoder, path, poster, seed)
+    tail = ClipTail(clip, encoder, path, poster, seed=seed, wordmarked=wordmarked)
     try:
         with closing(_promised(clip)) as pictures:
             for done, picture in enumerate(pictures, start=1):
                 poster.offer(done - 1, picture)
-                encoder.take(picture)
+                with bearing(picture, wordmarked=wordmarked) as shown:
+                    encoder.take(shown)
                 if on_frame is not None:
                     on_frame(done, clip.frames)
     except BaseException:
@@ -81,7 +85,9 @@ def feed_clip(
 class ClipTail:
     """A clip whose pictures are all handed over; call `finish`, or `abort` if the file is no longer wanted."""
 
-    def __init__(self, clip: Clip, encoder: Ffmpeg, path: Path, poster: _PosterChoice, seed: int) -> None:
+    def __init__(
+        self, clip: Clip, encoder: Ffmpeg, path: Path, poster: _PosterChoice, *, seed: int, wordmarked: bool
+    ) -> None:
         # Not the clip itself: its pictures may hold the model's memory.
         self._size = clip.width, clip.height
         self._frames, self._fps, self._upscaled_from = clip.frames, clip.fps, clip.upscaled_from
@@ -90,6 +96,7 @@ class ClipTail:
         self._poster_path = path.with_name(f"{path.stem}-poster.jpg")
         self._poster = poster
         self._seed = seed
+        self._wordmarked = wordmarked
 
     def finish(self) -> list[File]:
         """Wait for ffmpeg; returns the result and its poster, both on the disk and hashed.
@@ -135,7 +142,8 @@ class ClipTail:
             channels=CHANNELS,
             upscaled_from=self._upscaled_from,
         )
-        poster = write_poster(self._poster.picture, self._poster_path, ordinal=0, seed=self._seed)
+        with bearing(self._poster.picture, wordmarked=self._wordmarked) as picture:
+            poster = write_poster(picture, self._poster_path, ordinal=0, seed=self._seed)
         settle_folder(self._path.parent)
         return [result, poster]
 
