@@ -24,7 +24,9 @@ from zsky_box.api.deps import Services
 from zsky_box.app import Box, create_app
 from zsky_box.clock import rfc3339
 from zsky_box.db import Row, Store, Tx
-from zsky_box.jobs.book import Accepted, Idempotency, JobBook
+from zsky_box.idempotency import Answer, Idempotency
+from zsky_box.jobs.desk import Desk
+from zsky_box.jobs.rows import News
 from zsky_box.keys import Caller
 from zsky_box.requests import Submission
 from zsky_box.schemas import JobAccepted
@@ -35,19 +37,20 @@ NEVER_READY: Final = "tests.doubles.worker_never_ready"
 VARIANTS: Final = ("durable", "unwritten", "no-database")
 
 
-class Unwritten(JobBook):
-    """Answers a submit as the book does, and stores nothing."""
+class Unwritten(Desk):
+    """Answers a submit as the desk does, and stores nothing."""
 
     def __init__(self, box: Box) -> None:
-        super().__init__(box.store, box.assets, box.catalog, box.feed, box.settings, box.services.clock, _unwoken)
+        news = News(box.feed, _unwoken)
+        super().__init__(box.store, box.assets, box.book, news, box.terms, box.services.clock)
         self._now = box.services.clock
 
     async def submit(
         self,
         caller: Caller,
         submission: Submission,
-        idempotency: Idempotency | None,  # noqa: ARG002
-    ) -> Accepted:
+        key: Idempotency | None,  # noqa: ARG002
+    ) -> Answer:
         """The same answer, at once."""
         self._check_space()
         work = submission.work
@@ -66,7 +69,7 @@ class Unwritten(JobBook):
             test=caller.key.test,
             notes=list(submission.notes),
         )
-        return Accepted(202, msgspec.json.encode(accepted), replayed=False)
+        return Answer(202, msgspec.json.encode(accepted))
 
 
 class OneKey(Store):
@@ -96,7 +99,7 @@ def services(box: Box, variant: str) -> Services:
     """What the handlers call."""
     if variant == "durable":
         return box.services
-    changed = dataclasses.replace(box.services, book=Unwritten(box))
+    changed = dataclasses.replace(box.services, desk=Unwritten(box))
     return changed if variant == "unwritten" else dataclasses.replace(changed, store=OneKey(box.store))
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from scripts.bench.box import Box
+from scripts.bench.clients import Request, waits
 from scripts.bench.serving import VARIANTS
 from scripts.bench.table import quantile, show
 from tests.running import make_owner
@@ -32,62 +33,9 @@ WARM_SECONDS: Final = 0.5
 FSYNCS: Final = 200
 
 
-class Submitter(asyncio.Protocol):
-    """One client: a submit, its answer, the next submit, until `until` (of `time.perf_counter`)."""
-
-    def __init__(self, box: Box, until: float, waits: list[float]) -> None:
-        head = (
-            f"POST /v1/generate HTTP/1.1\r\nHost: 127.0.0.1:{box.port}\r\nX-API-Key: {box.key}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
-        )
-        self._request = head.encode() + BODY
-        self._until = until
-        self._waits = waits
-        self._answer = b""
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._send()
-
-    def data_received(self, data: bytes) -> None:
-        self._answer += data
-        head, found, body = self._answer.partition(b"\r\n\r\n")
-        if not found or len(body) < int(head.lower().partition(b"content-length: ")[2].split(b"\r\n", 1)[0]):
-            return
-        now = time.perf_counter()
-        self._waits.append(now - self._began)
-        if not head.startswith(b"HTTP/1.1 202 "):
-            self.done.set_exception(RuntimeError(f"a submit was refused: {self._answer!r}"))
-            self._transport.close()
-        elif now < self._until:
-            self._send()
-        else:
-            self.done.set_result(None)
-            self._transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.done.done():
-            self.done.set_exception(RuntimeError(f"the service closed the connection ({exc})"))
-
-    def _send(self) -> None:
-        self._answer = b""
-        self._began = time.perf_counter()
-        self._transport.write(self._request)
-
-
-async def submits(box: Box, clients: int, seconds: float) -> list[float]:
-    """How long each submit of a round waited, in seconds."""
-    waits: list[float] = []
-    until = time.perf_counter() + seconds
-    loop = asyncio.get_running_loop()
-    connected = [
-        await loop.create_connection(lambda: Submitter(box, until, waits), "127.0.0.1", box.port)
-        for _ in range(clients)
-    ]
-    await asyncio.gather(*(submitter.done for _, submitter in connected))
-    return waits
+def submit(box: Box) -> Request:
+    """The submit that a client sends again and again."""
+    return Request(box, "POST", "/v1/generate", BODY, status=202)
 
 
 def fsync_ms(folder: Path) -> float:
@@ -109,7 +57,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32)
     asked = parser.parse_args()
     rates: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-    waits: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    waited_all: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     bounds = dict.fromkeys(("included_images", "queue_open_max", "queue_open_per_account_max"), NO_BOUND)
     with tempfile.TemporaryDirectory(prefix="zsky-bench-") as parent, contextlib.ExitStack() as running:
         fsync = fsync_ms(Path(parent))
@@ -121,20 +69,20 @@ def main() -> None:
                 folder, key, command=("scripts.bench.serving", variant), worker_start_timeout_seconds=3600, **bounds
             )
             boxes[variant] = running.enter_context(box)
-            asyncio.run(submits(box, asked.clients, WARM_SECONDS))
+            asyncio.run(waits(submit(box), asked.clients, WARM_SECONDS))
         for _ in range(asked.rounds):
             for variant, box in boxes.items():
                 began = time.perf_counter()
-                waited = asyncio.run(submits(box, asked.clients, asked.seconds))
+                waited = asyncio.run(waits(submit(box), asked.clients, asked.seconds))
                 rates[variant].append(len(waited) / (time.perf_counter() - began))
-                waits[variant] += waited
+                waited_all[variant] += waited
     bare = rates[VARIANTS[-1]]
     rows = [
         [
             variant,
             f"{statistics.median(rates[variant]):.0f}",
             f"{statistics.median(one / other for one, other in zip(rates[variant], bare, strict=True)):.2f}",
-            *(f"{quantile(waits[variant], share) * 1000:.0f}" for share in (0.5, 0.99)),
+            *(f"{quantile(waited_all[variant], share) * 1000:.0f}" for share in (0.5, 0.99)),
             f"{rates[variant][0]:.0f} .. {rates[variant][-1]:.0f}",
         ]
         for variant in VARIANTS
@@ -142,7 +90,7 @@ def main() -> None:
     heads = ["", "submits/s", "ratio", "p50 ms", "p99 ms", "first .. last round"]
     title = f"{asked.clients} clients, medians of {asked.rounds} rounds of {asked.seconds:g} s; fsync {fsync:.2f} ms"
     show(title, heads, rows)
-    print(f"open jobs in the durable store at the end: {len(waits['durable']):,} and those of the warm-up")
+    print(f"open jobs in the durable store at the end: {len(waited_all['durable']):,} and those of the warm-up")
 
 
 if __name__ == "__main__":
