@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import signal
 from collections.abc import Generator
 from pathlib import Path
@@ -10,13 +12,28 @@ import pytest
 
 from tests.running import RunningBox
 
+SEED_VARIABLE = "ZSKY_SIMULATION_SEED"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--campaign", action="store_true", help="run the long campaigns too")
+    parser.addoption(
+        "--seed",
+        type=int,
+        default=os.environ.get(SEED_VARIABLE),
+        help=f"live this seed of the simulation again, or begin a campaign with it; also {SEED_VARIABLE}",
+    )
 
 
-def pytest_configure() -> None:
+def pytest_report_header(config: pytest.Config) -> str:
+    """What a run that fails is to be repeated with."""
+    return f"seed of the simulation: {config.getoption('--seed')}"
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """A run in a shell's background ignores SIGINT, and so would every process that a test starts and interrupts."""
+    if config.option.seed is None:
+        config.option.seed = secrets.randbits(32)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -26,6 +43,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long_runs = [item for item in items if item.get_closest_marker("campaign")]
         config.hook.pytest_deselected(items=long_runs)
         items[:] = [item for item in items if item not in long_runs]
+
+
+@pytest.fixture
+def fresh_seed(request: pytest.FixtureRequest) -> int:
+    """The simulation's seed that this run was asked for, or one that nobody has seen; the run's first lines tell it."""
+    return int(request.config.option.seed)
 
 
 @pytest.fixture

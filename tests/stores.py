@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from zsky_box import accounts, ids, keys, ledger, requests
+from zsky_box import accounts, keys, overage, requests
 from zsky_box.accounts import Account, Plan
 from zsky_box.assets import Assets
 from zsky_box.catalog import Catalog
@@ -20,11 +20,15 @@ from zsky_box.clock import parse_rfc3339
 from zsky_box.db import Row, Store
 from zsky_box.events import Done, File
 from zsky_box.feed import Feed
-from zsky_box.jobs.book import Accepted, Attempt, Idempotency, JobBook
+from zsky_box.idempotency import Answer, Idempotency
+from zsky_box.jobs.book import Attempt, JobBook
+from zsky_box.jobs.desk import Desk
+from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
 from zsky_box.keys import Caller
-from zsky_box.schemas import GenerateBody, JobView
+from zsky_box.schemas import GenerateBody, JobView, OverageView
 from zsky_box.settings import CHECKOUT, Settings
+from zsky_box.terms import open_terms
 
 PEPPER = bytes(32)
 SIGNING = bytes(range(32))
@@ -65,11 +69,16 @@ def opened(folder: Path, **arguments: Any) -> Generator[Store]:
 
 
 def tampering(store: Store, *statements: str) -> None:
-    """Change a closed store's file behind the code's back, its append-only triggers dropped."""
-    with closing(sqlite3.connect(store.path)) as connection:
-        for name in ("transfer", "audit"):
-            for kind in ("u", "d"):
-                connection.execute(f"DROP TRIGGER IF EXISTS {name}_is_append_only_{kind}")
+    """Change a closed store's file behind the code's back, with nothing in it that would stop that."""
+    tamper(store.path, *statements)
+
+
+def tamper(path: Path, *statements: str) -> None:
+    """The same of a store's file: its triggers dropped, its checks and references not looked at."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            connection.execute(f"DROP TRIGGER {name}")
         for statement in statements:
             connection.execute(statement)
         connection.commit()
@@ -77,14 +86,7 @@ def tampering(store: Store, *statements: str) -> None:
 
 def add_account(store: Store, name: str, plan: Plan = "max", now: int = START_US) -> Account:
     """A member beside the owner."""
-    account = Account(ids.new("acc"), name, "member", plan, now)
-    store.write(
-        lambda tx: tx.execute(
-            "INSERT INTO account (id, name, role, plan, created_at) VALUES (?, ?, 'member', ?, ?)",
-            (account.id, name, plan, now),
-        )
-    )
-    return account
+    return store.write(lambda tx: accounts.add_member(tx, name, plan, annual=False, now=now))
 
 
 def caller_for(store: Store, account: Account, *, test: bool = False, now: int = START_US) -> Caller:
@@ -101,6 +103,7 @@ class Rooms:
         self.clock = clock or SetClock()
         self.settings = msgspec.structs.replace(Settings(free_space_floor_bytes=0), **settings)
         self.rung: list[str | None] = []
+        self.on_open: Callable[[Store], None] = lambda _: None
         self._open()
         owner = accounts.owner(self.store) or self.store.write(
             lambda tx: accounts.create_owner(tx, "owner", self.clock())
@@ -110,12 +113,14 @@ class Rooms:
 
     def _open(self) -> None:
         self.store = Store(self.folder)
+        self.on_open(self.store)
         self.catalog = Catalog([CHECKOUT / "models"], self.folder / "models")
         self.assets = Assets(self.store, self.folder / "outputs", SIGNING, self.settings.result_url_hours)
         self.feed = Feed(self.clock)
-        self.book = JobBook(
-            self.store, self.assets, self.catalog, self.feed, self.settings, self.clock, self.rung.append
-        )
+        self.terms = open_terms(self.store, self.settings, self.clock())
+        news = News(self.feed, self.rung.append)
+        self.book = JobBook(self.store, self.assets, self.catalog, news, self.terms, self.clock)
+        self.desk = Desk(self.store, self.assets, self.book, news, self.terms, self.clock)
         self.reader = JobReader(self.store, self.assets, self.clock)
 
     def close(self) -> None:
@@ -133,12 +138,12 @@ class Rooms:
 
     # Clients
 
-    def submit(self, caller: Caller | None = None, idempotency: Idempotency | None = None, **fields: Any) -> Accepted:
+    def submit(self, caller: Caller | None = None, idempotency: Idempotency | None = None, **fields: Any) -> Answer:
         """Submit a body; an image unless `fields` say otherwise."""
         caller = caller or self.owner
         body = msgspec.structs.replace(GenerateBody(type="image", prompt="a quiet lake", seed=7), **fields)
         submission = requests.resolve(body, self.catalog, test=caller.key.test, require_real_model=False)
-        return asyncio.run(self.book.submit(caller, submission, idempotency))
+        return asyncio.run(self.desk.submit(caller, submission, idempotency))
 
     def new_job(self, caller: Caller | None = None, **fields: Any) -> str:
         """The id of a job just submitted."""
@@ -146,11 +151,11 @@ class Rooms:
 
     def cancel(self, job_id: str, caller: Caller | None = None) -> None:
         """As the client's request does."""
-        asyncio.run(self.book.cancel(caller or self.owner, job_id))
+        asyncio.run(self.desk.cancel(caller or self.owner, job_id))
 
     def delete(self, job_id: str, caller: Caller | None = None) -> None:
         """As the client's request does."""
-        asyncio.run(self.book.delete(caller or self.owner, job_id))
+        asyncio.run(self.desk.delete(caller or self.owner, job_id))
 
     def view(self, job_id: str, caller: Caller | None = None) -> JobView:
         """The job as its client reads it."""
@@ -168,7 +173,13 @@ class Rooms:
 
     def left(self, kind: Any = "image") -> int:
         """Included units that a new job could still take."""
-        return ledger.allowance(self.store, self.owner.account, kind, self.clock(), self.settings).left
+        return self.overage().included[kind].left
+
+    def overage(self, account: Account | None = None) -> OverageView:
+        """How things stand with an account's money (the owner's)."""
+        chosen = account or self.owner.account
+        with self.store.snapshot() as rows:
+            return overage.view(rows, chosen.id, self.clock(), self.terms)
 
     # The scheduler's part
 
@@ -240,6 +251,6 @@ def a_file(content: bytes, **facts: Any) -> File:
     return msgspec.structs.replace(file, **facts)
 
 
-def job_id_of(accepted: Accepted) -> str:
+def job_id_of(accepted: Answer) -> str:
     """The id in the stored answer."""
     return msgspec.json.decode(accepted.body)["job_id"]

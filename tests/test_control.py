@@ -2,50 +2,227 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
 import pytest
 
 from tests.boxes import running
-from tests.running import RunningBox, make_owner
-from zsky_box import accounts, control, secretfile
-from zsky_box.clock import system_clock
-from zsky_box.control import Address, IssueKey, ListKeys, RevokeKey, RotateKey
-from zsky_box.db import Store
+from tests.running import RunningBox
+from tests.stores import PEPPER, SIGNING, Rooms
+from zsky_box import accounts, control
+from zsky_box.control import (
+    AcceptClock,
+    AddAccount,
+    Address,
+    CapKey,
+    ChoosePlan,
+    Correct,
+    IssueKey,
+    ListAccounts,
+    ListKeys,
+    RefundJob,
+    RevokeKey,
+    RotateKey,
+    SetCap,
+    SetCeiling,
+    SetOverage,
+    SetReplenish,
+    TopUp,
+)
 from zsky_box.errors import Refusal
+from zsky_box.ledger.verify import verify
+from zsky_box.secretfile import Secrets
+
+USD = 1_000_000
+
+
+class Hand:
+    """The owner's commands over rooms that tests can work in too."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self.rooms = rooms
+        self._means = control.Means(rooms.store, Secrets(PEPPER, SIGNING), rooms.terms, rooms.clock)
+
+    def __call__(self, command: control.Command) -> dict[str, Any]:
+        return control.run(command, self._means)
+
+    def refused(self, command: control.Command) -> Refusal:
+        with pytest.raises(Refusal) as refused:
+            self(command)
+        return refused.value
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Generator[Store]:
-    make_owner(tmp_path)
-    opened = Store(tmp_path)
-    yield opened
-    opened.close()
+def run(tmp_path: Path) -> Generator[Hand]:
+    rooms = Rooms(tmp_path, included_images=1)
+    yield Hand(rooms)
+    with rooms.store.snapshot() as rows:
+        assert verify(rows).faults == ()
+    rooms.close()
 
 
-def run(store: Store, command: control.Command) -> dict[str, object]:
-    owner = accounts.owner(store)
-    assert owner is not None
-    return control.run(command, store, secretfile.load(store.path.parent), owner, system_clock)
+# Keys
 
 
-def test_it_works(store: Store) -> None:
-    issued = run(store, IssueKey(name="one", scopes=("read",)))
+def test_it_works(run: Hand) -> None:
+    issued = run(IssueKey(name="one", scopes=("read",)))
     assert issued["scopes"] == ["read"]
-    rotated = run(store, RotateKey(key_id=str(issued["id"])))
+    rotated = run(RotateKey(key_id=issued["id"]))
     assert rotated["api_key"] != issued["api_key"]
-    assert run(store, RevokeKey(key_id=str(rotated["id"])))["revoked_at"]
-    listed = run(store, ListKeys())["data"]
-    assert isinstance(listed, list)
-    assert "api_key" not in msgspec.json.encode(listed).decode()
+    assert run(RevokeKey(key_id=rotated["id"]))["revoked_at"]
+    assert "api_key" not in msgspec.json.encode(run(ListKeys())["data"]).decode()
 
 
-def test_what_cannot_be_done_is_refused(store: Store) -> None:
-    with pytest.raises(Refusal, match="not_found"):
-        run(store, RevokeKey(key_id="key_unknown"))
-    with pytest.raises(Refusal, match="overlap"):
-        run(store, RotateKey(overlap_seconds=-1))
+def test_what_cannot_be_done_is_refused(run: Hand) -> None:
+    assert run.refused(RevokeKey(key_id="key_unknown")).code == "not_found"
+    assert run.refused(RotateKey(overlap_seconds=-1)).field == "overlap"
+
+
+def test_another_persons_keys_are_named_by_the_person(run: Hand) -> None:
+    ann = run(AddAccount(name="ann"))
+    issued = run(IssueKey(account="ann", name="hers"))
+    assert [key["name"] for key in run(ListKeys(account=ann["id"]))["data"]] == ["hers"]
+    assert run.refused(RevokeKey(key_id=issued["id"])).code == "not_found"
+    assert run(RevokeKey(account="ann", key_id=issued["id"]))["revoked_at"]
+    assert "'bob'" in run.refused(IssueKey(account="bob")).detail
+
+
+def test_a_keys_cap_holds_for_its_successors_and_for_the_key_that_overlaps(run: Hand) -> None:
+    first = run(IssueKey(cap_micros=20 * USD))
+    assert first["cap_usd"] == "20.00"
+    second = run(RotateKey(key_id=first["id"], overlap_seconds=60))
+    assert second["cap_usd"] == "20.00"
+    assert run(CapKey(key_id=second["id"], cap_micros=USD))["cap_usd"] == "1.00"
+    caps = {key["id"]: key["cap_usd"] for key in run(ListKeys())["data"]}
+    assert (caps[first["id"]], caps[second["id"]]) == ("1.00", "1.00")
+    assert run(CapKey(key_id=first["id"], cap_micros=None))["cap_usd"] is None
+
+
+def test_a_plan_without_an_api_has_no_keys_until_its_wallet_has_money(run: Hand) -> None:
+    run(AddAccount(name="guest", plan="free"))
+    for command in (IssueKey(account="guest"), RotateKey(account="guest")):
+        refusal = run.refused(command)
+        assert (refusal.status, refusal.code) == (403, "plan_without_api")
+        assert "guest" in refusal.detail
+    assert run(ListKeys(account="guest"))["data"] == []
+    run(TopUp(account="guest", amount_micros=1 * USD))
+    issued = run(IssueKey(account="guest"))
+    run(Correct(account="guest", amount_micros=-1 * USD, reason="a mistake"))
+    # A key that has leaked can be replaced, whatever the plan.
+    assert run(RotateKey(account="guest", key_id=issued["id"]))["api_key"]
+    assert run(RotateKey(account="guest"))["api_key"]
+
+
+# Accounts
+
+
+def test_the_list_says_how_everybody_stands(run: Hand) -> None:
+    run(AddAccount(name="ann", annual=True))
+    run(TopUp(account="ann", amount_micros=5 * USD))
+    run(SetCeiling(account=None, ceiling_micros=500 * USD))
+    listed = run(ListAccounts())
+    owner, ann = listed["data"]
+    assert (owner["role"], owner["wallet_usd"]) == ("owner", "0.00")
+    assert (ann["name"], ann["plan"], ann["term"], ann["paid_until"]) == ("ann", "max", "annual", "2027-11")
+    assert (ann["wallet_usd"], ann["cap_usd"], ann["ceiling_usd"], ann["overage"]) == ("5.00", "5.00", None, False)
+    assert listed["box_ceiling_usd"] == "500.00"
+
+
+def test_a_person_is_on_the_plan_max_unless_said_otherwise(run: Hand) -> None:
+    assert run(AddAccount(name="ann"))["plan"] == "max"
+    assert run(AddAccount(name="guest", plan="free"))["plan"] == "free"
+    assert run.refused(AddAccount(name="ann")).field == "name"
+    assert run.refused(AddAccount(name="  ")).field == "name"
+
+
+def test_a_cancelled_plan_lasts_until_its_paid_term_ends(run: Hand) -> None:
+    run(AddAccount(name="ann"))
+    cancelled = run(ChoosePlan(account="ann", plan="free"))
+    assert (cancelled["plan"], cancelled["renews"], cancelled["paid_until"]) == ("max", "no", "2026-12")
+    assert run(ChoosePlan(account="ann", plan="max"))["renews"] == "monthly"
+
+
+def test_a_wallet_is_filled_and_put_right_on_record(run: Hand) -> None:
+    filled = run(TopUp(account="owner", amount_micros=50 * USD, note="November"))
+    assert (filled["wallet_usd"], filled["amount_usd"]) == ("50.00", "50.00")
+    corrected = run(Correct(account="owner", amount_micros=-20 * USD, reason="entered twice"))
+    assert corrected["wallet_usd"] == "30.00"
+    said = run.rooms.store.one("SELECT * FROM audit WHERE transfer_id = ?", (corrected["ledger_id"],))
+    assert said is not None
+    assert (said["actor"], said["action"]) == ("terminal", "ledger.correct")
+    assert '"why":"entered twice"' in said["after"]
+    for amount in (-31 * USD, 0):
+        assert run.refused(Correct(account="owner", amount_micros=amount, reason="x")).field == "amount_usd"
+    assert run.refused(Correct(account="owner", amount_micros=1, reason=" ")).field == "reason"
+    assert run.refused(TopUp(account="owner", amount_micros=0)).field == "amount_usd"
+
+
+def test_a_cap_keeps_within_its_bounds_and_the_ceiling(run: Hand) -> None:
+    assert run(SetCap(account="owner", cap_micros=100 * USD))["cap_usd"] == "100.00"
+    for cap in (499 * USD // 100, 1_001 * USD):
+        assert run.refused(SetCap(account="owner", cap_micros=cap)).field == "cap_usd"
+    assert run(SetCeiling(account="owner", ceiling_micros=8 * USD))["remaining_usd"] == "8.00"
+    assert "ceiling" in run.refused(SetCap(account="owner", cap_micros=9 * USD)).detail
+    assert run(SetCeiling(account="owner", ceiling_micros=None))["remaining_usd"] == "100.00"
+
+
+def test_a_rule_fills_the_wallet_at_once_and_can_be_ended(run: Hand) -> None:
+    rule = SetReplenish(account="owner", below_micros=5 * USD, add_micros=20 * USD, month_micros=100 * USD)
+    begun = run(rule)
+    assert begun["wallet_usd"] == "20.00"
+    assert begun["replenish"] == {"below_usd": "5.00", "add_usd": "20.00", "month_usd": "100.00"}
+    assert run(SetReplenish(account="owner"))["replenish"] is None
+    assert run.refused(SetReplenish(account="owner", below_micros=5 * USD)).code == "invalid_field"
+    never = SetReplenish(account="owner", below_micros=5 * USD, add_micros=20 * USD, month_micros=19 * USD)
+    assert run.refused(never).field == "month_usd"
+
+
+def test_overage_is_turned_on_and_off(run: Hand) -> None:
+    assert run(SetOverage(account="owner", enabled=True))["overage"] is True
+    assert run(SetOverage(account="owner", enabled=False))["overage"] is False
+
+
+# Ledger and clock
+
+
+def test_a_refund_pays_back_once_what_a_job_was_charged(run: Hand) -> None:
+    run(TopUp(account="owner", amount_micros=10 * USD))
+    run(SetOverage(account="owner", enabled=True))
+    attempt = run.rooms.running(n=3)
+    refund = RefundJob(job_id=attempt.job_id, reason="a blot")
+    assert run.refused(refund).field == "job_id"
+    run.rooms.complete(attempt)
+    first = run(RefundJob(job_id=attempt.job_id, ordinal=2, reason="a blot"))
+    assert (first["units"], first["included_units"], first["amount_usd"]) == (1, 0, "0.05")
+    rest = run(refund)
+    assert (rest["units"], rest["included_units"], rest["amount_usd"], rest["account"]) == (2, 1, "0.05", "owner")
+    assert run.rooms.overage().wallet_usd == "10.00"
+    assert run.refused(refund).field == "job_id"
+    assert run.refused(RefundJob(job_id="job_unknown", reason="x")).code == "not_found"
+    assert run.refused(RefundJob(job_id=attempt.job_id, reason=" ")).field == "reason"
+
+
+def test_the_owner_accepts_a_clock_that_was_set_back(run: Hand) -> None:
+    assert run(AcceptClock())["accepted"] is False
+    run(AddAccount(name="ann"))
+    run.rooms.clock.set("2027-01-05T00:00:00Z")
+    run(TopUp(account="ann", amount_micros=1 * USD))
+    run(ChoosePlan(account="ann", plan="max"))
+    assert accounts.named(run.rooms.store, "ann").paid_until == "2027-02"
+    run.rooms.clock.set("2026-11-23T00:00:00Z")
+    assert run.refused(TopUp(account="ann", amount_micros=1 * USD)).code == "clock_behind"
+    accepted = run(AcceptClock())
+    assert accepted["accepted"] is True
+    assert (accepted["was"], accepted["at"]) == ("2027-01-05T00:00:00Z", "2026-11-23T00:00:00Z")
+    assert accounts.named(run.rooms.store, "ann").paid_until == "2026-12"
+    run(TopUp(account="ann", amount_micros=1 * USD))
+    fees = run.rooms.store.all("SELECT period, sum(amount_micros) AS sum FROM plan_fee GROUP BY period ORDER BY period")
+    assert [(row["period"], row["sum"]) for row in fees if row["sum"]] == [("2026-11", 99 * USD)]
+
+
+# On the wire
 
 
 @pytest.mark.parametrize(
@@ -59,6 +236,11 @@ def test_what_cannot_be_done_is_refused(store: Store) -> None:
         b'{"command": "keys.list", "more": 1}',
         b'{"command": "keys.issue", "scopes": ["paint"]}',
         b'{"command": "keys.issue", "name": "' + b"x" * 101 + b'"}',
+        b'{"command": "keys.issue", "cap_micros": -1}',
+        b'{"command": "accounts.topup", "account": "ann", "amount_micros": 0.5}',
+        b'{"command": "accounts.plan", "account": "ann", "plan": "gold"}',
+        b'{"command": "accounts.correct", "account": "ann", "amount_micros": 1, "reason": "' + b"x" * 501 + b'"}',
+        b'{"command": "ledger.refund", "job_id": "job_1"}',
     ],
 )
 def test_what_is_no_command_is_not_decoded(body: bytes) -> None:
@@ -66,7 +248,27 @@ def test_what_is_no_command_is_not_decoded(body: bytes) -> None:
         control.decode(body)
 
 
-@pytest.mark.parametrize("command", [ListKeys(), IssueKey(name="x"), RotateKey(), RevokeKey(key_id="key_1")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ListKeys(),
+        IssueKey(name="x", cap_micros=5),
+        RotateKey(),
+        RevokeKey(key_id="key_1"),
+        CapKey(key_id="key_1", cap_micros=None),
+        ListAccounts(),
+        AddAccount(name="ann", annual=True),
+        ChoosePlan(account="ann", plan="free"),
+        TopUp(account="ann", amount_micros=1),
+        Correct(account="ann", amount_micros=-1, reason="x"),
+        SetCap(account="ann", cap_micros=5),
+        SetCeiling(account=None, ceiling_micros=None),
+        SetOverage(account="ann", enabled=True),
+        SetReplenish(account="ann", below_micros=1, add_micros=1, month_micros=1),
+        RefundJob(job_id="job_1", ordinal=0, reason="x"),
+        AcceptClock(),
+    ],
+)
 def test_a_command_survives_the_way_through_the_service(command: control.Command) -> None:
     assert control.decode(msgspec.json.encode(command)) == command
 

@@ -299,10 +299,10 @@ def test_readers_cannot_write(tmp_path: Path) -> None:
 def test_a_snapshot_sees_one_state_while_others_write(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         store.write(insert("before"))
-        with store.snapshot() as connection:
-            first = connection.execute("SELECT count(*) FROM balance").fetchone()[0]
+        with store.snapshot() as rows:
+            first = rows.all("SELECT count(*) FROM balance")[0][0]
             store.write(insert("after"))
-            second = connection.execute("SELECT count(*) FROM balance").fetchone()[0]
+            second = rows.all("SELECT count(*) FROM balance")[0][0]
         assert (first, second) == (1, 1)
         assert names(store) == {"before", "after"}
 

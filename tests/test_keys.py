@@ -50,7 +50,9 @@ class Ring:
         return refused.value.code
 
     def actions(self) -> list[str]:
-        return [row["action"] for row in self.store.all("SELECT action FROM audit ORDER BY id")]
+        return [
+            row["action"] for row in self.store.all("SELECT action FROM audit WHERE action LIKE 'key.%' ORDER BY id")
+        ]
 
 
 @pytest.fixture
@@ -156,6 +158,7 @@ def test_a_view_shows_a_key_without_its_secret(ring: Ring) -> None:
         "test": False,
         "last_four": secret[-4:],
         "scopes": list(SCOPES),
+        "cap_usd": None,
         "created_at": "2026-11-22T12:00:00Z",
         "expires_at": None,
         "revoked_at": None,
@@ -289,3 +292,32 @@ def test_each_change_of_a_key_is_one_audit_row_without_its_secret(ring: Ring) ->
     ring.rotate(key.id)
     assert ring.actions() == ["key.issued", "key.rotated", "key.issued"]
     assert audit.first_broken_row(ring.store) is None
+
+
+def test_the_cap_of_a_key_is_its_lines_and_each_change_is_on_record(ring: Ring) -> None:
+    old, _ = ring.issue(cap_micros=20_000_000)
+    new, _ = ring.rotate(old.id, overlap_seconds=60)
+    assert (new.cap_micros, new.budget_id) == (20_000_000, old.id)
+    for cap in (5_000_000, 5_000_000, None):
+        ring.store.write(
+            lambda tx, cap=cap: keys.limit(tx, ring.account.id, new.id, cap, now=ring.clock(), actor="ann")
+        )
+        assert {key.cap_micros for key in keys.listed(ring.store, ring.account.id)} == {cap}
+    rows = ring.store.all("SELECT before, after FROM audit WHERE action = 'key.cap' ORDER BY id")
+    assert [('"20.00"' in row["before"], '"5.00"' in row["after"]) for row in rows] == [(True, True), (False, False)]
+
+
+def test_another_accounts_key_cannot_be_capped(ring: Ring) -> None:
+    other = add_account(ring.store, "bob")
+    foreign, _ = ring.store.write(lambda tx: keys.issue(tx, PEPPER, other.id, now=START_US, actor="bob"))
+    with pytest.raises(Refusal, match="not_found"):
+        ring.store.write(lambda tx: keys.limit(tx, ring.account.id, foreign.id, 1, now=START_US, actor="ann"))
+
+
+def test_a_free_plan_needs_no_key_until_its_wallet_can_pay(ring: Ring) -> None:
+    guest = add_account(ring.store, "guest", "free")
+    with ring.store.snapshot() as rows:
+        keys.require_api(rows, ring.account, "2026-11")
+        with pytest.raises(Refusal) as refused:
+            keys.require_api(rows, guest, "2026-11")
+    assert (refused.value.status, refused.value.code) == (403, "plan_without_api")

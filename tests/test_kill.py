@@ -5,11 +5,8 @@ The rounds go on with one and the same data folder, so that each start also find
 
 from __future__ import annotations
 
-import os
 import random
 import secrets
-import subprocess
-import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -19,13 +16,13 @@ import httpx
 import pytest
 
 from tests import invariants
-from tests.doubles.serve_and_die import POINTS
-from tests.running import ROOT, RunningBox
+from tests.doubles.serve_and_die import CLOSING_POINTS, MONEY_POINTS, POINTS
+from tests.machine.crashing_box import CrashingBox
+from tests.machine.money_load import SETTINGS, MoneyLoad
+from tests.stores import opened
 
 SEED = 20261122
-START_SECONDS = 30.0
 ROUND_SECONDS = 20.0
-GONE_SECONDS = 20.0
 END_SECONDS = 60.0
 RANDOM_ROUNDS = 3
 CAMPAIGN_ROUNDS = 200
@@ -43,51 +40,6 @@ BODIES: list[dict[str, Any]] = [
     {"type": "image", "prompt": "double:exits_silently"},
     {"type": "video", "prompt": "later", "duration": 1, "priority": "batch"},
 ]
-
-
-class CrashingBox(RunningBox):
-    """A box that dies at a point; all its processes carry a mark, by which the test finds those that outlive it."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.mark = f"BOX_UNDER_TEST={secrets.token_hex(16)}"
-
-    def launch(self, point: str = "never", count: int = 1) -> bool:
-        """Start; False when it died before it answered."""
-        name, _, value = self.mark.partition("=")
-        settings = {
-            "devices": "cpu,cpu",
-            "free_space_floor_bytes": 0,
-            "included_images": 10**6,
-            "included_videos": 10**6,
-            "queue_open_per_account_max": 8,  # so that no round has a long tail
-            "worker_restarts_max": 1000,
-            "worker_restart_window_seconds": 1,
-        }
-        command = [sys.executable, "-m", "tests.doubles.serve_and_die", str(self.folder), str(self.port), point]
-        command += [str(count), *(f"{setting}={given}" for setting, given in settings.items())]
-        with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                command, env={**os.environ, "PYTHONPATH": str(ROOT), name: value}, stdout=log, stderr=log
-            )
-        give_up_at = time.monotonic() + START_SECONDS
-        while not self.is_dead():
-            assert time.monotonic() < give_up_at, self.log()[-5000:]
-            try:
-                return httpx.get(f"{self.url}/healthz", trust_env=False).is_success
-            except httpx.TransportError:
-                time.sleep(0.01)
-        return False
-
-    def is_dead(self) -> bool:
-        return self._process is None or self._process.poll() is not None
-
-    def assert_nothing_left(self) -> None:
-        """The kernel ends the children of a killed service; that takes a moment, and no more."""
-        give_up_at = time.monotonic() + GONE_SECONDS
-        while left := invariants.processes_marked(self.mark):
-            assert time.monotonic() < give_up_at, f"processes {left} outlived their service"
-            time.sleep(0.01)
 
 
 class Load:
@@ -222,6 +174,69 @@ class Rounds:
         invariants.check(self.box.folder, self.load.accepted, at_rest=True)
 
 
+class MoneyRounds:
+    """The same for money: what is told of a wallet, a limit or a plan is kept, and nothing is done twice."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.box = CrashingBox(folder, **SETTINGS)
+        self.luck = random.Random(seed)  # noqa: S311 - a seeded test
+        self.load = MoneyLoad(self.box, self.luck)
+
+    def __enter__(self) -> MoneyRounds:
+        assert self.box.launch(), self.box.log()[-5000:]
+        self.load.begin()
+        assert self.box.stop() == 0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.load.close()
+        self.box.kill()
+
+    def crash_at(self, point: str) -> None:
+        """Work until the service dies at the point; fails where it never does."""
+        alive = self.box.launch(point, self.luck.randint(1, 2))
+        give_up_at = time.monotonic() + ROUND_SECONDS
+        while alive and not self.box.is_dead():
+            assert time.monotonic() < give_up_at, f"{point!r} was never reached:\n{self.box.log()[-5000:]}"
+            try:
+                self.load.step(point)
+            except httpx.TransportError:
+                alive = False
+        self._after_death()
+
+    def crash_as_a_month_closes(self, point: str) -> None:
+        """Nobody asks for it: a month has passed, all its jobs have ended, and the box starts."""
+        self.box.days += 35
+        assert not self.box.launch(point), f"{point!r} was not reached at the start"
+        self._after_death()
+
+    def _after_death(self) -> None:
+        self.box.kill()
+        self.box.assert_nothing_left()
+        invariants.check(self.box.folder, self.load.accepted, at_rest=False)
+
+    def finish(self) -> None:
+        """A start and a clean stop: everything asked is answered as before, and all jobs have ended."""
+        assert self.box.launch(), self.box.log()[-5000:]
+        self.load.ask_again()
+        with self.box.client() as client:
+            for job_id in self.load.accepted:
+                self.box.ended(client, job_id)
+            states = {
+                job_id: client.get(f"/v1/jobs/{job_id}").json()["charge"]["state"] for job_id in self.load.refunded
+            }
+        assert set(states.values()) <= {"refunded"}
+        assert self.box.stop() == 0
+        invariants.check(self.box.folder, self.load.accepted, at_rest=True)
+
+    def count(self, sql: str) -> int:
+        """What the store says, while no service runs."""
+        with opened(self.box.folder) as store:
+            row = store.one(sql)
+        assert row is not None
+        return int(row[0])
+
+
 @pytest.fixture
 def rounds(tmp_path: Path) -> Generator[Rounds]:
     with Rounds(tmp_path / "data", SEED) as made:
@@ -240,6 +255,37 @@ def test_what_was_promised_is_kept_over_crashes_at_any_moment(rounds: Rounds) ->
         rounds.crash_soon()
     rounds.end()
     assert len(rounds.load.accepted) > RANDOM_ROUNDS
+
+
+def test_money_that_was_told_of_is_kept_over_a_crash_at_every_named_point(tmp_path: Path) -> None:
+    with MoneyRounds(tmp_path / "data", SEED) as rounds:
+        for point in MONEY_POINTS:
+            rounds.crash_at(point)
+        rounds.finish()
+        flips = sum(path.endswith("toggle") and body is None for path, body, _ in rounds.load.asked.values())
+        assert flips > 0
+        for point in CLOSING_POINTS:
+            rounds.crash_as_a_month_closes(point)
+        rounds.finish()
+        told, asked = rounds.load.topups_told, rounds.load.topups_asked
+        assert (
+            told <= rounds.count("SELECT count(*) FROM transfer WHERE kind = 'topup' AND actor = 'terminal'") <= asked
+        )
+        assert rounds.count("SELECT count(*) FROM closing WHERE voided_at IS NULL") >= len(CLOSING_POINTS)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(20))
+def test_campaign_of_money(tmp_path: Path, seed: int) -> None:
+    """The named points of money in random order, again and again."""
+    with MoneyRounds(tmp_path / "data", seed) as rounds:
+        for point in rounds.luck.choices(sorted(MONEY_POINTS), k=CAMPAIGN_ROUNDS // 10):
+            rounds.crash_at(point)
+        rounds.finish()
+        for point in CLOSING_POINTS:
+            rounds.crash_as_a_month_closes(point)
+        rounds.finish()
 
 
 @pytest.mark.campaign

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from PIL import Image
 
 from tests.doubles.driving import SPEC, Said, a_run, hear, hear_one, is_gone, working
 from tests.doubles.worker_acting_out import GATE, SLOW_STEPS, STEPS
@@ -84,6 +85,36 @@ def test_images_that_fail_are_missing_and_the_others_are_kept(tmp_path: Path) ->
     assert [file.ordinal for file in done.files if file.kind == "result"] == [0]
     assert done.missing == (1, 2)
     assert done.notes[0].startswith("2 of 3 images failed.")
+
+
+def test_the_first_images_bear_the_wordmark_and_the_notes_say_of_how_many(tmp_path: Path) -> None:
+    with working() as worker:
+        done = outcome(worker, a_run(tmp_path, type="image", n=3, wordmarked=2))
+    assert isinstance(done, Done)
+    assert [is_wordmarked(tmp_path / file.name) for file in done.files if file.kind == "result"] == [True, True, False]
+    assert done.notes == ("Made with the free plan: the wordmark is on 2 of 3 images.",)
+
+
+def test_an_image_that_fails_leaves_the_wordmark_on_those_it_was_for(tmp_path: Path) -> None:
+    (tmp_path / "lake-1.png").mkdir()
+    with working() as worker:
+        done = outcome(worker, a_run(tmp_path, type="image", n=3, wordmarked=1))
+        assert isinstance(done, Done)
+        assert not any(is_wordmarked(tmp_path / file.name) for file in done.files if file.kind == "result")
+        assert not any("wordmark" in note for note in done.notes)
+
+
+def is_wordmarked(path: Path) -> bool:
+    """The double's images are all white where they are to bear it."""
+    with Image.open(path) as image:
+        return image.getpixel((0, 0)) == 255
+
+
+def test_a_video_of_the_free_plan_says_so(tmp_path: Path) -> None:
+    with working() as worker:
+        done = outcome(worker, a_run(tmp_path, wordmarked=1))
+    assert isinstance(done, Done)
+    assert done.notes[-1] == "Made with the free plan: the wordmark is on it."
 
 
 def test_an_image_that_cannot_be_written_takes_no_other_along(tmp_path: Path) -> None:

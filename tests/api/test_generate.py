@@ -21,6 +21,8 @@ def test_it_works(live: httpx.Client) -> None:
     accepted = answer.json()
     assert re.fullmatch(r"job_[0-9a-z]{26}", accepted["job_id"])
     assert accepted["status"] == "queued"
+    assert answer.headers["location"] == f"/v1/jobs/{accepted['job_id']}"
+    assert live.get(answer.headers["location"]).json()["job_id"] == accepted["job_id"]
     assert (accepted["type"], accepted["test"], accepted["n"]) == ("video", False, 1)
     # The documented defaults: 1080p, 16:9, five seconds; the exact length comes back.
     assert (accepted["width"], accepted["height"]) == (1920, 1080)
@@ -268,6 +270,7 @@ def test_the_same_key_gives_the_same_answer(live: httpx.Client) -> None:
     again = live.post("/v1/generate", content=b'{ "prompt": "a fox",\n "type": "image" }', headers=headers)
     assert again.status_code == 202
     assert again.content == first.content
+    assert again.headers["location"] == first.headers["location"]
     assert "idempotent-replayed" not in first.headers
     assert again.headers["idempotent-replayed"] == "true"
 

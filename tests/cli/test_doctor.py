@@ -10,6 +10,7 @@ import pytest
 from tests.boxes import running
 from tests.cli.conftest import Run, Told
 from tests.running import make_owner
+from zsky_box.clock import system_clock
 
 
 def states(told: Told) -> dict[str, str]:
@@ -37,6 +38,7 @@ def test_a_running_box_answers(run: Run, tmp_path: Path) -> None:
         told = run("doctor", data=box.folder, env={"ZSKY_FREE_SPACE_FLOOR_BYTES": "0"})
         assert told.status == 0
         assert f"answers on {box.url}" in told.out
+        assert "ledger: verifies: 0 transfers" in told.out
 
 
 def bad_setting(folder: Path) -> None:
@@ -70,6 +72,22 @@ def changed_audit(folder: Path) -> None:
         ledger.execute("UPDATE audit SET actor = 'somebody else' WHERE id = 2")
 
 
+def changed_balance(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "ledger.db", isolation_level=None)) as ledger:
+        ledger.execute("INSERT INTO balance (name, ledger, overdraft, credits_posted) VALUES ('nowhere', 'usd', 0, 7)")
+
+
+def clock_ahead(folder: Path) -> None:
+    """As after an hour during which the box's clock was wrong by a year."""
+    with closing(sqlite3.connect(folder / "ledger.db", isolation_level=None)) as ledger:
+        ledger.execute("UPDATE box SET clock_at = ?", (system_clock() + 365 * 86_400 * 1_000_000,))
+
+
+def older_schema(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "ledger.db", isolation_level=None)) as ledger:
+        ledger.execute("PRAGMA user_version = 3")
+
+
 def no_ledger(folder: Path) -> None:
     for suffix in ("", "-wal", "-shm"):
         (folder / f"ledger.db{suffix}").unlink(missing_ok=True)
@@ -86,7 +104,10 @@ def no_ledger(folder: Path) -> None:
         (open_secrets, "data folder", "chmod 600"),
         (bad_manifest, "models", "broken.toml"),
         (bad_note, "service", "control.json"),
-        (changed_audit, "ledger", "audit's row 2"),
+        (changed_audit, "ledger", "audit 2 does not fit the chain"),
+        (changed_balance, "ledger", "balance nowhere/usd is [0, 0, 0, 7]"),
+        (clock_ahead, "clock", "zsky-box doctor --accept-clock"),
+        (older_schema, "ledger", "schema 3"),
         (no_ledger, "ledger", "not a database"),
     ],
 )
@@ -100,3 +121,16 @@ def test_what_must_be_mended_is_named_and_is_the_exit_status(
     assert states(answer)[check] == "bad"
     (finding,) = [finding for finding in answer.json["checks"] if finding["name"] == check]
     assert told in finding["told"]
+
+
+def test_a_clock_that_was_set_back_is_accepted_by_the_owners_word(run: Run, tmp_path: Path) -> None:
+    make_owner(tmp_path / "data")
+    clock_ahead(tmp_path / "data")
+    refused = run("accounts", "topup", "owner", "5", data=tmp_path / "data")
+    assert "zsky-box doctor --accept-clock" in refused.sentence
+    accepted = run("doctor", "--accept-clock", data=tmp_path / "data")
+    assert accepted.status == 0
+    assert accepted.out.startswith("The ledger goes on at 20")
+    assert run("accounts", "topup", "owner", "5", data=tmp_path / "data").status == 0
+    again = run("doctor", "--accept-clock", "--json", data=tmp_path / "data")
+    assert (again.status, again.json["accepted"]) == (0, False)

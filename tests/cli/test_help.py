@@ -17,7 +17,7 @@ def commands(group: click.Group, *names: str) -> Iterator[tuple[str, ...]]:
 
 
 ALL = [(), *commands(cli)]
-GROUPS = {(), ("keys",), ("models",)}
+GROUPS = {(), ("accounts",), ("keys",), ("ledger",), ("models",)}
 
 
 @pytest.mark.parametrize("names", ALL, ids=" ".join)

@@ -1,7 +1,8 @@
-"""The whole service, which kills itself at a named point: `… serve_and_die DATA PORT POINT COUNT [NAME=VALUE ...]`.
+"""The whole service, which kills itself at a named point: `… serve_and_die DATA PORT POINT COUNT DAYS [NAME=VALUE …]`.
 
 A point is a method of the service and a side of it. The `COUNT`-th time it is reached in a way that matters, the
-process ends as a power cut would end it: at once, in the middle, from inside. `never` is the service unharmed.
+process ends as a power cut would end it: at once, in the middle, from inside. `never` is the service unharmed. Its
+clock is `DAYS` ahead.
 """
 
 from __future__ import annotations
@@ -13,15 +14,23 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType, SimpleNamespace
 from typing import Any, Literal
 
 from tests.doubles import serve
+from zsky_box import clock, control, ledger, overage, plans, statements
+from zsky_box.api import overage as overage_routes
 from zsky_box.assets import Assets
+from zsky_box.bookkeeping import Bookkeeping
 from zsky_box.db import Store
 from zsky_box.feed import Feed
 from zsky_box.jobs.book import JobBook
+from zsky_box.jobs.desk import Desk
+from zsky_box.ledger import charge, wallet
+from zsky_box.statements import closing
 
 within = threading.local()
 
@@ -50,19 +59,42 @@ def is_within_purge(*_: Any) -> bool:
     return bool(getattr(within, "purge", False))
 
 
+def fills(tx: Any, account: Any, need: int, period: Any, _at: int) -> bool:
+    return need > 0 and wallet.replenishable_micros(tx, account, need, period.key) > 0
+
+
+def asks_for(*kinds: type) -> Callable[..., bool]:
+    def matters(command: control.Command, _means: control.Means) -> bool:
+        return isinstance(command, kinds)
+
+    return matters
+
+
+def changes(name: str) -> Callable[..., bool]:
+    def matters(_box: Any, _caller: Any, _key: Any, change: Callable[..., Any]) -> bool:
+        return change.__qualname__.startswith(name)
+
+    return matters
+
+
+def closes(books: Any, account: Any) -> bool:
+    with books._store.snapshot() as rows:
+        return statements.is_due(rows, account, books._clock(), books._terms)
+
+
 @dataclass(frozen=True)
 class Point:
     """Where the process dies: before or after a call of `owner.name` that matters."""
 
-    owner: type
+    owner: type | ModuleType
     name: str
     side: Literal["before", "after"]
     matters: Callable[..., bool] = always
 
 
 POINTS = {
-    "submit, before COMMIT": Point(JobBook, "_submit", "after"),
-    "submit, after COMMIT and before the answer": Point(JobBook, "submit", "after"),
+    "submit, before COMMIT": Point(Desk, "_submit", "after"),
+    "submit, after COMMIT and before the answer": Point(Desk, "submit", "after"),
     "claimed, without a folder": Point(Assets, "begin", "before"),
     "the attempt's folder made": Point(Assets, "begin", "after"),
     "while it runs": Point(JobBook, "progress", "after", denoises),
@@ -75,6 +107,28 @@ POINTS = {
     "removal recorded, before the file is unlinked": Point(Assets, "purge", "before", has_something_to_remove),
     "file unlinked, before that is recorded": Point(Store, "write", "before", is_within_purge),
 }
+
+MONEY_POINTS = {
+    "reserve from the wallet, before COMMIT": Point(charge, "_hold_money", "after"),
+    "reserve from the wallet, after COMMIT and before the answer": Point(Desk, "submit", "after"),
+    "replenish within a reserve, before COMMIT": Point(wallet, "replenish", "after", fills),
+    "top-up, before COMMIT": Point(overage, "topup", "after"),
+    "top-up, after COMMIT and before the answer": Point(control, "run", "after", asks_for(control.TopUp)),
+    "refund, before COMMIT": Point(ledger, "refund", "after"),
+    "refund, after COMMIT and before the answer": Point(control, "run", "after", asks_for(control.RefundJob)),
+    "toggle, before COMMIT": Point(overage, "toggle", "after"),
+    "toggle, after COMMIT and before the answer": Point(overage_routes, "_changed", "after", changes("toggle")),
+    "cap, before COMMIT": Point(overage, "set_cap", "after"),
+    "cap, after COMMIT and before the answer": Point(overage_routes, "_changed", "after", changes("set_cap")),
+    "plan change, before COMMIT": Point(plans, "choose", "after"),
+    "plan change, after COMMIT and before the answer": Point(control, "run", "after", asks_for(control.ChoosePlan)),
+    "posted from the wallet, before COMMIT": Point(JobBook, "_complete", "after"),
+}
+CLOSING_POINTS = {
+    "closing, before COMMIT": Point(closing, "_close", "after"),
+    "closing, after COMMIT": Point(Bookkeeping, "_keep", "after", closes),
+}
+ALL_POINTS = POINTS | MONEY_POINTS | CLOSING_POINTS
 
 
 def die() -> None:
@@ -125,11 +179,18 @@ def mark_purge() -> None:
     Assets.purge = marked
 
 
-def main(folder: str, port: str, point: str, count: str, *options: str) -> int:
+def set_clock_ahead(days: int) -> None:
+    """Months do not pass while a test runs: its clock is set."""
+    ahead_ns = days * 86_400 * 10**9
+    clock.__dict__["time"] = SimpleNamespace(time_ns=lambda: time.time_ns() + ahead_ns)
+
+
+def main(folder: str, port: str, point: str, count: str, days: str, *options: str) -> int:
     """Serve until the point is reached, or for ever."""
     mark_purge()
+    set_clock_ahead(int(days))
     if point != "never":
-        arm(POINTS[point], int(count))
+        arm(ALL_POINTS[point], int(count))
     return serve.main(folder, port, *options)
 
 

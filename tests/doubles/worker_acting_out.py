@@ -176,9 +176,10 @@ class ActingTail:
 
 
 def feed_clip(
-    clip: Clip, folder: Path, stem: str, *, seed: int, ffmpeg: str | None, on_frame: OnFrame | None
+    clip: Clip, folder: Path, stem: str, *, seed: int, ffmpeg: str | None, on_frame: OnFrame | None, wordmarked: bool
 ) -> ActingTail:
-    """Takes the pictures and forgets them."""
+    """Takes the pictures and forgets them; the stub shows no wordmark."""
+    del wordmarked
     assert ffmpeg is None, "no test of the double names an ffmpeg"
     for frame, _ in enumerate(clip.pictures, 1):
         if on_frame:
@@ -186,21 +187,27 @@ def feed_clip(
     return ActingTail(clip, folder, stem, seed)
 
 
-def write_still(still: Still, folder: Path, stem: str, ordinal: int) -> list[File]:
-    """A grey PNG of the right size, and a poster."""
+def write_still(still: Still, folder: Path, stem: str, ordinal: int, *, wordmarked: bool) -> list[File]:
+    """A grey PNG of the right size, all white where it is to bear the wordmark, and a poster."""
     height, width = still.picture.shape[:2]
     facts: dict[str, Any] = {"ordinal": ordinal, "seed": still.seed, "width": width, "height": height}
     name = f"{stem}-{ordinal + 1}"
     return [
-        written(folder / f"{name}.png", image(width, height, "PNG"), "image/png", kind="result", **facts),
+        written(
+            folder / f"{name}.png",
+            image(width, height, "PNG", 255 if wordmarked else 128),
+            "image/png",
+            kind="result",
+            **facts,
+        ),
         written(folder / f"{name}-poster.jpg", image(64, 36, "JPEG"), "image/jpeg", kind="poster", **facts),
     ]
 
 
-def image(width: int, height: int, kind: str) -> bytes:
+def image(width: int, height: int, kind: str, level: int = 128) -> bytes:
     """A grey image file."""
     file = BytesIO()
-    Image.new("L", (width, height), 128).save(file, kind)
+    Image.new("L", (width, height), level).save(file, kind)
     return file.getvalue()
 
 

@@ -153,13 +153,13 @@ def test_a_job_voided_in_the_next_month_gives_its_units_to_that_month(rooms: Roo
 def test_a_storm_of_submits_takes_exactly_the_allowance(rooms: Rooms) -> None:
     async def storm() -> Counter[str]:
         submission = rooms.reader.submission(rooms.owner, job_id)
-        submits = (rooms.book.submit(rooms.owner, submission, None) for _ in range(256))
+        submits = (rooms.desk.submit(rooms.owner, submission, None) for _ in range(256))
         answers = await asyncio.gather(*submits, return_exceptions=True)
         return Counter(answer.code if isinstance(answer, Refusal) else type(answer).__name__ for answer in answers)
 
     job_id = rooms.new_job()
     rooms.cancel(job_id)
-    assert asyncio.run(storm()) == {"Accepted": 40, "allowance_exhausted": 216}
+    assert asyncio.run(storm()) == {"Answer": 40, "allowance_exhausted": 216}
     assert rooms.left() == 0
 
 

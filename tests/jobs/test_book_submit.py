@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from tests.always_true import check_always_true
 from tests.stores import Rooms, add_account, caller_for, job_id_of
+from zsky_box import idempotency
 from zsky_box.errors import Refusal
-from zsky_box.jobs.book import Idempotency
+from zsky_box.idempotency import Idempotency
 from zsky_box.settings import CHECKOUT
 
 
@@ -75,7 +75,7 @@ def test_many_submits_with_one_key_at_once_make_one_job(rooms: Rooms) -> None:
     submission = rooms.reader.submission(rooms.owner, rooms.new_job())
 
     async def storm() -> list[bytes]:
-        submits = [rooms.book.submit(rooms.owner, submission, once()) for _ in range(100)]
+        submits = [rooms.desk.submit(rooms.owner, submission, once()) for _ in range(100)]
         return [accepted.body for accepted in await asyncio.gather(*submits)]
 
     assert len(set(asyncio.run(storm()))) == 1
@@ -98,10 +98,10 @@ def test_a_key_answers_after_its_job_has_ended_and_after_a_restart(rooms: Rooms)
 def test_a_key_is_forgotten_after_its_days_and_not_before(rooms: Rooms) -> None:
     first = rooms.submit(idempotency=once())
     rooms.clock.advance(7 * 86_400)
-    rooms.book.forget_idempotency()
+    rooms.store.write(lambda tx: idempotency.forget(tx, 7, rooms.clock()))
     assert rooms.submit(idempotency=once()).replayed
     rooms.clock.advance(1)
-    rooms.book.forget_idempotency()
+    rooms.store.write(lambda tx: idempotency.forget(tx, 7, rooms.clock()))
     assert rooms.submit(idempotency=once()).body != first.body
 
 
@@ -117,7 +117,7 @@ import os, signal, sys
 from pathlib import Path
 from tests.always_true import check_always_true
 from tests.stores import Killed, Rooms
-from zsky_box.jobs.book import Idempotency
+from zsky_box.idempotency import Idempotency
 accepted = Rooms(Path(sys.argv[1])).submit(idempotency=Idempotency("key-1", b"a request"))
 sys.stdout.buffer.write(accepted.body)
 sys.stdout.flush()
@@ -174,7 +174,7 @@ def test_test_jobs_do_not_take_the_places_of_live_ones(tmp_path: Path) -> None:
 
 
 def test_a_draining_box_refuses_and_changes_nothing(rooms: Rooms) -> None:
-    rooms.book.draining = True
+    rooms.desk.draining = True
     before = counts(rooms)
     draining = refusal(rooms)
     assert (draining.status, draining.code) == (503, "draining")
@@ -183,22 +183,23 @@ def test_a_draining_box_refuses_and_changes_nothing(rooms: Rooms) -> None:
 
 def test_a_key_that_was_used_gets_its_answer_whatever_would_be_refused_now(rooms: Rooms) -> None:
     first = rooms.submit(idempotency=once())
-    rooms.book.draining = True
-    again = asyncio.run(rooms.book.replay(rooms.owner, once()))
+    rooms.desk.draining = True
+    again = asyncio.run(rooms.desk.replay(rooms.owner, once()))
     assert again is not None
     assert (again.status, again.body, again.replayed) == (first.status, first.body, True)
-    assert asyncio.run(rooms.book.replay(rooms.owner, once("another"))) is None
-    assert asyncio.run(rooms.book.replay(rooms.owner, None)) is None
+    assert asyncio.run(rooms.desk.replay(rooms.owner, once("another"))) is None
+    assert asyncio.run(rooms.desk.replay(rooms.owner, None)) is None
     with pytest.raises(Refusal, match="idempotency_conflict"):
-        asyncio.run(rooms.book.replay(rooms.owner, once(request=b"another")))
+        asyncio.run(rooms.desk.replay(rooms.owner, once(request=b"another")))
 
 
-def test_too_little_space_refuses_and_changes_nothing(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms.book, "_settings", msgspec.structs.replace(rooms.settings, free_space_floor_bytes=2**60))
+def test_too_little_space_refuses_and_changes_nothing(tmp_path: Path) -> None:
+    rooms = Rooms(tmp_path, free_space_floor_bytes=2**60)
     before = counts(rooms)
     full = refusal(rooms)
     assert (full.status, full.code) == (503, "storage_full")
     assert counts(rooms) == before
+    rooms.close()
 
 
 def test_an_unplugged_disk_of_outputs_refuses_and_changes_nothing(rooms: Rooms) -> None:

@@ -1,0 +1,98 @@
+"""A key's bucket over HTTP: 429 with its wait, and headers on every answer to a key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+
+import httpx
+import msgspec
+import pytest
+
+from tests import money
+from tests.api.asking import IMAGE, problem, submit
+from tests.running import RunningBox
+from zsky_box.control import FILE_NAME, Address
+
+BURST = 40
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningBox]:
+    """A box that gives each key a burst of 40 requests, and one more a second."""
+    folder = tmp_path_factory.mktemp("narrow") / "data"
+    running = RunningBox(folder, devices="cpu", requests_per_second=1, requests_burst=BURST)
+    for name in ("flood", "calm", "answers"):
+        running.keys[name] = money.key(folder)
+    running.start()
+    yield running
+    running.stop()
+
+
+def limits(answer: httpx.Response) -> tuple[int, int]:
+    """What is left at once, and the seconds until all of it is back."""
+    assert answer.headers["ratelimit-policy"] == f'"requests";q={BURST};w={BURST}', answer.request.url
+    match = re.fullmatch(r'"requests";r=(\d+);t=(\d+)', answer.headers["ratelimit"])
+    assert match
+    return int(match[1]), int(match[2])
+
+
+def test_a_flood_is_refused_with_the_time_to_wait_and_its_neighbours_are_not(narrow: RunningBox) -> None:
+    with narrow.client("flood") as client, narrow.client("calm") as calm:
+        before = calm.get("/v1/me/overage").json()
+        answers = [client.post("/v1/quote", json=IMAGE) for _ in range(BURST + 20)]
+        assert [answer.status_code for answer in answers[:BURST]] == [200] * BURST
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert refused
+        for answer in refused:
+            problem(answer, 429, "rate_limited")
+            assert int(answer.headers["retry-after"]) == 1
+            assert limits(answer)[0] == 0
+        # The submit that a full bucket refuses changes no balance either; another key of the account goes on.
+        problem(client.post("/v1/generate", json=IMAGE), 429, "rate_limited")
+        assert calm.get("/v1/me/overage").json() == before
+
+
+def test_the_terminal_is_not_limited(narrow: RunningBox) -> None:
+    control = httpx.Headers({"X-ZSky-Control": _token(narrow)})
+    with httpx.Client(base_url=narrow.url, headers=control, trust_env=False) as terminal:
+        answers = [terminal.get("/v1/me") for _ in range(BURST + 10)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert not any("ratelimit" in answer.headers for answer in answers)
+
+
+def test_every_answer_to_a_key_says_how_its_limit_stands(narrow: RunningBox) -> None:
+    with narrow.client("answers") as client:
+        left = limits(client.get("/v1/me"))[0]
+        job_id = submit(client, IMAGE)
+        for method, path, status in (
+            ("GET", "/v1/jobs/job_0", 404),
+            ("POST", "/v1/generate", 422),
+            ("OPTIONS", "/v1/generate", 204),
+            ("GET", f"/v1/job_status/{job_id}", 200),
+        ):
+            answer = client.request(method, path, json={} if method == "POST" else None)
+            assert answer.status_code == status
+            left_then, full_after = limits(answer)
+            assert left_then < left
+            assert 0 < full_after <= BURST
+        problem(client.post("/v1/generate", content=b"{"), 400, "malformed_json")
+        with client.stream("GET", "/v1/events") as stream:
+            assert stream.status_code == 200
+            limits(stream)
+
+
+def test_who_shows_no_key_is_told_of_no_limit(narrow: RunningBox) -> None:
+    with narrow.client(None) as client:
+        for answer in (client.get("/healthz"), client.get("/v1/me")):
+            assert "ratelimit" not in answer.headers
+
+
+def test_a_box_as_it_is_configured_lets_a_thousand_through_at_once(live: httpx.Client) -> None:
+    answer = live.get("/v1/me")
+    assert answer.headers["ratelimit-policy"] == '"requests";q=1000;w=20'
+    assert 0 <= int(answer.headers["ratelimit"].partition("r=")[2].partition(";")[0]) < 1_000
+
+
+def _token(box: RunningBox) -> str:
+    return msgspec.json.decode((box.folder / FILE_NAME).read_bytes(), type=Address).token

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Generator
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.boxes import running
+from tests.cli.conftest import Run
+from tests.running import RunningBox
+from tests.stores import tamper
+from zsky_box.cli.main import cli
+from zsky_box.clock import rfc3339, system_clock
+
+MONTH = rfc3339(system_clock())[:7]
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningBox]:
+    with running(tmp_path_factory.mktemp("ledger") / "data", included_images=1) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def charged(box: RunningBox) -> str:
+    """A job of three images, one of them included: the box goes on running."""
+    for command in (["topup", "owner", "10"], ["overage", "owner", "on"]):
+        assert CliRunner().invoke(cli, ["accounts", *command, "--data", str(box.folder)]).exit_code == 0
+    with box.client() as client:
+        answer = client.post("/v1/generate", json={"type": "image", "prompt": "a lake", "n": 3})
+        return box.ended(client, answer.json()["job_id"])["job_id"]
+
+
+@pytest.mark.usefixtures("charged")
+def test_a_running_ledger_verifies_with_its_files(run: Run, box: RunningBox) -> None:
+    told = run("ledger", "verify", "--files", "--json", data=box.folder)
+    assert told.status == 0
+    assert (told.json["verifies"], told.json["faults"]) == (True, [])
+    assert told.json["files"] >= 3
+    assert run("ledger", "verify", data=box.folder).out.startswith("verifies: ")
+
+
+def test_all_transfers_are_exported_with_their_audit_hash(
+    run: Run, box: RunningBox, charged: str, tmp_path: Path
+) -> None:
+    rows = list(csv.DictReader(StringIO(run("ledger", "export", data=box.folder).out)))
+    assert [int(row["id"]) for row in rows] == sorted(int(row["id"]) for row in rows)
+    paid = [row for row in rows if row["kind"] == "post" and row["ledger"] == "usd"]
+    assert [(row["job_id"], row["amount_usd"], row["amount"]) for row in paid[:2]] == [(charged, "0.05", "50000")] * 2
+    assert {len(row["audit_hash"]) for row in rows} == {64}
+    lines = [json.loads(line) for line in run("ledger", "export", "--json", data=box.folder).out.splitlines()]
+    assert [line["audit_hash"] for line in lines[: len(rows)]] == [row["audit_hash"] for row in rows]
+    out = tmp_path / "ledger.jsonl"
+    told = run("ledger", "export", "--format", "jsonl", "--out", str(out), "--json", data=box.folder)
+    assert told.json == {"path": str(out)}
+    assert len(out.read_text().splitlines()) == len(lines)
+    assert "no folder" in run("ledger", "export", "--out", str(tmp_path / "x" / "y"), data=box.folder).sentence
+
+
+def test_a_statement_names_its_jobs_and_adds_up(run: Run, box: RunningBox, charged: str) -> None:
+    text = run("ledger", "statement", MONTH, data=box.folder, env={"ZSKY_INCLUDED_IMAGES": "1"}).out
+    assert text.count(f"{charged}/") >= 2
+    assert "Plan max, a month" in text
+    assert "$0.05" in text
+    assert "Included images: 1 of 1 used" in text
+    told = run("ledger", "statement", MONTH, "--format", "json", data=box.folder).json
+    assert told["plan_fee_usd"] == "99.00"
+    assert {line["job_id"] for line in told["lines"]} == {charged}
+    rows = list(csv.reader(StringIO(run("ledger", "statement", MONTH, "--format", "csv", data=box.folder).out)))
+    assert sum(charged in row for row in rows) == len(told["lines"])
+    assert "no such statement" in run("ledger", "statement", "2020-01", data=box.folder).sentence
+    assert "not a month" in run("ledger", "statement", "november", data=box.folder).sentence
+    assert "no account" in run("ledger", "statement", MONTH, "--account", "bob", data=box.folder).sentence
+
+
+def test_a_refund_is_paid_once_through_the_running_box(run: Run, box: RunningBox, charged: str) -> None:
+    told = run("ledger", "refund", charged, "--ordinal", "2", "--reason", "a blot", data=box.folder)
+    assert told.out == f"Paid back of {charged}: $0.05 to the wallet of owner.\n"
+    again = run("ledger", "refund", charged, "--ordinal", "2", "--reason", "a blot", data=box.folder)
+    assert "left to pay back" in again.sentence
+    assert run("ledger", "refund", charged, data=box.folder).status == 2
+    assert run("ledger", "verify", data=box.folder).status == 0
+
+
+def test_a_broken_ledger_names_its_first_row_and_exits_with_1(run: Run, tmp_path: Path) -> None:
+    assert "zsky-box init" in run("ledger", "verify", data=tmp_path / "none").sentence
+    run("init", data=tmp_path / "data")
+    run("accounts", "topup", "owner", "5", data=tmp_path / "data")
+    tamper(tmp_path / "data" / "ledger.db", "UPDATE transfer SET amount = 6000000")
+    told = run("ledger", "verify", data=tmp_path / "data")
+    assert told.status == 1
+    assert "broken: each movement has one audit row that says the same: transfer 1 differs" in told.out
+    assert run("ledger", "verify", "--json", data=tmp_path / "data").json["faults"][0]["row"] == "funding/usd"
