@@ -34,9 +34,18 @@ def check_always_true(rooms: Rooms) -> None:
 def _check_grants(rows: Rows) -> None:
     """A month's figure is granted once; beyond it only what came back late: voided after its month, or refunded."""
     zones = [ZoneSince(row["from_us"], row["period"], row["zone"]) for row in rows.all("SELECT * FROM calendar_zone")]
+    accepted = rows.all(
+        "SELECT at, json_extract(after, '$.transfer_id') AS id FROM audit WHERE action = 'clock.accepted'"
+    )
     came_back, granted = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
     for row in rows.all("SELECT * FROM transfer WHERE kind IN ('void', 'refund') AND ledger != 'usd'"):
         present = month_of(row["at"], zones)
+        if any(row["id"] <= last["id"] and row["at"] > last["at"] for last in accepted):
+            # By a clock that was ahead: its months may have been of another zone, and the grant alone tells.
+            again = rows.one(
+                "SELECT period FROM transfer WHERE id = ? AND kind = 'grant' AND actor != 'plan'", (row["id"] + 1,)
+            )
+            present = row["period"] if again is None else again["period"]
         if row["kind"] == "refund" or row["period"] < present:
             came_back[row["account_id"], row["ledger"], present] += row["amount"]
     for row in rows.all("SELECT * FROM transfer WHERE kind = 'grant'"):

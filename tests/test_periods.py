@@ -224,7 +224,7 @@ def test_the_zone_that_counts_is_the_one_of_the_instant_and_the_last_one_is_the_
 
 def test_a_calendar_of_one_zone_is_that_zones_months() -> None:
     berlin = ZoneInfo("Europe/Berlin")
-    for time in ("1985-06-01T00:00:00Z", "2026-11-22T12:00:00Z", "2090-01-01T00:00:00Z"):
+    for time in ("1960-02-03T00:00:00Z", "1985-06-01T00:00:00Z", "2026-11-22T12:00:00Z", "2090-01-01T00:00:00Z"):
         at_us = parse_rfc3339(time)
         assert Calendar.of(berlin).period_at(at_us) == period_at(at_us, berlin)
     assert Calendar.of(berlin).period("1970-01").key == "1970-01"

@@ -361,6 +361,32 @@ def test_what_is_taken_back_again_is_what_was_charged_again_and_nothing_twice(mo
     assert [amount for period, amount in all_fees(money) if period == "2026-12"] == [120, -120, 99, -99]
 
 
+def test_a_month_that_was_taken_back_is_not_the_one_that_is_paid(money: Money) -> None:
+    roll(money, "2026-12-10T00:00:00Z")
+    undo(money, "2026-11-25T00:00:00Z")
+    money.choose("max", annual=True)
+    roll(money, "2027-12-10T00:00:00Z")
+    undo(money, "2027-02-10T00:00:00Z")
+    assert term(money.account) == ("max", "annual", True, "2027-11")
+
+
+def test_a_month_that_was_taken_back_and_charged_again_is_paid(money: Money) -> None:
+    roll(money, "2026-12-10T00:00:00Z")
+    undo(money, "2026-11-25T00:00:00Z")
+    roll(money, "2027-02-10T00:00:00Z")
+    undo(money, "2026-12-10T00:00:00Z")
+    assert money.account.paid_until == "2027-01"
+
+
+def test_a_year_stays_paid_though_the_month_that_it_replaced_cost_nothing(money: Money) -> None:
+    money.set(plan_month_usd="0.00")
+    roll(money)
+    money.choose("max", annual=True)
+    roll(money, "2027-12-10T00:00:00Z")
+    undo(money, "2026-11-25T00:00:00Z")
+    assert term(money.account) == ("max", "annual", True, "2027-11")
+
+
 def test_an_account_without_a_fee_yet_has_none_to_be_taken_back(money: Money) -> None:
     money.id = money.add("bob", "free")
     before = money.account

@@ -124,3 +124,15 @@ def test_a_start_reads_back_what_the_starts_before_it_have_chosen(store: Store) 
     assert period(terms, "2026-10-31T23:00:00Z") == ("2026-10", "2026-10-01T00:00:00Z", "2026-11-01T00:00:00Z")
     assert period(terms, "2026-11-15T00:00:00Z") == ("2026-11", "2026-11-01T00:00:00Z", "2026-11-30T10:00:00Z")
     assert period(terms, "2026-12-15T00:00:00Z") == ("2026-12", "2026-11-30T10:00:00Z", "2027-01-01T11:00:00Z")
+
+
+def test_a_zone_chosen_in_a_time_that_was_disowned_does_not_begin_in_its_time(store: Store) -> None:
+    start(store, "UTC")
+    start(store, "Asia/Tokyo", "2037-01-10T00:00:00Z")
+    store.write(lambda tx: timeline.advance(tx, parse_rfc3339("2037-01-10T00:00:00Z")))
+    assert store.write(lambda tx: timeline.accept(tx, START_US, "terminal"))
+    calendar = start(store, "UTC").calendar
+    assert rfc3339(calendar.period("2037-02").start_us) == "2037-02-01T00:00:00Z"
+    rows = len(store.all("SELECT id FROM audit"))
+    start(store, "UTC")
+    assert len(store.all("SELECT id FROM audit")) == rows, "the next start finds nothing to change"

@@ -61,17 +61,17 @@ def undo_after(tx: Tx, account: Account, period: str, at: int) -> None:
     """Take back the fees of later periods than this one, which a wrong clock has charged, and the end of a plan."""
     _take_back(tx, account, following(period), "9999-12", "the clock was set back", at)
     last = tx.one(
-        "SELECT period, annual FROM plan_fee WHERE account_id = ? AND period <= ? AND amount_micros >= 0"
-        " ORDER BY id DESC LIMIT 1",
+        "SELECT period, annual FROM plan_fee WHERE account_id = ? AND period <= ? GROUP BY period, annual"
+        " HAVING sum(CASE WHEN amount_micros >= 0 THEN 1 ELSE -1 END) > 0 ORDER BY period DESC, annual DESC LIMIT 1",
         (account.id, period),
     )
-    if last is None:
-        return
-    until, annual = following(last["period"], MONTHS_OF_YEAR if last["annual"] else 1), bool(last["annual"])
-    if account.plan == "free" and account.paid_until > period:
-        # Only the end of its paid term takes a plan away: by this clock it has not come yet.
-        _change(tx, account, "plan.resumed", "box", at, plan="max", renews="no", annual=annual)
-        account = accounts.get(tx, account.id)
+    until, annual = period, account.annual
+    if last is not None:
+        until, annual = following(last["period"], MONTHS_OF_YEAR if last["annual"] else 1), bool(last["annual"])
+        until = max(until, period)  # months without a plan are not charged for afterwards
+        if account.plan == "free" and account.paid_until > period:
+            _change(tx, account, "plan.resumed", "box", at, plan="max", renews="no", annual=annual)
+            account = accounts.get(tx, account.id)
     if account.plan == "max" and until < account.paid_until:
         _change(tx, account, "plan.changed", "box", at, annual=annual, paid_until=until)
 

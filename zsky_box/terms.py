@@ -61,14 +61,17 @@ def open_terms(store: Store, settings: Settings, now: int) -> Terms:
             (EVER_US, zone),
         )
         calendar = timeline.calendar(tx) or Calendar.of(ZoneInfo(zone))
-        if calendar.zone.key != zone:
-            period = calendar.period_at(timeline.present(tx, now))
-            # One that was to begin then, or was chosen while the clock was ahead, gives way to this one.
-            tx.execute("DELETE FROM calendar_zone WHERE from_us >= ?", (period.end_us,))
+        period = calendar.period_at(timeline.present(tx, now))
+        chosen = calendar.zone_at(period.end_us).key
+        # What was chosen while the clock was ahead of now gives way, or it would come true in its time.
+        later = tx.execute("DELETE FROM calendar_zone WHERE from_us > ?", (period.end_us,))
+        if chosen != zone:
             tx.execute(
-                "INSERT INTO calendar_zone (from_us, period, zone) VALUES (?, ?, ?)",
+                "INSERT INTO calendar_zone (from_us, period, zone) VALUES (?, ?, ?)"
+                " ON CONFLICT (from_us) DO UPDATE SET zone = excluded.zone",
                 (period.end_us, following(period.key), zone),
             )
+        if chosen != zone or later.rowcount:
             audit.append(
                 tx,
                 at=now,
@@ -76,7 +79,7 @@ def open_terms(store: Store, settings: Settings, now: int) -> Terms:
                 actor="box",
                 action="calendar.zone",
                 subject=following(period.key),
-                before={"zone": calendar.zone.key},
+                before={"zone": chosen},
                 after={"zone": zone},
             )
         return timeline.calendar(tx) or calendar

@@ -64,6 +64,7 @@ def start(mutant: Mutant | None, tests: list[str], root: Path) -> int:
         code = 99
         try:
             os.setpgid(0, 0)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what a mutant says as it breaks is of no interest
             if mutant is not None:
                 sys.meta_path.insert(0, _Finder(mutant, root))
             code = _run(tests)

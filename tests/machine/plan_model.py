@@ -69,6 +69,7 @@ class PlanModel(Struct):
             self.fees[later] = 0
         self.terms = [term for term in self.terms if term[0] <= month]
         if not self.terms:
+            self.until = min(month, self.until) if self.plan == "max" else self.until
             return
         start, is_year = self.terms[-1]
         if self.plan == "free" and self.until > month:

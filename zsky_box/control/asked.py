@@ -21,7 +21,7 @@ LIMIT_MAX_MICROS: Final = 1_000_000 * MICROS_PER_USD
 KeyName = Annotated[str, Meta(max_length=keys.NAME_MAX)]
 AccountName = Annotated[str, Meta(min_length=1, max_length=accounts.NAME_MAX)]
 Reason = Annotated[str, Meta(max_length=REASON_MAX)]
-Limit = Annotated[int, Meta(ge=0, le=LIMIT_MAX_MICROS)]
+Limit = Annotated[int, Meta(ge=0, le=LIMIT_MAX_MICROS, multiple_of=10_000)]
 
 
 class Asked(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="command"):

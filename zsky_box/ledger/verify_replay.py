@@ -30,6 +30,12 @@ _MOVEMENTS: Final = """
     FROM transfer t LEFT JOIN transfer p ON p.id = t.pending_id LEFT JOIN audit a ON a.transfer_id = t.id ORDER BY t.id
 """
 
+_ACCEPTED: Final = (
+    "SELECT at, coalesce(json_extract(after, '$.transfer_id'), 0) AS transfer_id FROM audit"
+    " WHERE action = 'clock.accepted' AND EXISTS (SELECT 1 FROM audit WHERE action = 'calendar.zone')"
+    " ORDER BY id LIMIT 10000"
+)
+
 # How a movement changes what its balances hold and have moved, in units of its amount.
 _EFFECTS: Final = {"reserve": (1, 0), "post": (-1, 1), "void": (-1, 0)}
 
@@ -65,6 +71,7 @@ class Replay:
         self._counters: dict[tuple[str, str], list[int]] = {}
         self._now: Period | None = None
         self._given_back: Movement | None = None
+        self._accepted = [(int(row["transfer_id"]), int(row["at"])) for row in rows.all(_ACCEPTED)]
 
     def faults(self) -> list[Fault]:
         """Replay everything; the first broken row of each broken rule."""
@@ -162,7 +169,7 @@ class Replay:
 
     def _date(self, row: Movement) -> None:
         period = self._period_at(row.at)
-        if period is None or row.kind in ("post", "void") or row.period == period.key:
+        if period is None or row.kind in ("post", "void") or row.period == period.key or self._is_disowned(row):
             return
         told = f"bears the period {row.period} and was made {rfc3339(row.at)}, in {period.key}"
         self._fault(PERIODS, "transfer", row.id, told)
@@ -185,12 +192,16 @@ class Replay:
 
     def _is_lapsed(self, void: Movement) -> bool:
         now = self._period_at(void.at)
-        return now is not None and void.period < now.key
+        return now is not None and (void.period < now.key or self._is_disowned(void))
+
+    def _is_disowned(self, row: Movement) -> bool:
+        """Made by a clock that was ahead and has been set back since: its months may have been of another zone."""
+        return any(row.id <= number and row.at > at for number, at in self._accepted)
 
     def _miss_grant(self) -> None:
-        if self._given_back is not None:
+        if self._given_back is not None and not self._is_disowned(self._given_back):
             self._fault(FURTHER, "transfer", self._given_back.id, "gives units back that are not granted again")
-            self._given_back = None
+        self._given_back = None
 
 
 def _unit(row: Movement) -> tuple[str, str, int]:
