@@ -33,6 +33,7 @@ Row = sqlite3.Row
 FILE_NAME: Final = "ledger.db"
 GROUP_MAX: Final = 256
 WAITING_MAX: Final = 20_000
+CLOSE_SECONDS: Final = 30
 _READERS: Final = 4
 _BUSY_TIMEOUT_MS: Final = 10_000
 
@@ -338,7 +339,11 @@ class Store:
         with self._closing:
             self._closed = True
         self._waiting.put(None)
-        self._thread.join(30)
+        self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            # To close a connection that a thread is in ends the process; the file is safe either way.
+            log.error("a write has not ended in %d s; the store is left as it is", CLOSE_SECONDS)
+            return
         self._readers.shutdown(wait=True)
         with self._connections_lock:
             for connection in self._connections:

@@ -75,7 +75,8 @@ def main() -> int:
     todo = [mutant for mutant in mutants if mutant.name not in known and mutant.name not in equivalent]
     if todo:
         os.chdir(ROOT)
-        _Campaign(todo, known).run()
+        with tests.scratch():
+            _Campaign(todo, known).run()
     return _tell(mutants, known, equivalent)
 
 

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Final, Literal
@@ -110,13 +110,18 @@ def import_what_is_not_ours(tests: list[str], root: Path) -> list[str]:
 
 
 def _run(tests: list[str]) -> int:
-    with tempfile.TemporaryDirectory(dir=_memory()) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         options = [*_OPTIONS, f"--basetemp={folder}/pytest"]
         quiet = io.StringIO()
         with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
             return int(pytest.main([*options, *tests]))
 
 
-def _memory() -> str | None:
-    """Where files cost no disk: each test writes a ledger that is flushed at every commit."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+@contextlib.contextmanager
+def scratch() -> Generator[None]:
+    """A folder for all that the tests write, in memory where there is such a place: each commit is flushed."""
+    memory = Path("/dev/shm")  # noqa: S108 - the folder in it has a name of its own
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None, ignore_cleanup_errors=True) as folder:
+        tempfile.tempdir = folder
+        yield
+    tempfile.tempdir = None

@@ -14,7 +14,7 @@ import pytest
 
 from tests.always_true import check_always_true
 from tests.stores import Rooms, add_account, caller_for, job_id_of
-from zsky_box import idempotency
+from zsky_box import idempotency, keys, overage
 from zsky_box.errors import Refusal
 from zsky_box.idempotency import Idempotency
 from zsky_box.settings import CHECKOUT
@@ -218,3 +218,16 @@ def test_a_test_job_moves_no_money_but_acts_its_charge_out(rooms: Rooms) -> None
     charge = rooms.view(job_id, rooms.tester).charge
     assert (charge.state, charge.ledger_ids) == ("posted", [])
     assert rooms.left() == 40
+
+
+def test_a_keys_cap_counts_that_is_in_force_when_the_job_is_stored(tmp_path: Path) -> None:
+    rooms = Rooms(tmp_path, included_images=0)
+    owner, now, terms = rooms.owner.account.id, rooms.clock(), rooms.terms
+    rooms.store.write(lambda tx: overage.topup(tx, owner, 5_000_000, actor="test", now=now, terms=terms))
+    rooms.store.write(lambda tx: overage.toggle(tx, owner, enabled=True, actor="test", now=now, terms=terms))
+    rooms.submit()
+    rooms.store.write(lambda tx: keys.limit(tx, owner, rooms.owner.key.id, 0, now=now, actor="test"))
+    refused = refusal(rooms)  # by a caller that was found before
+    assert (refused.status, refused.code) == (429, "cap_reached")
+    assert "the cap of this key" in refused.detail
+    rooms.close()

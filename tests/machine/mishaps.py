@@ -23,6 +23,7 @@ KILLED_AT = {"write": (Store, "write"), "discard": (Assets, "discard"), "rename"
 def stop_and_start(world: World) -> None:
     """A start finds what is committed and on disk, and what was unsure is found out."""
     world.rooms.restart()
+    world.model.start(world.rooms.settings.timezone, world.at_us)
     assert world.rooms.store.all("SELECT id FROM job WHERE status = 'running'") == []
     assert list((world.rooms.assets.root / ".tmp").iterdir()) == []
     world.find_out()
@@ -30,12 +31,6 @@ def stop_and_start(world: World) -> None:
 
 def start_in_another_zone(world: World, zone: str) -> None:
     """It counts from the next month on; one that was chosen before and has not begun gives way to it."""
-    zones, at = world.model.zones, world.at_us
-    end = month_end_us(at, zones)
-    if any(known.since_us > at and known.since_us != end for known in zones):
-        return  # the clock was set back over a change of the zone
-    if max(zones, key=lambda known: known.since_us).zone != zone:
-        world.model.next_zone(zone, end, world.model.month(at))
     world.rooms.settings = msgspec.structs.replace(world.rooms.settings, timezone=zone)
     stop_and_start(world)
 

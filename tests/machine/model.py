@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct, field
 
-from tests.machine.months import ZoneSince, month_after, month_of
+from tests.machine.months import ZoneSince, month_after, month_end_us, month_of
 from tests.machine.plan_model import PlanModel
 
 State = Literal["held", "posted", "voided", "refunded"]
@@ -242,7 +242,11 @@ class MoneyModel(Struct):
             "included": dict(included),
         }
 
-    def next_zone(self, zone: str, since_us: int, month: str) -> None:
-        """Another zone counts from the end of this month on."""
-        self.zones = [*(known for known in self.zones if known.since_us != since_us)]
-        self.zones.append(ZoneSince(since_us, month_after(month), zone))
+    def start(self, zone: str, at_us: int) -> None:
+        """A start with this zone in the settings: it counts from the next month on, and none that was to come later."""
+        end, month = month_end_us(at_us, self.zones), self.month(at_us)
+        counting = max((known for known in self.zones if known.since_us <= end), key=lambda known: known.since_us)
+        self.zones = [known for known in self.zones if known.since_us <= end]
+        if counting.zone != zone:
+            self.zones = [known for known in self.zones if known.since_us != end]
+            self.zones.append(ZoneSince(end, month_after(month), zone))

@@ -27,8 +27,7 @@ def topup(tx: Tx, account: Account, amount: int, period: Period, *, actor: str, 
     """Put money into the wallet; the transfer's id. Raises 422 for an amount out of bounds."""
     if not 0 < amount <= TOPUP_MAX_MICROS:
         raise Refusal(422, "invalid_field", f"A top-up is $0.01 to ${usd(TOPUP_MAX_MICROS)}.", field="amount_usd")
-    if wallet_micros(tx, account.id) + amount > WALLET_MAX_MICROS:
-        raise Refusal(422, "invalid_field", f"A wallet holds at most ${usd(WALLET_MAX_MICROS)}.", field="amount_usd")
+    _check_room(wallet_micros(tx, account.id), amount)
     return _put(tx, account, "topup", FUNDING, transfers.wallet(account.id), amount, period, actor, at, why)
 
 
@@ -46,6 +45,7 @@ def correct(tx: Tx, account: Account, amount: int, period: Period, *, actor: str
     own, has = transfers.wallet(account.id), wallet_micros(tx, account.id)
     if has + amount < 0:
         raise Refusal(422, "invalid_field", f"The wallet has ${usd(has)} to take from.", field="amount_usd")
+    _check_room(has, amount)
     debit, credit = (FUNDING, own) if amount > 0 else (own, FUNDING)
     return _put(tx, account, "correct", debit, credit, abs(amount), period, actor, at, why)
 
@@ -89,6 +89,11 @@ def note_level(tx: Tx, account: Account, low_micros: int, at: int) -> bool:
         after={"wallet_usd": usd(has), "below_usd": usd(low_micros)},
     )
     return True
+
+
+def _check_room(has: int, amount: int) -> None:
+    if has + amount > WALLET_MAX_MICROS:
+        raise Refusal(422, "invalid_field", f"A wallet holds at most ${usd(WALLET_MAX_MICROS)}.", field="amount_usd")
 
 
 def _put(
