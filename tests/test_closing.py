@@ -7,13 +7,18 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from tests.stores import tampering
+from tests.stores import PEPPER, SIGNING, SetClock, add_account, tampering
 from tests.studio import Studio
-from zsky_box import accounts, audit, ledger, plans, statements, timeline
+from zsky_box import accounts, audit, control, ledger, plans, statements, timeline
+from zsky_box.bookkeeping import Bookkeeping
+from zsky_box.clock import parse_rfc3339
 from zsky_box.db import Store
-from zsky_box.errors import StoreError
+from zsky_box.errors import Refusal, StoreError
+from zsky_box.secretfile import Secrets
+from zsky_box.terms import Terms
 
 NOVEMBER, DECEMBER = "2026-11", "2026-12"
 
@@ -88,6 +93,7 @@ def test_a_closing_is_on_record_and_the_clock_does_not_fall_behind_it(studio: St
     assert (row["subject"], row["actor"]) == (f"{studio.owner.account.id}:{NOVEMBER}", "box")
     told = json.loads(row["after"])
     assert (told["plan_fee_usd"], told["overage_usd"], told["total_usd"]) == ("99.00", "0.10", "99.10")
+    assert told["included"] == {"video": 300, "image": 1}
     studio.clock.advance(-60)
     studio.make(2)
     assert studio.json(NOVEMBER)["overage_usd"] == "0.10"
@@ -115,6 +121,110 @@ def test_a_clock_that_is_accepted_behind_opens_what_has_not_ended(studio: Studio
     studio.clock.set("2027-01-01T00:00:00Z")
     assert studio.close_due() == [DECEMBER]
     assert studio.json(DECEMBER)["total_usd"] == "99.05"
+
+
+def test_a_months_unused_units_are_told_after_it_as_in_it(studio: Studio) -> None:
+    free = add_account(studio.store, "bob", "free")
+    unused = {"video": {"granted": 300, "used": 0, "pending": 0}, "image": {"granted": 1, "used": 0, "pending": 0}}
+    of_free = {kind: of | {"granted": 10 if kind == "video" else 50} for kind, of in unused.items()}
+    told = [studio.json(NOVEMBER)["included"], studio.json(NOVEMBER, free)["included"]]
+    studio.clock.set("2026-12-05T00:00:00Z")
+    studio.choose("max", account=free)
+    studio.choose("free")  # and the owner cancels: what is chosen now counts later
+    told += [studio.json(NOVEMBER)["included"], studio.json(NOVEMBER, free)["included"]]
+    assert (studio.close_due(), studio.close_due(free)) == ([NOVEMBER], [NOVEMBER])
+    told += [studio.json(NOVEMBER)["included"], studio.json(NOVEMBER, free)["included"]]
+    assert told == [unused, of_free] * 3
+
+
+def test_an_open_past_month_tells_the_units_that_its_closing_writes_and_no_later_settings_change_them(
+    studio: Studio,
+) -> None:
+    attempt = studio.running()
+    studio.clock.set("2026-12-05T00:00:00Z")
+    studio.terms = changed(studio.terms, included_images=4, included_videos=7)
+    open_units = studio.json(NOVEMBER)["included"]
+    assert open_units["image"] == {"granted": 4, "used": 0, "pending": 1}
+    assert open_units["video"]["granted"] == 7
+    studio.complete(attempt)
+    studio.close_due()
+    studio.terms = changed(studio.terms, included_images=0, included_videos=0)
+    closed = studio.json(NOVEMBER)
+    assert closed["status"] == "closed"
+    assert closed["included"]["image"] == {"granted": 4, "used": 1, "pending": 0}
+    assert closed["included"]["video"]["granted"] == 7
+
+
+def test_a_smaller_setting_takes_nothing_back_that_was_granted(studio: Studio) -> None:
+    studio.make()
+    studio.clock.set("2026-12-05T00:00:00Z")
+    studio.terms = changed(studio.terms, included_images=0)
+    studio.close_due()
+    assert studio.json(NOVEMBER)["included"]["image"] == {"granted": 1, "used": 1, "pending": 0}
+
+
+def test_a_unit_that_was_given_back_stays_beside_the_plans_own(studio: Studio) -> None:
+    job_id = studio.make()
+    studio.clock.set("2026-12-05T00:00:00Z")
+    studio.refund(job_id)
+    assert studio.json(DECEMBER)["included"]["image"]["granted"] == 2
+    studio.clock.set("2027-01-05T00:00:00Z")
+    studio.close_due()
+    assert studio.json(DECEMBER)["included"]["image"] == {"granted": 2, "used": 0, "pending": 0}
+
+
+def test_an_account_that_began_under_a_clock_that_was_ahead_has_its_months_from_its_first_fee(tmp_path: Path) -> None:
+    rooms = Studio(tmp_path, clock=SetClock(parse_rfc3339("2026-02-10T00:00:00Z")))
+    books = Bookkeeping(rooms.store, rooms.terms, rooms.clock)
+    rooms.clock.set("2026-06-10T00:00:00Z")
+    ann = add_account(rooms.store, "ann", now=rooms.clock())
+    books.sweep()
+    rooms.clock.set("2026-02-15T00:00:00Z")
+    means = control.Means(rooms.store, Secrets(PEPPER, SIGNING), rooms.terms, rooms.clock)
+    assert control.run(control.AcceptClock(), means)["accepted"]
+    books.sweep()
+    assert (rooms.json("2026-02", ann)["status"], rooms.json("2026-02", ann)["total_usd"]) == ("open", "99.00")
+    rooms.clock.set("2026-03-15T00:00:00Z")
+    books.sweep()
+    assert (rooms.json("2026-02", ann)["status"], rooms.json("2026-02", ann)["total_usd"]) == ("closed", "99.00")
+    with rooms.store.snapshot() as rows:
+        listed = statements.months(rows, ann, rooms.clock(), None, 10, rooms.terms)
+    assert [(month.period.key, month.plan_fee_micros) for month in listed] == [
+        ("2026-03", 99_000_000),
+        ("2026-02", 99_000_000),
+    ]
+    with pytest.raises(Refusal, match="not_found"):
+        rooms.json("2026-01", ann)
+    rooms.close()
+
+
+def test_fees_that_were_all_taken_back_begin_no_statements(tmp_path: Path) -> None:
+    rooms = Studio(tmp_path, clock=SetClock(parse_rfc3339("2026-01-05T00:00:00Z")))
+    means = control.Means(rooms.store, Secrets(PEPPER, SIGNING), rooms.terms, rooms.clock)
+    rooms.clock.set("2026-06-10T00:00:00Z")
+    ann = add_account(rooms.store, "ann", now=rooms.clock())
+    for set_back in ("2026-02-15T00:00:00Z", "2026-01-10T00:00:00Z"):
+        control.run(control.ChoosePlan(account="ann", plan="max"), means)
+        control.run(control.ChoosePlan(account="ann", plan="free"), means)
+        rooms.clock.set(set_back)
+        control.run(control.AcceptClock(), means)
+    rooms.clock.set("2026-03-15T00:00:00Z")
+    Bookkeeping(rooms.store, rooms.terms, rooms.clock).sweep()
+    fees = rooms.store.all("SELECT period, amount_micros FROM plan_fee WHERE account_id = ? ORDER BY id", (ann.id,))
+    assert [(row["period"], row["amount_micros"]) for row in fees] == [
+        ("2026-06", 99_000_000),
+        ("2026-06", -99_000_000),
+        ("2026-02", 99_000_000),
+        ("2026-02", -99_000_000),
+    ]
+    with rooms.store.snapshot() as rows:
+        assert statements.months(rows, ann, rooms.clock(), None, 10, rooms.terms) == []
+    rooms.close()
+
+
+def changed(terms: Terms, **settings: Any) -> Terms:
+    """The terms as after a restart with other settings."""
+    return msgspec.structs.replace(terms, settings=msgspec.structs.replace(terms.settings, **settings))
 
 
 def test_a_closed_statement_that_was_tampered_with_is_not_told(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.stores import add_account, caller_for
 from tests.studio import Studio
-from zsky_box import entries, keys, overage
+from zsky_box import entries, keys, ledger, overage
 from zsky_box.accounts import Replenish
 from zsky_box.clock import parse_rfc3339
 from zsky_box.entries import EntryView, Filters
@@ -214,3 +214,24 @@ def test_another_accounts_rows_never_appear(studio: Books) -> None:
     assert {entry.job_id for entry in studio.all(bob) if entry.job_id} == {others}
     assert studio.all(job_id=others) == []
     assert studio.all(bob, job_id=own) == []
+
+
+def test_the_changes_of_the_wallet_add_up_to_what_it_has(studio: Books) -> None:
+    now, owner = studio.clock(), studio.owner.account.id
+    job_id = studio.make(3)
+    studio.new_job(n=2)
+    studio.end(studio.running(n=2))
+    studio.store.write(
+        lambda tx: ledger.refund(tx, job_id, frozenset({1}), actor="ann", why="blurred", now=now, terms=studio.terms)
+    )
+    for amount in ("-20.00", "1.50"):
+        studio.store.write(
+            lambda tx, amount=amount: overage.correct(
+                tx, owner, micros(amount), actor="ann", now=now, terms=studio.terms, why="wrong"
+            )
+        )
+    corrected = [row["change_usd"] for row in studio.table(type="correction")]
+    assert corrected == ["1.50", "-20.00"]
+    changes = [micros(row["change_usd"]) for row in studio.table() if row["change_usd"]]
+    assert sum(changes) == micros(studio.overage().wallet_usd)
+    assert len(changes) > 10

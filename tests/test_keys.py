@@ -321,3 +321,11 @@ def test_a_free_plan_needs_no_key_until_its_wallet_can_pay(ring: Ring) -> None:
         with pytest.raises(Refusal) as refused:
             keys.require_api(rows, guest, "2026-11")
     assert (refused.value.status, refused.value.code) == (403, "plan_without_api")
+
+
+def test_rotating_goes_on_with_a_line_that_is_ending_where_there_is_no_other(ring: Ring) -> None:
+    old, _ = ring.issue(scopes=("generate",), cap_micros=1_000_000)
+    successor, _ = ring.rotate(old.id, overlap_seconds=3_600)
+    ring.revoke(successor.id)
+    again, _ = ring.rotate(None)
+    assert (again.scopes, again.cap_micros, again.budget_id) == (("generate",), 1_000_000, old.id)

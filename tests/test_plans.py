@@ -81,7 +81,12 @@ def test_a_fee_is_one_audit_row(money: Money) -> None:
     (row,) = money.audited("plan.")
     assert (row["action"], row["actor"], row["account_id"]) == ("plan.fee", "plan", money.id)
     assert (row["subject"], row["at"]) == (f"{money.id}:2026-11", money.clock())
-    assert json.loads(row["after"]) == {"description": "Plan max, a month", "amount_usd": "99.00"}
+    assert json.loads(row["after"]) == {
+        "description": "Plan max, a month",
+        "amount_usd": "99.00",
+        "annual": False,
+        "paid_until": "2026-12",
+    }
     (fee,) = money.store.all("SELECT * FROM plan_fee")
     assert (fee["annual"], fee["at"], fee["account_id"]) == (0, money.clock(), money.id)
 
@@ -394,9 +399,21 @@ def test_an_account_without_a_fee_yet_has_none_to_be_taken_back(money: Money) ->
     assert (all_fees(money), money.account) == ([], before)
 
 
-def test_a_fee_of_nothing_is_a_line_and_nothing_to_take_back(money: Money) -> None:
+def test_a_fee_of_nothing_is_taken_back_once_like_any_other(money: Money) -> None:
     money.set(plan_month_usd="0.00")
     roll(money, "2026-12-05T00:00:00Z")
     undo(money, "2026-11-23T00:00:00Z")
-    assert all_fees(money) == [("2026-11", 0), ("2026-12", 0)]
+    undo(money, "2026-11-22T12:00:00Z")
+    lines = [("Plan max, a month", 0), ("Plan max taken back: the clock was set back", 0)]
+    assert (money.fees("2026-11"), money.fees("2026-12")) == (lines[:1], lines)
     assert money.account.paid_until == "2026-12"
+
+
+def test_a_month_for_nothing_that_a_clock_ahead_began_is_not_the_one_that_is_paid(money: Money) -> None:
+    money.set(plan_month_usd="0.00")
+    roll(money, "2027-01-05T00:00:00Z")
+    undo(money, "2026-11-23T00:00:00Z")
+    money.choose("max", annual=True)
+    money.choose("free")
+    undo(money, "2026-11-22T12:00:00Z")
+    assert term(money.account) == ("max", "no", True, "2027-11")

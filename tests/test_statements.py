@@ -191,6 +191,18 @@ def test_months_are_listed_newest_first_with_their_totals(studio: Studio) -> Non
     assert [month.period.key for month in older] == [NOVEMBER]
 
 
+@pytest.mark.parametrize(
+    ("before", "keys"), [("2099-12", [DECEMBER, NOVEMBER]), ("2027-01", [DECEMBER, NOVEMBER]), ("1970-01", [])]
+)
+def test_no_month_is_listed_that_has_not_begun_or_was_over_before_the_account(
+    studio: Studio, before: str, keys: list[str]
+) -> None:
+    studio.clock.set("2026-12-05T00:00:00Z")
+    with studio.store.snapshot() as rows:
+        found = statements.months(rows, studio.owner.account, studio.clock(), before, 10, studio.terms)
+    assert [month.period.key for month in found] == keys
+
+
 @pytest.mark.parametrize("key", ["2026-12", "2026-10", "1999-01"])
 def test_there_is_no_statement_of_a_month_to_come_or_before_the_account(studio: Studio, key: str) -> None:
     with pytest.raises(Refusal) as refused:

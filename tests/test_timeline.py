@@ -9,13 +9,15 @@ import pytest
 from tests.ledger.money import open_money
 from tests.stores import START_US, opened
 from zsky_box import timeline
-from zsky_box.clock import SECOND_US
+from zsky_box.clock import SECOND_US, parse_rfc3339
 from zsky_box.db import Store
 from zsky_box.errors import Refusal
 from zsky_box.settings import Settings
 from zsky_box.terms import open_terms
 
 TOLERANCE_US = 600 * SECOND_US
+FIRST_US = parse_rfc3339("2020-01-01T00:00:00Z")
+END_US = parse_rfc3339("2100-01-01T00:00:00Z")
 
 
 @pytest.fixture
@@ -46,10 +48,30 @@ def advance_anyhow(store: Store, now: int) -> int:
 
 def test_a_new_ledger_begins_at_whatever_time_it_is(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        assert present(store, 5) == 5
-        assert present(store, -5) == 0
-        assert advance(store, 7) == 7
-        assert present(store, 5) == 7
+        assert present(store, FIRST_US + 5) == FIRST_US + 5
+        assert advance(store, FIRST_US) == FIRST_US
+        assert advance(store, FIRST_US + 7) == FIRST_US + 7
+        assert present(store, FIRST_US + 5) == FIRST_US + 7
+
+
+@pytest.mark.parametrize("impossible", [0, FIRST_US - 1, END_US, END_US + TOLERANCE_US])
+def test_a_clock_of_another_age_is_never_believed(store: Store, impossible: int) -> None:
+    assert not timeline.is_possible(impossible)
+    assert present(store, impossible) == START_US
+    assert advance_anyhow(store, impossible) == START_US
+    with pytest.raises(Refusal, match="which cannot be") as refused:
+        advance(store, impossible)
+    assert (refused.value.status, refused.value.code) == (503, "clock_behind")
+    with store.snapshot() as rows, pytest.raises(Refusal, match="which cannot be"):
+        timeline.check(rows, impossible)
+    assert present(store, START_US) == START_US
+
+
+def test_before_its_first_entry_a_ledger_reads_by_the_first_time_there_is(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        assert present(store, 0) == FIRST_US
+        assert present(store, END_US) == FIRST_US
+        assert present(store, END_US - 1) == END_US - 1
 
 
 def test_entries_bear_the_time_that_the_clock_shows_as_it_goes_on(store: Store) -> None:

@@ -131,6 +131,16 @@ def test_the_limits_in_force_are_told(studio: Meter) -> None:
     assert _limits(studio).box is None
 
 
+def test_a_member_is_not_told_what_the_box_has_left_for_it_would_tell_what_others_spend(studio: Meter) -> None:
+    bob = caller_for(studio.store, add_account(studio.store, "bob"))
+    studio.store.write(lambda tx: overage.set_box_ceiling(tx, micros("1"), actor="ann", now=studio.clock()))
+    before = msgspec.to_builtins(studio.usage(caller=bob))
+    studio.make(3)
+    assert msgspec.to_builtins(studio.usage(caller=bob)) == before
+    assert before["limits"]["box"] is None
+    assert _limits(studio).box == usage.BoxLimitView(ceiling_usd="1.00", remaining_usd="0.90")
+
+
 def _limits(studio: Meter) -> usage.LimitsView:
     limits = studio.usage().limits
     assert limits is not None

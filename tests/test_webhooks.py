@@ -102,8 +102,8 @@ def test_an_event_is_undone_with_the_end_that_it_tells_of(rooms: Rooms, monkeypa
     attempt = rooms.running()
     stage = webhooks.stage
 
-    def stage_and_break(tx: Tx, account_id: str, event: webhooks.Event, job_id: str, at: int) -> None:
-        stage(tx, account_id, event, job_id, at)
+    def stage_and_break(tx: Tx, account_id: str, event: webhooks.Event, job_id: str, at: int, *, test: bool) -> None:
+        stage(tx, account_id, event, job_id, at, test=test)
         raise KeyError("the transaction ends here")
 
     with monkeypatch.context() as patch:
@@ -129,3 +129,9 @@ def test_an_end_whose_money_cannot_be_moved_stages_nothing(rooms: Rooms, monkeyp
     assert outbox(rooms) == []
     rooms.end(attempt)
     assert outbox(rooms) == [("end_1", "job.failed", attempt.job_id)]
+
+
+def test_a_test_job_tells_no_endpoint(rooms: Rooms) -> None:
+    subscribe(rooms)
+    rooms.complete(rooms.claimed(rooms.new_job(rooms.tester)))
+    assert outbox(rooms) == []

@@ -38,6 +38,22 @@ class Reader(Protocol):
         ...
 
 
+class PlanTerms(Struct, frozen=True, kw_only=True):
+    """What a plan gives; how many units of a kind a period includes is the setting of that name."""
+
+    has_api: bool
+    has_wordmark: bool
+    included: dict[JobType, str]
+
+
+PLANS: Final[dict[Plan, PlanTerms]] = {
+    "max": PlanTerms(
+        has_api=True, has_wordmark=False, included={"video": "included_videos", "image": "included_images"}
+    ),
+    "free": PlanTerms(has_api=False, has_wordmark=True, included={"video": "free_videos", "image": "free_images"}),
+}
+
+
 class Replenish(Struct, frozen=True):
     """Below `below_micros`, add `add_micros`, at most `month_micros` a month."""
 
@@ -81,9 +97,7 @@ class Account(Struct, frozen=True, kw_only=True):
 
 def included_units(plan: Plan, kind: JobType, settings: Settings) -> int:
     """Units of a kind that a plan includes per period."""
-    if plan == "free":
-        return settings.free_videos if kind == "video" else settings.free_images
-    return settings.included_videos if kind == "video" else settings.included_images
+    return int(getattr(settings, PLANS[plan].included[kind]))
 
 
 def create_owner(tx: Tx, name: str, now: int) -> Account:
@@ -97,6 +111,8 @@ def add_member(tx: Tx, name: str, plan: Plan, *, annual: bool, now: int) -> Acco
     """A further person on the box; raises 422 for a name that is taken or none, 409 where there are too many."""
     if not name.strip() or len(name) > NAME_MAX or not name.isprintable():
         raise Refusal(422, "invalid_field", f"A name has 1 to {NAME_MAX} printable characters.", field="name")
+    if name.startswith("acc_"):
+        raise Refusal(422, "invalid_field", "A name does not begin as an account's id does, with acc_.", field="name")
     if tx.one("SELECT 1 FROM account WHERE name = ?", (name,)) is not None:
         raise Refusal(422, "invalid_field", f"There is an account named {name!r} already.", field="name")
     count = tx.one("SELECT count(*) AS n FROM account")
@@ -127,7 +143,13 @@ def _create(tx: Tx, account: Account) -> Account:
         actor="terminal",
         action="account.created",
         subject=account.id,
-        after={"name": account.name, "role": account.role, "plan": account.plan},
+        after={
+            "name": account.name,
+            "role": account.role,
+            "plan": account.plan,
+            "renews": account.renews,
+            "annual": account.annual,
+        },
     )
     return account
 
@@ -142,7 +164,7 @@ def get(rows: Reader, account_id: str) -> Account:
 
 def named(rows: Reader, name: str) -> Account:
     """The account of this name, or of this id; raises 404."""
-    row = rows.one("SELECT * FROM account WHERE name = ? OR id = ? ORDER BY name != ? LIMIT 1", (name, name, name))
+    row = rows.one("SELECT * FROM account WHERE name = ? OR id = ? ORDER BY id != ? LIMIT 1", (name, name, name))
     if row is None:
         raise Refusal(404, "not_found", f"There is no account {name!r}; `zsky-box accounts list` shows them.")
     return from_row(row)

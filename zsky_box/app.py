@@ -22,7 +22,7 @@ from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.static_files import create_static_files_router
 from litestar.template.config import TemplateConfig
 
-from zsky_box import audit, devices, idempotency, secretfile
+from zsky_box import audit, devices, idempotency, secretfile, timeline
 from zsky_box.api import account, files, generate, health, jobs, overage, problems, quote, statements, streams, terminal
 from zsky_box.api.access import authenticate, tell_limits
 from zsky_box.api.deps import Services
@@ -30,7 +30,7 @@ from zsky_box.api.document import CONFIG, build
 from zsky_box.assets import Assets
 from zsky_box.bookkeeping import Bookkeeping
 from zsky_box.catalog import Catalog
-from zsky_box.clock import Clock, system_clock
+from zsky_box.clock import Clock, rfc3339, system_clock
 from zsky_box.control import FILE_NAME as CONTROL_FILE
 from zsky_box.control import Address
 from zsky_box.db import InstanceLock, Store
@@ -86,6 +86,8 @@ class Box:
 
     def _furnish(self, clock: Clock, worker_entry: str, on_fatal: Callable[[BaseException], None] | None) -> None:
         folder, settings = self.folder, self.settings
+        if not timeline.is_possible(clock()):
+            raise StoreError(f"the machine's clock says {rfc3339(clock())}, which cannot be; set it")
         self.secrets = secretfile.load(folder)
         self.store = Store(folder, on_fatal)
         self.catalog = open_catalog(folder)
@@ -125,6 +127,7 @@ class Box:
         )
         self._clock = clock
         self._closing = False
+        self._tidied_at = 0
         self._verifier = threading.Thread(target=self._verify, name="verify", daemon=True)
 
     def check(self) -> None:
@@ -217,7 +220,10 @@ class Box:
 
     def _tidy(self) -> None:
         days, now = self.settings.idempotency_days, self._clock()
-        self.store.write(lambda tx: idempotency.forget(tx, days, now))
+        # Not by a clock that has just jumped, or been found at a start: a key is forgotten once, and for ever.
+        if 0 <= now - self._tidied_at < idempotency.DAY_US:
+            self.store.write(lambda tx: idempotency.forget(tx, days, now))
+        self._tidied_at = now
         self.assets.purge(self._clock())
 
     def _verify(self) -> None:

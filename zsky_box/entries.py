@@ -64,13 +64,18 @@ class Filters(Struct, frozen=True, kw_only=True):
 
 
 class TransferView(Struct, kw_only=True):
-    """What was moved: `units` of included ones, or `amount_usd` of the wallet."""
+    """What was moved: `units` of included ones, or `amount_usd` of the wallet.
+
+    `change_usd` is what it made of what the wallet can spend: a reserve takes it out, a void puts it back, and the post
+    of what was held changes nothing any more. The changes of a ledger add up to `wallet_usd`.
+    """
 
     id: int
     kind: str
     ledger: Literal["usd", "video", "image"]
     units: int | UnsetType = UNSET
     amount_usd: str | UnsetType = UNSET
+    change_usd: str | UnsetType = UNSET
     debit: str
     credit: str
     pending_id: int | None
@@ -116,6 +121,7 @@ COLUMNS: Final = (
     "ledger",
     "units",
     "amount_usd",
+    "change_usd",
     "debit",
     "credit",
     "pending_id",
@@ -204,6 +210,16 @@ def _sql(source: str, clauses: list[str]) -> str:
     return f"{source} AND {' AND '.join(clauses) or 'TRUE'} ORDER BY a.id DESC LIMIT :limit"
 
 
+def _sign(row: Row) -> int:
+    match row["kind"]:
+        case "post":
+            return 0
+        case "void":
+            return 1
+        case _:
+            return 1 if row["credit"].startswith("wallet:") else -1
+
+
 def _view(row: Row) -> EntryView:
     transfer = None
     if row["transfer_id"] is not None:
@@ -218,6 +234,7 @@ def _view(row: Row) -> EntryView:
         )
         if row["ledger"] == "usd":
             transfer.amount_usd = usd(row["amount"])
+            transfer.change_usd = usd(_sign(row) * row["amount"])
         else:
             transfer.units = row["amount"]
     return EntryView(

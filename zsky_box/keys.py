@@ -101,9 +101,9 @@ def require_api(rows: Rows, account: Account, period: str) -> None:
         )
 
 
-def has_rotatable(rows: Rows, account_id: str) -> bool:
+def has_rotatable(rows: Rows, account_id: str, now: int) -> bool:
     """Whether `rotate` without an id finds a key to succeed; where not, it issues the account's first."""
-    return rows.one(_NEWEST_LIVE, (account_id,)) is not None
+    return rows.one(_NEWEST_LIVE, (account_id, now)) is not None
 
 
 def issue(
@@ -209,7 +209,18 @@ def rotate(
         # A key that is ending already does not live longer by being rotated again.
         ends = now + overlap_seconds * SECOND_US
         _end(tx, old, "expires_at", ends if old.expires_at is None else min(ends, old.expires_at))
-    _audit(tx, old, "key.rotated", now, actor)
+    ended = _get(tx, account_id, old.id)
+    before, after = ({"revoked_at": key.revoked_at, "expires_at": key.expires_at} for key in (old, ended))
+    audit.append(
+        tx,
+        at=now,
+        account_id=account_id,
+        actor=actor,
+        action="key.rotated",
+        subject=old.id,
+        before=before,
+        after={**after, "budget_id": old.budget_id},
+    )
     return issue(
         tx,
         pepper,
@@ -293,16 +304,14 @@ def _rotatable(tx: Tx, account_id: str, key_id: str | None, now: int) -> Key | N
         if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
             raise Refusal(409, "revoked_key", "This key has ended already; issue a new one.")
         return key
-    row = tx.one(
-        _NEWEST_LIVE,
-        (account_id,),
-    )
+    row = tx.one(_NEWEST_LIVE, (account_id, now))
     return None if row is None else _from_row(row)
 
 
+# One that is ending counts where there is no other: its line's scopes and cap must not be lost by rotating.
 _NEWEST_LIVE: Final = (
-    "SELECT * FROM api_key WHERE account_id = ? AND test = 0 AND revoked_at IS NULL AND expires_at IS NULL"
-    " ORDER BY created_at DESC, rowid DESC LIMIT 1"
+    "SELECT * FROM api_key WHERE account_id = ? AND test = 0 AND revoked_at IS NULL"
+    " AND (expires_at IS NULL OR expires_at > ?) ORDER BY expires_at IS NULL DESC, created_at DESC, rowid DESC LIMIT 1"
 )
 
 

@@ -208,6 +208,7 @@ def m004_money(db: Database) -> None:
 
     `spend` keeps beside the transfers what the wallet's reserves of a period hold and have paid: of the box, of each
     account, and of each key's lineage (`budget_id`: a rotated key goes on with the budget of the first).
+    Rows of the audit up to `kept_since_audit_id` were written before the ledger had a clock and a calendar of its own.
     `open_jobs` is the length of the queue, counted as jobs come and go: a submit does not count it anew.
     """
     _run(
@@ -268,9 +269,11 @@ def m004_money(db: Database) -> None:
     CREATE TABLE box (
         id INTEGER PRIMARY KEY CHECK (id = 1),
         clock_at INTEGER NOT NULL,
-        ceiling_micros INTEGER CHECK (ceiling_micros >= 0)
+        ceiling_micros INTEGER CHECK (ceiling_micros >= 0),
+        kept_since_audit_id INTEGER NOT NULL
     ) STRICT;
-    INSERT INTO box (id, clock_at) VALUES (1, (SELECT coalesce(max(at), 0) FROM transfer));
+    INSERT INTO box (id, clock_at, kept_since_audit_id) VALUES (1, (SELECT coalesce(max(at), 0) FROM transfer),
+        (SELECT coalesce(max(id), 0) FROM audit));
 
     CREATE TABLE calendar_zone (
         from_us INTEGER PRIMARY KEY,
@@ -303,6 +306,7 @@ def m004_money(db: Database) -> None:
         plan TEXT NOT NULL,
         plan_fee_micros INTEGER NOT NULL,
         overage_micros INTEGER NOT NULL,
+        included TEXT NOT NULL,
         last_transfer_id INTEGER NOT NULL,
         voided_at INTEGER
     ) STRICT;
@@ -310,9 +314,9 @@ def m004_money(db: Database) -> None:
     CREATE TRIGGER closing_is_append_only_u BEFORE UPDATE ON closing
         WHEN NOT (OLD.voided_at IS NULL AND NEW.voided_at IS NOT NULL
             AND (OLD.id, OLD.account_id, OLD.period, OLD.start_us, OLD.end_us, OLD.at, OLD.plan, OLD.plan_fee_micros,
-                OLD.overage_micros, OLD.last_transfer_id)
+                OLD.overage_micros, OLD.included, OLD.last_transfer_id)
             = (NEW.id, NEW.account_id, NEW.period, NEW.start_us, NEW.end_us, NEW.at, NEW.plan, NEW.plan_fee_micros,
-                NEW.overage_micros, NEW.last_transfer_id))
+                NEW.overage_micros, NEW.included, NEW.last_transfer_id))
         BEGIN SELECT RAISE (ABORT, 'a closed statement never changes'); END;
     CREATE TRIGGER closing_is_append_only_d BEFORE DELETE ON closing
         BEGIN SELECT RAISE (ABORT, 'a closed statement never changes'); END;

@@ -41,7 +41,7 @@ def set_cap(tx: Tx, account_id: str, cap_micros: int, *, actor: str, now: int, t
     most = CAP_MAX_MICROS if account.ceiling_micros is None else min(CAP_MAX_MICROS, account.ceiling_micros)
     if not CAP_MIN_MICROS <= cap_micros <= CAP_MAX_MICROS:
         raise _bad_cap(f"the cap is ${usd(CAP_MIN_MICROS)} to ${usd(CAP_MAX_MICROS)} a month")
-    if cap_micros > most:
+    if cap_micros > max(most, CAP_MIN_MICROS):  # the least is always a choice: the ceiling counts beside it
         raise _bad_cap(f"the owner has set a ceiling of ${usd(most)} a month for this account")
     at = timeline.advance_anyhow(tx, now)
     if cap_micros != account.cap_micros:
@@ -89,6 +89,8 @@ def set_rule(tx: Tx, account_id: str, rule: Replenish | None, *, actor: str, now
 def replenish(tx: Tx, account_id: str, *, now: int, terms: Terms) -> int:
     """Do what the account's rule calls for now; the micros added."""
     account = accounts.get(tx, account_id)
+    if not timeline.is_possible(now) or timeline.behind_us(tx, now) > timeline.TOLERANCE_US:
+        return 0  # no money moves by a clock that nothing else is accepted by
     at = timeline.advance_anyhow(tx, now)
     added = wallet.replenish(tx, account, 0, terms.calendar.period_at(at), at)
     _told(tx, account_id, at, terms)

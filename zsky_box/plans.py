@@ -17,6 +17,8 @@ from zsky_box.pricing import usd
 from zsky_box.terms import Terms
 
 MONTHS_OF_YEAR: Final = 12
+TAKEN_BACK: Final = "Plan max taken back: "
+"""How the description of a fee begins that takes another one back: a fee of nothing has no sign to tell it by."""
 
 
 def is_due(account: Account, period: str) -> bool:
@@ -31,10 +33,7 @@ def roll(tx: Tx, account: Account, period: str, at: int, terms: Terms) -> Accoun
         if account.renews == "no" and account.paid_until:
             _change(tx, account, "plan.ended", "box", at, plan="free", renews="monthly", annual=False)
         else:
-            annual = account.renews == "annual"
-            _charge(tx, account, start, annual, terms.fee_micros(annual=annual), at)
-            until = following(start, MONTHS_OF_YEAR if annual else 1)
-            tx.execute("UPDATE account SET annual = ?, paid_until = ? WHERE id = ?", (int(annual), until, account.id))
+            _charge(tx, account, start, account.renews == "annual", at, terms)
         account = accounts.get(tx, account.id)
     return account
 
@@ -62,8 +61,8 @@ def undo_after(tx: Tx, account: Account, period: str, at: int) -> None:
     _take_back(tx, account, following(period), "9999-12", "the clock was set back", at)
     last = tx.one(
         "SELECT period, annual FROM plan_fee WHERE account_id = ? AND period <= ? GROUP BY period, annual"
-        " HAVING sum(CASE WHEN amount_micros >= 0 THEN 1 ELSE -1 END) > 0 ORDER BY period DESC, annual DESC LIMIT 1",
-        (account.id, period),
+        " HAVING sum(CASE WHEN description LIKE ? THEN -1 ELSE 1 END) > 0 ORDER BY period DESC, annual DESC LIMIT 1",
+        (account.id, period, f"{TAKEN_BACK}%"),
     )
     until, annual = period, account.annual
     if last is not None:
@@ -88,17 +87,31 @@ def fees(rows: Rows, account_id: str, period: str) -> list[tuple[str, int]]:
 def _take_back(tx: Tx, account: Account, first: str, last: str, why: str, at: int) -> None:
     for row in tx.all(
         "SELECT period, annual, sum(amount_micros) AS amount FROM plan_fee WHERE account_id = ?"
-        " AND period BETWEEN ? AND ? GROUP BY period, annual HAVING sum(amount_micros) > 0 ORDER BY period",
-        (account.id, first, last),
+        " AND period BETWEEN ? AND ? GROUP BY period, annual"
+        " HAVING sum(CASE WHEN description LIKE ? THEN -1 ELSE 1 END) > 0 ORDER BY period",
+        (account.id, first, last, f"{TAKEN_BACK}%"),
     ):
-        _fee(tx, account, row["period"], f"Plan max taken back: {why}", -row["amount"], row["annual"], at)
+        _fee(tx, account, row["period"], f"{TAKEN_BACK}{why}", -row["amount"], bool(row["annual"]), at)
 
 
-def _charge(tx: Tx, account: Account, period: str, annual: bool, amount_micros: int, at: int) -> None:
-    _fee(tx, account, period, f"Plan max, {'a year' if annual else 'a month'}", amount_micros, annual, at)
+def _charge(tx: Tx, account: Account, period: str, annual: bool, at: int, terms: Terms) -> None:
+    until = following(period, MONTHS_OF_YEAR if annual else 1)
+    tx.execute("UPDATE account SET annual = ?, paid_until = ? WHERE id = ?", (int(annual), until, account.id))
+    description = f"Plan max, {'a year' if annual else 'a month'}"
+    _fee(tx, account, period, description, terms.fee_micros(annual=annual), annual, at, paid_until=until)
 
 
-def _fee(tx: Tx, account: Account, period: str, description: str, amount_micros: int, annual: bool, at: int) -> None:
+def _fee(
+    tx: Tx,
+    account: Account,
+    period: str,
+    description: str,
+    amount_micros: int,
+    annual: bool,
+    at: int,
+    **columns: str,
+) -> None:
+    """A line of the statement; `columns` is what it changes of the account."""
     tx.execute(
         "INSERT INTO plan_fee (account_id, period, description, amount_micros, annual, at) VALUES (?, ?, ?, ?, ?, ?)",
         (account.id, period, description, amount_micros, int(annual), at),
@@ -110,7 +123,7 @@ def _fee(tx: Tx, account: Account, period: str, description: str, amount_micros:
         actor="plan",
         action="plan.fee",
         subject=f"{account.id}:{period}",
-        after={"description": description, "amount_usd": usd(amount_micros)},
+        after={"description": description, "amount_usd": usd(amount_micros), "annual": annual, **columns},
     )
 
 

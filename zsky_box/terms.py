@@ -14,7 +14,7 @@ from zsky_box import audit, timeline
 from zsky_box.catalog import JobType
 from zsky_box.db import Store, Tx
 from zsky_box.periods import EVER_US, Calendar, following
-from zsky_box.pricing import micros
+from zsky_box.pricing import micros, price_micros
 from zsky_box.settings import Settings
 
 KINDS: Final[tuple[JobType, ...]] = ("video", "image")
@@ -33,7 +33,7 @@ class Terms(Struct, frozen=True):
 
     def price_micros(self, kind: JobType) -> int:
         """What one unit costs beyond the included ones."""
-        return micros(self.settings.video_usd if kind == "video" else self.settings.image_usd)
+        return price_micros(kind, self.settings)
 
     def fee_micros(self, *, annual: bool) -> int:
         """What a term of the plan `max` costs: a month, or a year at once."""

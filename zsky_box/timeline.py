@@ -1,7 +1,8 @@
 """The ledger's clock, which never runs backwards: what is written now is not of an earlier time than what was before.
 
 A box's clock that falls behind a little is waited for: entries bear the last entry's time. More than `TOLERANCE_US`
-behind, nothing new is accepted until the clock is right or the owner says that it is right as it stands.
+behind, nothing new is accepted until the clock is right or the owner says that it is right as it stands. A clock that
+lost its battery and tells of another age is told from one that was moved: it is never believed.
 """
 
 from __future__ import annotations
@@ -16,11 +17,21 @@ from zsky_box.errors import Refusal
 from zsky_box.periods import Calendar, ZoneFrom
 
 TOLERANCE_US: Final = 600 * SECOND_US
+FIRST_US: Final = 1_577_836_800 * SECOND_US
+"""2020 began; no box is older."""
+END_US: Final = 4_102_444_800 * SECOND_US
+"""2100 begins."""
+
+
+def is_possible(now: int) -> bool:
+    """Whether a clock may tell this time."""
+    return FIRST_US <= now < END_US
 
 
 def present(rows: Rows, now: int) -> int:
     """The ledger's time, to read by: the box's, or the last entry's where that is later."""
-    return max(now, _last(rows))
+    last = _last(rows)
+    return max(now, last) if is_possible(now) else max(last, FIRST_US)
 
 
 def behind_us(rows: Rows, now: int) -> int:
@@ -37,6 +48,7 @@ def calendar(rows: Rows) -> Calendar | None:
 
 def advance(tx: Tx, now: int) -> int:
     """The time of a new entry; raises 503 `clock_behind` when the box's clock is too far behind the last one."""
+    _check_possible(now)
     row = tx.one(
         "UPDATE box SET clock_at = max(clock_at, :now) WHERE clock_at <= :now + :tolerance RETURNING clock_at",
         {"now": now, "tolerance": TOLERANCE_US},
@@ -48,6 +60,7 @@ def advance(tx: Tx, now: int) -> int:
 
 def check(rows: Rows, now: int) -> None:
     """Raise what `advance` would, without advancing."""
+    _check_possible(now)
     if behind_us(rows, now) > TOLERANCE_US:
         raise _behind(rows)
 
@@ -55,8 +68,8 @@ def check(rows: Rows, now: int) -> None:
 def advance_anyhow(tx: Tx, now: int) -> int:
     """The time of an entry that ends what was begun before: that is never refused."""
     last = _last(tx)
-    if now <= last:
-        return last
+    if now <= last or not is_possible(now):
+        return max(last, FIRST_US)
     tx.execute("UPDATE box SET clock_at = ?", (now,))
     return now
 
@@ -79,6 +92,16 @@ def accept(tx: Tx, now: int, actor: str) -> bool:
         after={"at": now, "transfer_id": 0 if newest is None else newest["id"]},
     )
     return True
+
+
+def _check_possible(now: int) -> None:
+    if not is_possible(now):
+        raise Refusal(
+            503,
+            "clock_behind",
+            f"The box's clock says {rfc3339(now)}, which cannot be: set it.",
+            headers={"Retry-After": "60"},
+        )
 
 
 def _behind(rows: Rows) -> Refusal:

@@ -73,7 +73,10 @@ class KeyLimitView(Struct, kw_only=True):
 
 
 class BoxLimitView(Struct, kw_only=True):
-    """The owner's ceiling over all accounts together, where less of it is left than of the account's own cap."""
+    """The ceiling over all accounts together, where less of it is left than of the account's own cap.
+
+    Only the owner is told: with what the others spend subtracted it would say what that is.
+    """
 
     ceiling_usd: str
     remaining_usd: str
@@ -213,7 +216,7 @@ def _order(row: UsageRow) -> tuple[str, ...]:
 def _limits(rows: Rows, account: Account, period: str, now: int) -> LimitsView:
     spent = spend.spend(rows, spend.account_scope(account.id), period)
     ceiling, box = spend.box_ceiling_micros(rows), None
-    if ceiling is not None:
+    if ceiling is not None and account.role == "owner":
         left = max(0, ceiling - spend.spend(rows, spend.BOX, period).committed_micros)
         if left < max(0, account.limit_micros - spent.committed_micros):
             box = BoxLimitView(ceiling_usd=usd(ceiling), remaining_usd=usd(left))

@@ -12,8 +12,13 @@ from zsky_box.db import Tx
 Event = Literal["job.completed", "job.failed"]
 
 
-def stage(tx: Tx, account_id: str, event: Event, job_id: str, at: int) -> None:
-    """Put an event in the outbox for each endpoint of the account; without one, nothing is written."""
+def stage(tx: Tx, account_id: str, event: Event, job_id: str, at: int, *, test: bool) -> None:
+    """Put an event in the outbox for each endpoint of the account; without one, nothing is written.
+
+    Test jobs tell nobody: a test key may not touch webhooks.
+    """
+    if test:
+        return
     tx.execute(
         "INSERT INTO outbox (endpoint_id, event, job_id, created_at)"
         " SELECT id, ?, ?, ? FROM webhook_endpoint WHERE account_id = ? AND ended_at IS NULL",

@@ -356,3 +356,12 @@ def _refused(client: httpx.Client, body: dict[str, Any], status: int, code: str)
     problem(answer, status, code)
     assert stands(client) == before
     return answer
+
+
+@pytest.mark.parametrize("path", ["/v1/me/overage/toggle?enabled=true", "/v1/me/overage/cap?cap_usd=25"])
+def test_what_was_meant_for_the_body_is_not_overlooked_in_the_address(shared_box: RunningBox, path: str) -> None:
+    with shared_box.client() as client:
+        before = money.stands(client)
+        answer = client.post(path)
+        assert (answer.status_code, answer.json()["code"]) == (422, "unknown_field")
+        assert money.stands(client)["enabled"] is before["enabled"]

@@ -129,6 +129,9 @@ def test_statements_are_listed(studio: Studio, owner: httpx.Client) -> None:
     [item] = listed["data"]
     assert (item["period"]["key"], item["status"], item["total_usd"]) == (studio.month, "open", "99.10")
     problem(owner.get("/v1/me/statements", params={"cursor": "czk5OTk5OQ"}), 422, "invalid_field", "cursor")
+    assert owner.get("/v1/me/statements", params={"cursor": "czIwOTkxMg"}).json() == listed  # December 2099
+    ended = owner.get("/v1/me/statements", params={"cursor": "czE5NzAwMQ"}).json()  # January 1970
+    assert (ended["data"], ended["has_more"], ended["next_cursor"]) == ([], False, None)
 
 
 def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(studio: Studio, owner: httpx.Client) -> None:

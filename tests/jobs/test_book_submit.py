@@ -231,3 +231,12 @@ def test_a_keys_cap_counts_that_is_in_force_when_the_job_is_stored(tmp_path: Pat
     assert (refused.status, refused.code) == (429, "cap_reached")
     assert "the cap of this key" in refused.detail
     rooms.close()
+
+
+def test_open_test_jobs_take_no_room_from_live_ones(tmp_path: Path) -> None:
+    rooms = Rooms(tmp_path, queue_open_max=2, test_queue_open_max=2)
+    for caller in (rooms.tester, rooms.owner):
+        for _ in range(2):
+            rooms.submit(caller)
+        assert refusal(rooms, caller).code == "queue_full"
+    rooms.close()

@@ -105,6 +105,22 @@ def test_the_cap_is_reached_exactly_and_not_by_one_micro_more(money: Money) -> N
     )
 
 
+def test_the_boxs_limit_is_told_without_what_others_have_spent(money: Money) -> None:
+    money.set(included_images=0)
+    money.spending("20.00")
+    money.box_ceiling("0.35")
+    money.paid(2)
+    money.id = money.add("bob")
+    money.spending("20.00")
+    refusal = money.refusal(6)
+    assert (refusal.status, refusal.code) == (429, "cap_reached")
+    assert refusal.headers["Retry-After"] == str(8 * 86_400 + 12 * 3_600)
+    assert refusal.detail == (
+        "This costs $0.30, and the ceiling that the owner has set for the whole box is reached until"
+        " 2026-12-01T00:00:00Z; jobs that are open count."
+    )
+
+
 @pytest.mark.parametrize(("cap_usd", "accepted"), [("5.04", False), ("5.05", True), ("5.06", True)])
 def test_a_cap_has_room_to_the_cent(money: Money, cap_usd: str, accepted: bool) -> None:
     money.set(included_images=0, image_usd="5.05")
@@ -348,7 +364,12 @@ def test_through_the_api_a_free_plan_has_the_wallet_alone_unmarked(money: Money)
     refusal = money.refusal()
     assert (refusal.status, refusal.code) == (403, "plan_without_api")
     money.topup("0.07")
-    assert money.refusal().code == "allowance_exhausted"
+    refusal = money.refusal()
+    assert (refusal.status, refusal.code) == (429, "allowance_exhausted")
+    assert refusal.headers["Retry-After"] == str(8 * 86_400 + 12 * 3_600)
+    assert refusal.detail == (
+        "The plan free includes nothing through the API: turn overage on to spend the wallet, or choose the plan max."
+    )
     money.toggle(enabled=True)
     held = money.hold()
     assert (held.included_units, held.wallet_units, held.wordmarked) == (0, 1, 0)

@@ -107,7 +107,9 @@ def test_the_boxs_ceiling_counts_all_accounts_together_to_the_cent(money: Money)
     ann, money.id = money.id, money.add("bob")
     money.spending("1.00")
     money.paid()
-    assert "the ceiling that the owner has set for the whole box, $0.15" in money.refusal().detail
+    told = money.refusal().detail
+    assert "the ceiling that the owner has set for the whole box is reached" in told
+    assert "0.15" not in told, "what others have spent is nobody's business"
     money.id = ann
     assert money.refusal().code == "cap_reached"
     money.box_ceiling("0.19")

@@ -13,6 +13,7 @@ from zsky_box import ledger
 from zsky_box.db import Tx
 from zsky_box.ledger import transfers
 from zsky_box.ledger.transfers import Entry
+from zsky_box.pricing import micros, usd
 
 
 def entry(money: Money, **changes: Any) -> Entry:
@@ -155,7 +156,9 @@ def test_a_transfer_keeps_every_word_of_its_entry_and_its_audit_row_too(money: M
         assert tuple(row[name] for name in names) == common
         assert (row["actor"], row["at"]) == (actor, money.clock())
     assert (reserve["pending_id"], post["pending_id"]) == (None, reserve["id"])
-    for row, audited in zip((reserve, post), money.audited("ledger.")[-2:], strict=True):
+    states = (("free", "held"), ("held", "posted"))
+    for row, audited, (before, after) in zip((reserve, post), money.audited("ledger.")[-2:], states, strict=True):
+        assert json.loads(audited["before"]) == {"state": before}
         assert audited["transfer_id"] == row["id"]
         assert (audited["subject"], audited["actor"], audited["at"]) == (job_id, row["actor"], row["at"])
         assert audited["account_id"] == money.id
@@ -164,6 +167,8 @@ def test_a_transfer_keeps_every_word_of_its_entry_and_its_audit_row_too(money: M
             "amount": 50_000,
             "debit": f"wallet:{money.id}",
             "credit": "revenue",
+            "state": after,
+            "amount_usd": "0.05",
         }
 
 
@@ -214,3 +219,13 @@ def test_a_balance_that_its_transfers_do_not_say_is_named(tmp_path: Path, change
         wrong = ledger.first_wrong_balance(store)
         assert wrong is not None
         assert "balance" in wrong
+
+
+def test_what_fills_or_empties_a_wallet_is_audited_with_what_it_had_and_has(money: Money) -> None:
+    had = 0
+    for filled in ("20.00", "5.00"):
+        money.topup(filled)
+        row = money.audited("ledger.topup")[-1]
+        has = had + micros(filled)
+        assert (json.loads(row["before"])["left_usd"], json.loads(row["after"])["left_usd"]) == (usd(had), usd(has))
+        had = has

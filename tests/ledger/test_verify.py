@@ -11,11 +11,14 @@ import pytest
 from tests.stores import Rooms, SetClock, add_account, caller_for, opened, tamper
 from zsky_box import accounts, audit, db, keys, ledger, overage, plans, statements, timeline
 from zsky_box.accounts import Replenish
+from zsky_box.clock import parse_rfc3339
 from zsky_box.db import FILE_NAME, Tx
 from zsky_box.idempotency import Idempotency
+from zsky_box.ledger import Payer
 from zsky_box.ledger.verify import rows_to_read, verify
 from zsky_box.ledger.verify_files import Files
 from zsky_box.ledger.verify_report import Report
+from zsky_box.settings import Settings
 from zsky_box.terms import Terms
 
 USD = 1_000_000
@@ -459,6 +462,138 @@ TAMPERED = [
         "idempotency SELECT account_id || ':an-order' FROM idempotency",
         "UPDATE idempotency SET body = x'7b'",
     ),
+    (
+        "the same idempotency key is the same job",
+        "idempotency SELECT account_id || ':an-order' FROM idempotency",
+        (
+            "UPDATE idempotency SET body = CAST(json_set(CAST(body AS TEXT), '$.job_id',"
+            " (SELECT id FROM job WHERE seq = 1)) AS BLOB)"
+        ),
+    ),
+    (
+        "the same idempotency key is the same job",
+        "idempotency SELECT account_id || ':an-order' FROM idempotency",
+        (
+            "UPDATE idempotency SET body = CAST(json_set(CAST(body AS TEXT), '$.job_id',"
+            " (SELECT id FROM job ORDER BY seq DESC LIMIT 1)) AS BLOB)"
+        ),
+    ),
+    (
+        "each plan fee has one audit row that says the same",
+        "plan_fee SELECT max(id) FROM plan_fee",
+        "UPDATE plan_fee SET amount_micros = 0 WHERE id = (SELECT max(id) FROM plan_fee)",
+    ),
+    (
+        "each plan fee has one audit row that says the same",
+        "plan_fee 1",
+        "UPDATE plan_fee SET annual = 1 WHERE id = 1",
+    ),
+    (
+        "each plan fee has one audit row that says the same",
+        "plan_fee 1",
+        "UPDATE plan_fee SET amount_micros = 1 WHERE id = 1",
+        "UPDATE closing SET plan_fee_micros = 1 WHERE id = 1",
+    ),
+    (
+        "each plan fee has one audit row that says the same",
+        "plan_fee SELECT account_id || ':2026-11' FROM plan_fee WHERE id = 1",
+        "DELETE FROM plan_fee WHERE id = 1",
+    ),
+    (
+        "each plan fee has one audit row that says the same",
+        "plan_fee SELECT account_id || ':' || period FROM plan_fee ORDER BY id DESC LIMIT 1",
+        "DELETE FROM plan_fee WHERE id = (SELECT max(id) FROM plan_fee)",
+    ),
+    (
+        "each plan fee has one audit row that says the same",
+        "plan_fee SELECT max(id) + 1 FROM plan_fee",
+        (
+            "INSERT INTO plan_fee (account_id, period, description, amount_micros, annual, at)"
+            " SELECT account_id, period, description, amount_micros, annual, at FROM plan_fee WHERE id = 1"
+        ),
+    ),
+    (
+        "each closed statement has audit rows that say the same",
+        "closing SELECT account_id || ':' || period FROM closing WHERE id = 1",
+        "DELETE FROM closing",
+    ),
+    (
+        "each closed statement has audit rows that say the same",
+        "closing SELECT account_id || ':' || period FROM closing WHERE id = 1",
+        "DELETE FROM closing WHERE id = 1",
+    ),
+    (
+        "each closed statement has audit rows that say the same",
+        "closing SELECT max(id) + 1 FROM closing",
+        (
+            "INSERT INTO closing (account_id, period, start_us, end_us, at, plan, plan_fee_micros, overage_micros,"
+            " included, last_transfer_id) SELECT account_id, '2026-10', start_us, end_us, at, plan, 0, 0, included, 0"
+            " FROM closing WHERE id = 1"
+        ),
+    ),
+    *(
+        ("each closed statement has audit rows that say the same", "closing 1", statement)
+        for statement in (
+            "UPDATE closing SET voided_at = 1",
+            "UPDATE closing SET plan = 'free'",
+            """UPDATE closing SET included = '{"video":9,"image":4}'""",
+            "UPDATE closing SET included = 'none'",
+            "UPDATE closing SET last_transfer_id = last_transfer_id + 1000",
+            "UPDATE closing SET at = at + 1",
+        )
+    ),
+    *(
+        ("a plan is what the audit says of it", "account SELECT id FROM account WHERE role = 'owner'", statement)
+        for statement in (
+            "UPDATE account SET plan = 'free' WHERE role = 'owner'",
+            "UPDATE account SET renews = 'annual' WHERE role = 'owner'",
+            "UPDATE account SET annual = 1 WHERE role = 'owner'",
+            "UPDATE account SET paid_until = '2099-01' WHERE role = 'owner'",
+        )
+    ),
+    (
+        "a plan is what the audit says of it",
+        "account SELECT id FROM account WHERE name = 'guest'",
+        "UPDATE account SET plan = 'max' WHERE name = 'guest'",
+    ),
+    (
+        "a plan is what the audit says of it",
+        "audit SELECT max(id) FROM audit WHERE action = 'plan.fee'",
+        "UPDATE audit SET after = '{' WHERE id = (SELECT max(id) FROM audit WHERE action = 'plan.fee')",
+    ),
+    *(
+        ("a limit is what the audit says of it", "account SELECT id FROM account WHERE role = 'owner'", statement)
+        for statement in (
+            "UPDATE account SET replenish_below_micros = 1 WHERE role = 'owner'",
+            "UPDATE account SET replenish_add_micros = 1 WHERE role = 'owner'",
+            "UPDATE account SET replenish_month_micros = NULL WHERE role = 'owner'",
+        )
+    ),
+    (
+        "the ledger's clock is not behind its last movement",
+        "box 1",
+        "UPDATE box SET clock_at = clock_at - 1",
+    ),
+    (
+        "the queue is as long as it is counted",
+        "open_jobs SELECT account_id || ':0' FROM open_jobs WHERE n > 0",
+        "UPDATE open_jobs SET n = n + 1 WHERE n > 0",
+    ),
+    (
+        "the queue is as long as it is counted",
+        "open_jobs SELECT account_id || ':0' FROM open_jobs WHERE n > 0",
+        "DELETE FROM open_jobs",
+    ),
+    (
+        "a job's results are removed with it",
+        "asset SELECT id FROM asset WHERE removed_at IS NULL ORDER BY rowid LIMIT 1",
+        "UPDATE asset SET removed_at = 1 WHERE removed_at IS NULL",
+    ),
+    (
+        "a job's results are removed with it",
+        "asset SELECT id FROM asset WHERE removed_at IS NOT NULL ORDER BY rowid LIMIT 1",
+        "UPDATE job SET removed_at = NULL",
+    ),
 ]
 
 
@@ -482,6 +617,91 @@ def test_a_cap_of_before_its_first_change_is_five_dollars(tmp_path: Path) -> Non
     assert verified(tmp_path).faults == ()
     tamper(tmp_path / FILE_NAME, "UPDATE transfer SET amount = amount + 1 WHERE id = (SELECT max(id) FROM transfer)")
     assert broken(tmp_path)["no charge goes beyond a limit in force"] == f"transfer {last}"
+
+
+@pytest.mark.parametrize(
+    ("row", "statement"),
+    [
+        ("2026-11:5.00:80", "DELETE FROM alert WHERE percent = 80"),
+        ("2026-11:5.00:80", "UPDATE alert SET at = at + 1 WHERE percent = 80"),
+        ("2026-11:6.00:80", "UPDATE alert SET cap_micros = 6000000 WHERE percent = 80"),
+        ("2026-12:5.00:80", "INSERT INTO alert SELECT account_id, '2026-12', 5000000, 80, at FROM alert LIMIT 1"),
+    ],
+)
+def test_an_alert_that_was_changed_behind_the_boxs_back_is_named(tmp_path: Path, row: str, statement: str) -> None:
+    rooms = Rooms(tmp_path, included_images=0)
+    owner, terms = rooms.owner.account.id, rooms.terms
+    rooms.store.write(lambda tx: overage.topup(tx, owner, 20 * USD, actor="t", now=rooms.clock(), terms=terms))
+    rooms.store.write(lambda tx: overage.toggle(tx, owner, enabled=True, actor="t", now=rooms.clock(), terms=terms))
+    for _ in range(10):
+        rooms.new_job(n=10)
+    rooms.close()
+    assert verified(tmp_path).faults == ()
+    tamper(tmp_path / FILE_NAME, statement)
+    assert broken(tmp_path) == {"each alert has one audit row that says the same": f"alert {owner}:{row}"}
+
+
+def test_a_statement_that_was_opened_and_closed_again_verifies_and_cannot_be_closed_behind_the_boxs_back(
+    tmp_path: Path,
+) -> None:
+    rooms = Rooms(tmp_path, plan_month_usd="0.00")
+    owner, terms = rooms.owner.account.id, rooms.terms
+
+    def close() -> None:
+        rooms.store.write(lambda tx: close_due(tx, owner, now=rooms.clock(), terms=terms))
+
+    def accept(tx: Tx) -> None:
+        timeline.accept(tx, rooms.clock(), "terminal")
+        statements.reopen_after(tx, rooms.clock())
+        plans.undo_after(tx, accounts.get(tx, owner), "2026-11", rooms.clock())
+
+    rooms.complete(rooms.running())
+    rooms.clock.set("2027-01-02T00:00:00Z")
+    close()
+    rooms.clock.set("2026-11-30T00:00:00Z")
+    rooms.store.write(accept)
+    assert verified(tmp_path).faults == ()
+    rooms.clock.set("2026-12-02T00:00:00Z")
+    close()
+    rooms.close()
+    assert number(tmp_path, "SELECT group_concat(period || (voided_at IS NULL)) FROM closing") == (
+        "2026-110,2026-120,2026-111"
+    )
+    assert verified(tmp_path).faults == ()
+    tamper(tmp_path / FILE_NAME, "UPDATE closing SET voided_at = NULL WHERE id = 2")
+    assert broken(tmp_path) == {"each closed statement has audit rows that say the same": "closing 2"}
+
+
+def test_what_was_written_before_the_ledger_had_a_clock_and_a_calendar_is_not_judged_by_them(tmp_path: Path) -> None:
+    rooms = Rooms(tmp_path)
+    owner, elsewhere = rooms.owner.account.id, Terms.of(Settings(timezone="America/New_York"))
+
+    def older(time: str) -> None:
+        """A job of which nothing came, its month that of another zone, its units not granted again."""
+        at, payer = parse_rfc3339(time), Payer(owner, rooms.owner.key.budget_id)
+        job_id = rooms.new_job(caller=rooms.tester)
+        rooms.store.write(lambda tx: ledger.reserve(tx, payer, "image", 1, job_id, at, elsewhere))
+        rooms.store.write(lambda tx: ledger.resolve(tx, job_id, frozenset(), actor="box", now=at + 1, terms=elsewhere))
+        rooms.store.write(lambda tx: tx.execute("UPDATE box SET clock_at = 0"))
+
+    older("2026-12-01T04:00:00Z")
+    older("2026-12-01T03:00:00Z")
+    tamper(tmp_path / FILE_NAME, "UPDATE job SET test = 0", "UPDATE box SET clock_at = (SELECT max(at) FROM transfer)")
+    rules = {
+        "the ledger's clock never runs backwards",
+        "a movement bears its period",
+        "further units are granted only for what is given back",
+    }
+    assert rules <= set(broken(tmp_path))
+    tamper(tmp_path / FILE_NAME, "UPDATE box SET kept_since_audit_id = (SELECT max(id) FROM audit)")
+    assert rules & set(broken(tmp_path)) == set()
+    before = number(tmp_path, "SELECT max(id) FROM transfer")
+    older("2026-12-01T04:30:00Z")
+    older("2026-12-01T04:20:00Z")
+    found = broken(tmp_path)
+    assert rules <= set(found)
+    assert found["a movement bears its period"] == f"transfer {int(before) + 1}"
+    rooms.close()
 
 
 def test_the_first_fault_of_all_is_a_sentence(box: Path) -> None:

@@ -254,7 +254,10 @@ class Replay:
     # In the end
 
     def _compare(self) -> None:
-        assert self._owed <= self._said, f"nobody was told of {self._owed - self._said}"
+        # Under a clock that was disowned a month may have been another zone's: what was owed then cannot be told.
+        disowned = self._rows.one("SELECT 1 FROM audit WHERE action = 'clock.accepted'")
+        if disowned is None or self._rows.one("SELECT 1 FROM audit WHERE action = 'calendar.zone'") is None:
+            assert self._owed <= self._said, f"nobody was told of {self._owed - self._said}"
         kept = {
             (row["name"], row["ledger"]): [row[f"{side}_{phase}"] for side in _SIDES for phase in ("pending", "posted")]
             for row in self._rows.each("SELECT * FROM balance")

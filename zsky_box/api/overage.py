@@ -59,6 +59,7 @@ async def get_overage(request: Request[Any, Any, Any]) -> OverageView:
 async def toggle(request: Request[Any, Any, Any]) -> Response[OverageView]:
     """Flips it where the body does not say which. It gates new jobs only: what is open finishes."""
     box, caller = services(request), caller_of(request)
+    _refuse_query(request)
     value, chosen = None, ToggleBody()
     if await read_bytes(request):
         value = await read_body(request)
@@ -83,6 +84,7 @@ async def toggle(request: Request[Any, Any, Any]) -> Response[OverageView]:
 async def set_cap(request: Request[Any, Any, Any]) -> Response[OverageView]:
     """$5 to $1,000 a month. A cap below what is spent is accepted: what is open finishes, and new jobs get 429."""
     box, caller = services(request), caller_of(request)
+    _refuse_query(request)
     value = await read_body(request, exact=True)
     cap_micros = _cap_micros(read_object(CapBody, value))
 
@@ -117,3 +119,11 @@ def _cap_micros(body: CapBody) -> int:
     except ValueError:
         message = f'{name}: send US dollars with at most two decimals, such as "25.00" or 25.'
         raise InvalidFields([FieldError(name, "invalid_field", message)]) from None
+
+
+def _refuse_query(request: Request[Any, Any, Any]) -> None:
+    """What was meant for the body must not flip a switch by being overlooked in the address."""
+    named = [name[:64] for name in request.query_params]
+    if named:
+        sentence = f"There is no parameter {named[0]!r} in this address; send it in the body, as JSON."
+        raise InvalidFields([FieldError(named[0], "unknown_field", sentence)])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from zsky_box import accounts, control, db, settings, sheets, statements
+from zsky_box import accounts, control, db, plans, settings, sheets, statements, timeline
 from zsky_box.cli import show, show_money, show_statement
 from zsky_box.cli.command import CommandError, Group, json_option
 from zsky_box.cli.session import Session, kept_terms, open_reader
@@ -109,13 +111,10 @@ def ledger_statement(folder: Path, month: str, account: str | None, form: str, o
     Example: zsky-box ledger statement 2026-11 --account ann --format csv --out ann.csv
     """
     configured = settings.load(folder)
+    account_id = _rolled(folder, account, month, configured)
     with open_reader(folder) as connection:
         with db.snapshot(connection) as rows:
-            chosen = accounts.named(rows, account) if account else _owner(rows)
-            try:
-                found = statements.statement(rows, chosen.id, month, system_clock(), kept_terms(rows, configured))
-            except ValueError as error:
-                raise CommandError(f"{error}.") from error
+            found = statements.statement(rows, account_id, month, system_clock(), kept_terms(rows, configured))
         # Lines are read in pages of their own: all they need of a store is to be read from.
         pages = Rows(connection)
         pieces: Iterator[bytes]
@@ -144,6 +143,20 @@ def ledger_refund(folder: Path, job_id: str, ordinal: int | None, reason: str, a
         raise CommandError(f"A reason has at most {control.REASON_MAX} characters.")
     command = control.RefundJob(job_id=job_id, ordinal=ordinal, reason=reason)
     show.told(Session(folder).control(command), as_json, show_money.refund)
+
+
+def _rolled(folder: Path, name: str | None, month: str, configured: settings.Settings) -> str:
+    """The account's id, once the plan's fees up to this month are on record: a box that was off has charged none."""
+    with open_reader(folder) as connection, db.snapshot(connection) as rows:
+        account, terms = accounts.named(rows, name) if name else _owner(rows), kept_terms(rows, configured)
+        try:
+            has_begun = terms.calendar.period(month).start_us <= timeline.present(rows, system_clock())
+        except ValueError as error:
+            raise CommandError(f"{error}.") from error
+        is_due = has_begun and plans.is_due(account, month)
+    if is_due:
+        Session(folder).control(control.RollPlan(account=account.id))
+    return account.id
 
 
 def verify(folder: Path, *, content: bool, quiet: bool) -> Report:
@@ -219,20 +232,24 @@ def _json_lines(rows: Rows) -> Iterator[bytes]:
 
 
 def _write(pieces: Iterator[bytes], out: Path | None, as_json: bool) -> None:
-    """Print, or write a file whole or not at all."""
+    """Print, or write a file whole or not at all; what is there already and is no file is written to as it is."""
     if out is None:
         for piece in pieces:
             click.echo(piece.decode(), nl=False)
         return
-    if not out.parent.is_dir():
-        raise CommandError(f"There is no folder {out.parent}; make it first.")
-    part = out.with_name(f".{out.name}.part")
-    try:
-        with part.open("wb") as file:
-            for piece in pieces:
-                file.write(piece)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
-    told: dict[str, Any] = {"path": str(out.resolve())}
+    target = out.resolve()
+    if not target.name or not target.parent.is_dir() or target.is_dir():
+        raise CommandError(f"{str(out)!r} is not where a file can be; name one in a folder that is there.")
+    if target.exists() and not target.is_file():
+        with target.open("wb") as device:
+            device.writelines(pieces)
+    else:
+        descriptor, part = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.writelines(pieces)
+            Path(part).replace(target)
+        finally:
+            Path(part).unlink(missing_ok=True)
+    told: dict[str, Any] = {"path": str(target)}
     click.echo(json.dumps(told) if as_json else told["path"])

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from zsky_box import __version__, accounts, control, keys, secretfile, settings
+from zsky_box import __version__, accounts, control, keys, secretfile, settings, timeline
 from zsky_box.cli import show
 from zsky_box.cli.accounts import accounts_group
 from zsky_box.cli.command import CommandError, Group, json_option
@@ -20,7 +20,7 @@ from zsky_box.cli.generate import generate
 from zsky_box.cli.keys import keys_group
 from zsky_box.cli.ledger import ledger_group
 from zsky_box.cli.session import Session, open_store
-from zsky_box.clock import system_clock
+from zsky_box.clock import rfc3339, system_clock
 from zsky_box.db import FILE_NAME
 from zsky_box.errors import ZskyError
 
@@ -54,6 +54,8 @@ def init(folder: Path, name: str, as_json: bool) -> None:
         raise CommandError(f"The box in {folder} is set up and running; `zsky-box keys rotate` issues a new key.")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     now, secrets = system_clock(), secretfile.load(folder)
+    if not timeline.is_possible(now):
+        raise CommandError(f"The machine's clock says {rfc3339(now)}, which cannot be; set it first.")
     with open_store(folder, create=True) as store:
 
         def work(tx: Any) -> tuple[accounts.Account, str]:

@@ -20,9 +20,10 @@ from zsky_box.db import FILE_NAME, InstanceLock, Rows, Store
 from zsky_box.errors import StoreError
 from zsky_box.migrations import VERSION
 from zsky_box.periods import Calendar
-from zsky_box.terms import Terms
+from zsky_box.terms import Terms, open_terms
 
 TIMEOUT_SECONDS: Final = 30.0
+LOCK_SECONDS: Final = 5.0
 CONTROL_HEADER: Final = "X-ZSky-Control"
 NOT_RUNNING: Final = "The box is not running; start it with `zsky-box serve`."
 
@@ -95,7 +96,10 @@ class Session:
         configured = settings.load(self.folder)
         with open_store(self.folder) as store:
             with store.snapshot() as rows:
-                terms = kept_terms(rows, configured)
+                terms, is_new = kept_terms(rows, configured), timeline.calendar(rows) is None
+            if is_new and not isinstance(command, control.ListKeys | control.ListAccounts):
+                # Before the first start: what is written now is of the months that all later ones follow.
+                terms = open_terms(store, configured, system_clock())
             return control.run(command, control.Means(store, secretfile.load(self.folder), terms, system_clock))
 
     def _running(self) -> control.Address:
@@ -111,7 +115,7 @@ def open_store(folder: Path, *, create: bool = False) -> Generator[Store]:
     if not create:
         _require_box(folder)
     lock = InstanceLock(folder)
-    lock.acquire()
+    lock.acquire(LOCK_SECONDS)  # another command is done in a moment
     try:
         store = Store(folder)
         try:
@@ -137,7 +141,7 @@ def open_reader(folder: Path) -> Generator[sqlite3.Connection]:
 
 
 def kept_terms(rows: Rows, configured: settings.Settings) -> Terms:
-    """What the settings and the calendar on record say; a command changes neither."""
+    """What the settings and the calendar on record say; where there is none yet, the settings' zone."""
     return Terms(configured, timeline.calendar(rows) or Calendar.of(configured.zone()))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from zsky_box.clock import rfc3339
+from zsky_box.db import Row
 from zsky_box.pricing import usd
 from zsky_box.statements.reading import Pages, Statement, credit_pages, line_pages, signed_micros
+from zsky_box.statements.rendering import why
 
 _AMOUNT_WIDTH = 12
 
@@ -18,7 +20,8 @@ def text_pieces(store: Pages, found: Statement) -> Iterator[bytes]:
         yield _text(
             [
                 _line(
-                    f"{rfc3339(row['at'])}  {row['kind']:<6}  {row['type']:<5}  {row['job_id']}/{row['ordinal']}",
+                    f"{rfc3339(row['at'])}  {row['kind']:<6}  {row['type']:<5}  {row['job_id']}/{row['ordinal']}"
+                    f"{_note(row)}",
                     signed_micros(row),
                 )
                 for row in page
@@ -28,7 +31,10 @@ def text_pieces(store: Pages, found: Statement) -> Iterator[bytes]:
     yield _text(["", _line("Wallet before the month", found.wallet.opening)])
     for page in credit_pages(store, found):
         yield _text(
-            [_line(f"{rfc3339(row['at'])}  {row['kind']} by {row['actor']}", signed_micros(row)) for row in page]
+            [
+                _line(f"{rfc3339(row['at'])}  {row['kind']} by {row['actor']}{_note(row)}", signed_micros(row))
+                for row in page
+            ]
         )
     yield _text([_line("Wallet after it", found.wallet.closing)])
 
@@ -43,6 +49,12 @@ def _head(found: Statement) -> list[str]:
     if found.pending_micros:
         lines.append(f"Held for open jobs: ${usd(found.pending_micros)}")
     return lines
+
+
+def _note(row: Row) -> str:
+    """What was said of it, on the line: a person may have written line breaks, or worse for a terminal."""
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in why(row)).split())
+    return f": {text}" if text else ""
 
 
 def _line(text: str, amount_micros: int) -> str:

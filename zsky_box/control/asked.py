@@ -87,6 +87,12 @@ class ChoosePlan(Asked, frozen=True, kw_only=True, tag="accounts.plan"):
     annual: bool = False
 
 
+class RollPlan(Asked, frozen=True, tag="accounts.roll"):
+    """Put the terms of an account's plan on record that have begun or ended by now."""
+
+    account: AccountName | None = None
+
+
 class TopUp(Asked, frozen=True, kw_only=True, tag="accounts.topup"):
     """Fill a wallet."""
 
@@ -154,6 +160,7 @@ Command = (
     | ListAccounts
     | AddAccount
     | ChoosePlan
+    | RollPlan
     | TopUp
     | Correct
     | SetCap

@@ -21,6 +21,7 @@ from zsky_box.control.asked import (
     ListKeys,
     RefundJob,
     RevokeKey,
+    RollPlan,
     RotateKey,
     SetCap,
     SetCeiling,
@@ -133,7 +134,7 @@ def _on_keys(tx: Tx, command: IssueKey | RotateKey | RevokeKey | CapKey, means: 
             )
             return {**key.view(), "api_key": secret}
         case RotateKey(key_id=key_id, overlap_seconds=overlap):
-            if key_id is None and not keys.has_rotatable(tx, account.id):
+            if key_id is None and not keys.has_rotatable(tx, account.id, now):
                 _require_api(tx, account, means)
             key, secret = keys.rotate(tx, pepper, account.id, key_id, overlap_seconds=overlap, now=now, actor=ACTOR)
             return {**key.view(), "api_key": secret}
@@ -161,7 +162,7 @@ def _add(tx: Tx, command: AddAccount, means: Means) -> dict[str, Any]:
 
 def _on_account(
     tx: Tx,
-    command: ChoosePlan | TopUp | Correct | SetCap | SetCeiling | SetOverage | SetReplenish,
+    command: ChoosePlan | RollPlan | TopUp | Correct | SetCap | SetCeiling | SetOverage | SetReplenish,
     means: Means,
 ) -> dict[str, Any]:
     account, now, terms = _named(tx, command.account), means.clock(), means.terms
@@ -171,6 +172,8 @@ def _on_account(
             at = timeline.advance_anyhow(tx, now)
             period = terms.calendar.period_at(at).key
             plans.choose(tx, account, plan, annual=annual, period=period, at=at, actor=ACTOR, terms=terms)
+        case RollPlan():
+            overage.roll(tx, account.id, now=now, terms=terms)
         case TopUp(amount_micros=amount, note=note):
             number = overage.topup(tx, account.id, amount, actor=ACTOR, now=now, terms=terms, why=note)
             told = {"ledger_id": number, "amount_usd": usd(amount)}
@@ -223,8 +226,9 @@ def _refund(tx: Tx, command: RefundJob, means: Means) -> dict[str, Any]:
         tx, command.job_id, ordinals, actor=ACTOR, why=command.reason, now=means.clock(), terms=means.terms
     )
     if units == 0:
+        of = "" if command.ordinal is None else f" for its image {command.ordinal}"
         raise Refusal(
-            422, "invalid_field", f"Nothing that {command.job_id} was charged is left to pay back.", field="job_id"
+            422, "invalid_field", f"Nothing that {command.job_id} was charged{of} is left to pay back.", field="job_id"
         )
     refunds = tx.all(
         "SELECT id, ledger, amount FROM transfer WHERE id > ? AND kind = 'refund' ORDER BY id LIMIT 10",

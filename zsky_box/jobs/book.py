@@ -161,7 +161,7 @@ class JobBook:
         )
         self._assets.record(tx, done.job_id, folder, done.files, now)
         ledger.resolve(tx, done.job_id, results, actor="box", now=now, terms=self._terms)
-        webhooks.stage(tx, row["account_id"], "job.completed", done.job_id, now)
+        webhooks.stage(tx, row["account_id"], "job.completed", done.job_id, now, test=bool(row["test"]))
         self._news.tell(tx, rows.channel(row), done.job_id, {"status": "completed", "progress": 1.0})
         return True
 
@@ -203,7 +203,7 @@ class JobBook:
         began = row["status"] == "running" and bool(row["work_begun"])
         charged = code == "safety_blocked" or (code == "cancelled" and began)
         ledger.resolve(tx, job_id, None if charged else frozenset(), actor="box", now=now, terms=self._terms)
-        webhooks.stage(tx, row["account_id"], "job.failed", job_id, now)
+        webhooks.stage(tx, row["account_id"], "job.failed", job_id, now, test=bool(row["test"]))
         self._news.tell(tx, rows.channel(row), job_id, {"status": "failed", "error_code": code, "error": message})
         return True
 

@@ -193,8 +193,8 @@ def check_room(store: Rows, caller: Caller, terms: Terms) -> None:
     """The queue is bounded, in all and per account, test jobs apart; raises 429 `queue_full`."""
     test, settings = int(caller.key.test), terms.settings
     open_jobs = store.all(
-        "SELECT coalesce(sum(n), 0) AS everyone, coalesce(sum(n) FILTER (WHERE account_id = ? AND test = ?), 0) AS mine"
-        " FROM open_jobs",
+        "SELECT coalesce(sum(n), 0) AS everyone, coalesce(sum(n) FILTER (WHERE account_id = ?), 0) AS mine"
+        " FROM open_jobs WHERE test = ?",
         (caller.account.id, test),
     )[0]
     own_max = settings.test_queue_open_max if test else settings.queue_open_per_account_max

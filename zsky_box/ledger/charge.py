@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from zsky_box import accounts, plans, timeline
-from zsky_box.accounts import Account
+from zsky_box.accounts import PLANS, Account
 from zsky_box.catalog import JobType
 from zsky_box.clock import SECOND_US, rfc3339
 from zsky_box.db import Rows, Tx
@@ -56,10 +56,10 @@ class Held(Struct, frozen=True):
 def assess(rows: Rows, account: Account, payer: Payer, kind: JobType, units: int, at: int, terms: Terms) -> Assessment:
     """What a charge of so many units would be at this time; changes nothing."""
     period = terms.calendar.period_at(at)
-    is_free = account.plan_in(period.key) == "free"
+    plan = PLANS[account.plan_in(period.key)]
     # Through the API a plan without one gives no included units: what the wallet has can still be spent.
     of_plan = Allowance(0, 0, 0)
-    if payer.in_person or not is_free:
+    if payer.in_person or plan.has_api:
         of_plan = allowance(rows, account, kind, period.key, terms.settings)
     taken = min(of_plan.left, units)
     amount = (units - taken) * terms.price_micros(kind)
@@ -69,10 +69,10 @@ def assess(rows: Rows, account: Account, payer: Payer, kind: JobType, units: int
     has = wallet.wallet_micros(rows, account.id)
     filled = wallet.replenishable_micros(rows, account, amount, period.key)
     refusal = None
-    if is_free and not payer.in_person and has + filled == 0:
+    if not plan.has_api and not payer.in_person and has + filled == 0:
         refusal = Refusal(403, "plan_without_api", PLAN_WITHOUT_API)
     elif not account.overage:
-        refusal = _exhausted(of_plan, kind, units, period, at)
+        refusal = _exhausted(of_plan, kind, units, period, at, has_units=payer.in_person or plan.has_api)
     elif reached := [limit for limit in limits if amount > limit.room_micros]:
         refusal = _reached(reached[0], amount, period, at)
     elif has + filled < amount:
@@ -88,8 +88,8 @@ def reserve(tx: Tx, payer: Payer, kind: JobType, units: int, job_id: str, now: i
     found = assess(tx, account, payer, kind, units, at, terms)
     if found.refusal is not None:
         raise found.refusal
-    is_free = account.plan_in(period.key) == "free"
-    if payer.in_person or not is_free:
+    plan = PLANS[account.plan_in(period.key)]
+    if payer.in_person or plan.has_api:
         open_period(tx, account, kind, period, at, terms.settings)
     told: tuple[alerts.Alert, ...] = ()
     source = included(account.id, period.key)
@@ -102,7 +102,7 @@ def reserve(tx: Tx, payer: Payer, kind: JobType, units: int, job_id: str, now: i
         source, price = transfers.wallet(account.id), terms.price_micros(kind)
         for ordinal in range(found.included_units, units):
             _record(tx, payer, "usd", source, REVENUE, price, job_id, ordinal, period, at)
-    wordmarked = found.included_units if is_free else 0
+    wordmarked = found.included_units if plan.has_wordmark else 0
     return Held(found.included_units, found.wallet_units, found.amount_micros, wordmarked, told)
 
 
@@ -205,22 +205,28 @@ def _record(
     )
 
 
-def _exhausted(left: Allowance, kind: JobType, units: int, period: Period, at: int) -> Refusal:
-    return Refusal(
-        429,
-        "allowance_exhausted",
+def _exhausted(left: Allowance, kind: JobType, units: int, period: Period, at: int, *, has_units: bool) -> Refusal:
+    detail = (
         f"The plan's {left.granted} {kind}s of this month are used up or held by open jobs ({left.left} left, {units}"
-        f" asked for); they are renewed at {rfc3339(period.end_us)}, and overage is off.",
-        headers={"Retry-After": _until_renewed(period, at)},
+        f" asked for); they are renewed at {rfc3339(period.end_us)}, and overage is off."
     )
+    if not has_units:  # no month renews what the plan does not give
+        detail = (
+            "The plan free includes nothing through the API: turn overage on to spend the wallet, or choose the plan"
+            " max."
+        )
+    return Refusal(429, "allowance_exhausted", detail, headers={"Retry-After": _until_renewed(period, at)})
 
 
 def _reached(limit: spend.Limit, amount: int, period: Period, at: int) -> Refusal:
+    stands = f", ${usd(limit.micros)} a month, leaves ${usd(limit.room_micros)}"
+    if limit.scope == spend.BOX:  # its figures would tell what the other accounts spend
+        stands = " is reached"
     return Refusal(
         429,
         "cap_reached",
-        f"This costs ${usd(amount)}, and the {limit.what}, ${usd(limit.micros)} a month, leaves"
-        f" ${usd(limit.room_micros)} until {rfc3339(period.end_us)}; jobs that are open count.",
+        f"This costs ${usd(amount)}, and the {limit.what}{stands} until {rfc3339(period.end_us)}; jobs that are open"
+        " count.",
         headers={"Retry-After": _until_renewed(period, at)},
     )
 

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from zsky_box import audit
 from zsky_box.db import Row, Rows, Tx
+from zsky_box.pricing import usd
 
 Ledger = Literal["usd", "video", "image"]
 Kind = Literal["topup", "grant", "reserve", "post", "void", "refund", "correct"]
@@ -26,6 +27,14 @@ FUNDING: Final = "funding"
 REVENUE: Final = "revenue"
 """Where spent money goes."""
 _OVERDRAWN: Final = (ISSUER, FUNDING)
+
+# What a movement makes of a unit: the state before it and after it.
+_STATES: Final[dict[str, tuple[str, str]]] = {
+    "reserve": ("free", "held"),
+    "post": ("held", "posted"),
+    "void": ("held", "voided"),
+    "refund": ("posted", "refunded"),
+}
 
 
 def included(account_id: str, period: str) -> str:
@@ -70,9 +79,11 @@ def balance(rows: Rows, name: str, ledger: Ledger) -> Row | None:
 
 def move(tx: Tx, entry: Entry) -> int:
     """An amount at once; the transfer's id. The store refuses what would overdraw a balance."""
+    is_filled = entry.debit in _OVERDRAWN
+    has = available(tx, entry.credit if is_filled else entry.debit, entry.ledger)
     _add(tx, entry.debit, entry.ledger, "debits_posted", entry.amount)
     _add(tx, entry.credit, entry.ledger, "credits_posted", entry.amount)
-    return _append(tx, entry)
+    return _append(tx, entry, has, has + entry.amount if is_filled else has - entry.amount)
 
 
 def hold(tx: Tx, ledger: Ledger, debit: str, credit: str, amount: int) -> bool:
@@ -125,7 +136,15 @@ def following(before: Row, kind: Kind, actor: str, at: int, **changes: Any) -> E
     return Entry(**(values | changes))
 
 
-def _append(tx: Tx, entry: Entry) -> int:
+def _append(tx: Tx, entry: Entry, had: int = 0, has: int = 0) -> int:
+    """The transfer and its audit row; what the balance had and has is told where no unit changes its state."""
+    of_unit = _STATES.get(entry.kind)
+    before: dict[str, Any] = {"left_usd": usd(had)} if entry.ledger == "usd" else {"left": had}
+    after: dict[str, Any] = {"left_usd": usd(has)} if entry.ledger == "usd" else {"left": has}
+    if of_unit is not None:
+        before, after = ({"state": state} for state in of_unit)
+    if entry.ledger == "usd":
+        after["amount_usd"] = usd(entry.amount)
     cursor = tx.execute(
         "INSERT INTO transfer (kind, ledger, debit, credit, amount, pending_id, account_id, job_id, ordinal, period,"
         " actor, at, budget_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -153,7 +172,8 @@ def _append(tx: Tx, entry: Entry) -> int:
         actor=entry.actor,
         action=f"ledger.{entry.kind}",
         subject=entry.job_id or f"{entry.account_id}:{entry.period}",
-        after={"ledger": entry.ledger, "amount": entry.amount, "debit": entry.debit, "credit": entry.credit}
+        before=before,
+        after={"ledger": entry.ledger, "amount": entry.amount, "debit": entry.debit, "credit": entry.credit, **after}
         | ({"why": entry.why} if entry.why else {}),
         transfer_id=number,
     )

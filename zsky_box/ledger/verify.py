@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from zsky_box import audit, timeline
 from zsky_box.db import Rows, Store
-from zsky_box.ledger import verify_files
+from zsky_box.ledger import verify_files, verify_plans, verify_told
 from zsky_box.ledger.verify_files import Files
 from zsky_box.ledger.verify_replay import BALANCES, Replay
 from zsky_box.ledger.verify_report import Fault, Report, Told, Watched
@@ -30,6 +30,9 @@ def verify(
     faults = replay.faults()
     for rule in RULES:
         if (fault := rule.first_fault(rows)) is not None:
+            faults.append(fault)
+    for first_fault in (verify_plans.first_fault, *verify_told.TOLD):
+        if (fault := first_fault(rows)) is not None:
             faults.append(fault)
     if (number := audit.first_broken_row_of(watched)) is not None:
         faults.append(Fault(CHAIN, "audit", str(number), "does not fit the chain"))

@@ -34,6 +34,8 @@ class Said(Struct, frozen=True):
     cap_usd: str | None = None
     ceiling_usd: str | None = None
     enabled: bool = False
+    below_usd: str | None = None
+    add_usd: str | None = None
     month_usd: str | None = None
     budget_id: str | None = None
 
@@ -47,7 +49,7 @@ class Limits:
         self._ceilings: dict[str | None, int] = {}
         self._lines: dict[str, int] = {}
         self._enabled: set[str] = set()
-        self._months: dict[str, int] = {}
+        self._rules: dict[str, tuple[int, int, int]] = {}
         self._changes: Iterator[Row] = rows.each(_CHANGES)
         self._next = next(self._changes, None)
 
@@ -67,7 +69,7 @@ class Limits:
 
     def month_micros(self, account_id: str) -> int:
         """The most that the account's rule may add in a month: nothing where it has none."""
-        return self._months.get(account_id, 0)
+        return self._rules.get(account_id, (0, 0, 0))[2]
 
     def is_enabled(self, account_id: str) -> bool:
         """Whether overage is on."""
@@ -78,12 +80,15 @@ class Limits:
         self.reach(2**63)
         if self.fault is not None:
             return self.fault
-        for row in rows.each("SELECT id, overage, cap_micros, ceiling_micros FROM account ORDER BY created_at, id"):
+        for row in rows.each("SELECT * FROM account ORDER BY created_at, id"):
             name = row["id"]
             kept = (bool(row["overage"]), row["cap_micros"], row["ceiling_micros"])
             said = (name in self._enabled, self._caps.get(name, CAP_AT_FIRST_MICROS), self._ceilings.get(name))
             if kept != said:
                 return Fault(LIMITS, "account", name, f"has overage, cap and ceiling {kept}, the audit says {said}")
+            rule = (row["replenish_below_micros"], row["replenish_add_micros"], row["replenish_month_micros"])
+            if rule != (said_rule := self._rules.get(name, (None, None, None))):
+                return Fault(LIMITS, "account", name, f"is replenished by {rule}, the audit says {said_rule}")
         for row in rows.each("SELECT id, budget_id, cap_micros FROM api_key ORDER BY created_at, id"):
             if row["cap_micros"] != self._lines.get(row["budget_id"]):
                 said_cap = self._lines.get(row["budget_id"])
@@ -110,11 +115,19 @@ class Limits:
             case "overage.ceiling":
                 _keep(self._ceilings, account_id, said.ceiling_usd)
             case "overage.replenish":
-                _keep(self._months, account_id, said.month_usd)
+                self._replenish(account_id, said)
             case "overage.toggled":
                 (self._enabled.add if said.enabled else self._enabled.discard)(account_id)
             case _:
                 _keep(self._lines, said.budget_id or subject, said.cap_usd)
+
+    def _replenish(self, account_id: str, said: Said) -> None:
+        amounts = [amount for amount in (said.below_usd, said.add_usd, said.month_usd) if amount is not None]
+        if not amounts:
+            self._rules.pop(account_id, None)
+            return
+        below, add, month = map(micros, amounts)  # fewer are no rule: ValueError
+        self._rules[account_id] = (below, add, month)
 
 
 def _keep(limits: dict[_Name, int], name: _Name, amount_usd: str | None) -> None:

@@ -71,6 +71,8 @@ class Replay:
         self._counters: dict[tuple[str, str], list[int]] = {}
         self._now: Period | None = None
         self._given_back: Movement | None = None
+        box = rows.one("SELECT kept_since_audit_id FROM box")
+        self._kept_since = 0 if box is None else int(box["kept_since_audit_id"])
         self._accepted = [(int(row["transfer_id"]), int(row["at"])) for row in rows.all(_ACCEPTED)]
 
     def faults(self) -> list[Fault]:
@@ -195,7 +197,12 @@ class Replay:
         return now is not None and (void.period < now.key or self._is_disowned(void))
 
     def _is_disowned(self, row: Movement) -> bool:
-        """Made by a clock that was ahead and has been set back since: its months may have been of another zone."""
+        """Made by a clock that was ahead and has been set back since, or before the ledger had a clock and a calendar.
+
+        Its months may have been of another zone.
+        """
+        if row.audit_id is not None and row.audit_id <= self._kept_since:
+            return True
         return any(row.id <= number and row.at > at for number, at in self._accepted)
 
     def _miss_grant(self) -> None:

@@ -1,4 +1,4 @@
-"""What a verification says, and how it tells how far it is."""
+"""What a rule is, what a verification says, and how it tells how far it is."""
 
 from __future__ import annotations
 
@@ -24,6 +24,20 @@ class Fault(Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.table} {self.row} {self.told}"
+
+
+class Rule(Struct, frozen=True):
+    """A sentence that holds for every row of a table, and the query for those that break it: `row` and `told`."""
+
+    name: str
+    table: str
+    broken: str
+
+    def first_fault(self, rows: Rows) -> Fault | None:
+        """The first row that breaks the rule, or None."""
+        for row in rows.each(self.broken):
+            return Fault(self.name, self.table, str(row["row"]), str(row["told"]))
+        return None
 
 
 class Report(Struct, frozen=True):

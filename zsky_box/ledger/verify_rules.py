@@ -8,25 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from msgspec import Struct
-
-from zsky_box.db import Rows
-from zsky_box.ledger.verify_report import Fault
-
-
-class Rule(Struct, frozen=True):
-    """A sentence that holds for every row of a table, and the query for those that break it: `row` and `told`."""
-
-    name: str
-    table: str
-    broken: str
-
-    def first_fault(self, rows: Rows) -> Fault | None:
-        """The first row that breaks the rule, or None."""
-        for row in rows.each(self.broken):
-            return Fault(self.name, self.table, str(row["row"]), str(row["told"]))
-        return None
-
+from zsky_box.ledger.verify_jobs import IDEMPOTENCY, JOBS, KNOWN_JOBS, OPEN_JOBS, REMOVED
+from zsky_box.ledger.verify_report import Rule
 
 DOUBLE_ENTRY: Final = Rule(
     "debits equal credits",
@@ -105,63 +88,6 @@ REFUNDED_ONCE: Final = Rule(
     """,
 )
 
-KNOWN_JOBS: Final = Rule(
-    "a charge names its job",
-    "transfer",
-    """
-    SELECT id AS row, 'is of ' || job_id || ', which there is not' AS told FROM transfer
-    WHERE job_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM job WHERE job.id = transfer.job_id) ORDER BY id LIMIT 1
-    """,
-)
-
-JOBS: Final = Rule(
-    "a job's end decides its charge",
-    "job",
-    """
-    SELECT id AS row, CASE
-        WHEN test AND moved > 0 THEN 'is of a test key and has ' || moved || ' movements'
-        WHEN test THEN NULL
-        WHEN foreigners > 0 THEN 'is charged to another account'
-        WHEN reserves != n OR ordinals != n OR coalesce(least, 0) != 0 OR coalesce(most, 0) != n - 1
-            THEN 'has ' || reserves || ' reserves for ' || n || ' results'
-        WHEN wrong_units > 0 THEN 'holds units of another kind than ' || type
-        WHEN wrong_prices > 0 THEN 'holds another price than the ' || price_micros || ' micros stamped on it'
-        WHEN wordmarked NOT IN (0, reserves - paid) THEN 'has ' || wordmarked || ' of its '
-            || (reserves - paid) || ' included results wordmarked'
-        WHEN status IN ('queued', 'running') AND posts + voids > 0 THEN 'is ' || status || ' and resolved already'
-        WHEN status IN ('queued', 'running') THEN NULL
-        WHEN posts + voids != reserves
-            THEN 'is ' || status || ' with ' || (reserves - posts - voids) || ' of its reserves open'
-        WHEN status = 'completed' AND results = 0 THEN 'is completed without a result'
-        WHEN status = 'completed' AND (posts != results OR strangers > 0)
-            THEN 'is completed with ' || results || ' results and ' || posts || ' posts'
-        WHEN status = 'failed' AND results > 0 THEN 'is failed with ' || results || ' results'
-        WHEN status = 'failed' AND (error_code = 'safety_blocked' OR (error_code = 'cancelled' AND work_begun))
-            AND voids > 0 THEN 'is failed by ' || error_code || ' after its work had begun, and voided'
-        WHEN status = 'failed' AND posts > 0 AND error_code != 'safety_blocked'
-            AND NOT (error_code = 'cancelled' AND work_begun) THEN 'is failed by ' || error_code || ', and posted'
-        END AS told
-    FROM (
-        SELECT j.*, count(t.id) AS moved,
-            count(*) FILTER (WHERE t.account_id != j.account_id) AS foreigners,
-            count(*) FILTER (WHERE t.kind = 'reserve') AS reserves,
-            count(DISTINCT t.ordinal) FILTER (WHERE t.kind = 'reserve') AS ordinals,
-            min(t.ordinal) FILTER (WHERE t.kind = 'reserve') AS least,
-            max(t.ordinal) FILTER (WHERE t.kind = 'reserve') AS most,
-            count(*) FILTER (WHERE t.kind = 'reserve' AND t.ledger = 'usd') AS paid,
-            count(*) FILTER (WHERE t.kind = 'post') AS posts,
-            count(*) FILTER (WHERE t.kind = 'void') AS voids,
-            count(*) FILTER (WHERE t.ledger != 'usd' AND (t.ledger, t.amount) != (j.type, 1)) AS wrong_units,
-            count(*) FILTER (WHERE t.kind = 'reserve' AND t.ledger = 'usd' AND t.amount != j.price_micros)
-                AS wrong_prices,
-            count(*) FILTER (WHERE t.kind = 'post' AND NOT EXISTS (SELECT 1 FROM asset a
-                WHERE a.job_id = t.job_id AND a.ordinal = t.ordinal AND a.kind = 'result')) AS strangers,
-            (SELECT count(*) FROM asset a WHERE a.job_id = j.id AND a.kind = 'result') AS results
-        FROM job j LEFT JOIN transfer t ON t.job_id = j.id GROUP BY j.seq
-    ) WHERE told IS NOT NULL ORDER BY seq LIMIT 1
-    """,
-)
-
 AUDITED: Final = Rule(
     "each movement has one audit row that says the same",
     "transfer",
@@ -197,8 +123,20 @@ CLOCK: Final = Rule(
     SELECT id AS row, 'is of an earlier time than row ' || before || ' before it' AS told
     FROM (SELECT id, at, action, lag(at) OVER past AS latest, lag(id) OVER past AS before FROM audit
         WHERE action NOT LIKE 'key.%' AND action NOT IN ('account.created', 'calendar.zone')
+            AND id > (SELECT kept_since_audit_id FROM box)
         WINDOW past AS (ORDER BY id))
     WHERE at < latest AND action != 'clock.accepted' ORDER BY id LIMIT 1
+    """,
+)
+
+PRESENT: Final = Rule(
+    "the ledger's clock is not behind its last movement",
+    "box",
+    """
+    SELECT box.id AS row, 'is at ' || clock_at || ', audit row ' || last.id || ' is of ' || at AS told
+    FROM box, (SELECT id, at FROM audit WHERE transfer_id IS NOT NULL OR action = 'clock.accepted'
+        ORDER BY id DESC LIMIT 1) last
+    WHERE clock_at < at
     """,
 )
 
@@ -236,20 +174,6 @@ STATEMENTS: Final = Rule(
     """,
 )
 
-IDEMPOTENCY: Final = Rule(
-    "the same idempotency key is the same job",
-    "idempotency",
-    """
-    SELECT account_id || ':' || key AS row, 'answers with ' || job_id || ', which there is not' AS told
-    FROM (SELECT i.account_id, i.test, i.key, i.created_at, CASE WHEN json_valid(CAST(body AS TEXT))
-            THEN json_extract(CAST(body AS TEXT), '$.job_id') ELSE 'what cannot be read' END AS job_id
-        FROM idempotency i) kept
-    WHERE job_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM job
-        WHERE job.id = kept.job_id AND job.account_id = kept.account_id AND job.test = kept.test)
-    ORDER BY created_at, row LIMIT 1
-    """,
-)
-
 RULES: Final = (
     DOUBLE_ENTRY,
     SHAPES,
@@ -263,6 +187,9 @@ RULES: Final = (
     AUDITED,
     MOVED,
     CLOCK,
+    PRESENT,
     STATEMENTS,
     IDEMPOTENCY,
+    OPEN_JOBS,
+    REMOVED,
 )

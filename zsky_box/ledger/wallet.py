@@ -73,7 +73,7 @@ def replenish(tx: Tx, account: Account, need: int, period: Period, at: int) -> i
 def note_level(tx: Tx, account: Account, low_micros: int, at: int) -> bool:
     """Say once that the wallet runs low while overage is on, and again after it was filled; True when said now."""
     has = wallet_micros(tx, account.id)
-    is_low = account.overage and has < low_micros
+    is_low = has < low_micros and (account.overage or account.wallet_is_low)
     if is_low == account.wallet_is_low:
         return False
     tx.execute("UPDATE account SET wallet_is_low = ? WHERE id = ?", (int(is_low), account.id))

@@ -6,14 +6,17 @@ the transfers, by their keys: a closing holds up no other write, however many li
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from zsky_box import audit, plans, timeline
 from zsky_box.accounts import Account, Plan
+from zsky_box.catalog import JobType
 from zsky_box.db import Row, Rows, Tx
-from zsky_box.ledger import spend, transfers
+from zsky_box.ledger import Allowance, allowance, spend, transfers
 from zsky_box.periods import Period, following
-from zsky_box.plans import MONTHS_OF_YEAR
+from zsky_box.plans import MONTHS_OF_YEAR, TAKEN_BACK
 from zsky_box.pricing import usd
 from zsky_box.terms import KINDS, Terms
 
@@ -29,7 +32,7 @@ def close_due(tx: Tx, account: Account, now: int, terms: Terms) -> list[str]:
     while len(closed) < MONTHS_PER_CALL and (period := _next_due(tx, account, now, terms)):
         at = timeline.advance_anyhow(tx, now)
         account = plans.roll(tx, account, period.key, at, terms)
-        _close(tx, account, period, at)
+        _close(tx, account, period, at, terms)
         closed.append(period.key)
     return closed
 
@@ -57,9 +60,15 @@ def closing_of(rows: Rows, account_id: str, period: str) -> Row | None:
 
 def first_month(rows: Rows, account: Account, terms: Terms) -> str:
     """The key of the first month that an account has a statement of."""
-    oldest = rows.one("SELECT min(period) AS period FROM transfer WHERE account_id = ?", (account.id,))
-    created = terms.calendar.period_at(account.created_at).key
-    return created if oldest is None or oldest["period"] is None else min(created, oldest["period"])
+    # A clock that was wrong when the account began, and was put right, leaves fees and transfers of earlier months.
+    moved = rows.one("SELECT min(period) AS period FROM transfer WHERE account_id = ?", (account.id,))
+    charged = rows.one(
+        "SELECT period FROM plan_fee WHERE account_id = ? GROUP BY period, annual"
+        " HAVING sum(CASE WHEN description LIKE ? THEN -1 ELSE 1 END) > 0 ORDER BY period LIMIT 1",
+        (account.id, f"{TAKEN_BACK}%"),
+    )
+    known = [row["period"] for row in (moved, charged) if row is not None and row["period"] is not None]
+    return min([terms.calendar.period_at(account.created_at).key, *known])
 
 
 def plan_of(rows: Rows, account_id: str, period: str) -> Plan:
@@ -68,10 +77,29 @@ def plan_of(rows: Rows, account_id: str, period: str) -> Plan:
         "SELECT 1 FROM plan_fee WHERE account_id = :account AND period BETWEEN :first AND :period"
         " AND (annual = 1 OR period = :period) GROUP BY period, annual"
         # A fee that was taken back is two rows, or four where it was charged again and taken back again.
-        " HAVING sum(CASE WHEN amount_micros >= 0 THEN 1 ELSE -1 END) > 0 LIMIT 1",
-        {"account": account_id, "period": period, "first": following(period, 1 - MONTHS_OF_YEAR)},
+        " HAVING sum(CASE WHEN description LIKE :back THEN -1 ELSE 1 END) > 0 LIMIT 1",
+        {
+            "account": account_id,
+            "period": period,
+            "first": following(period, 1 - MONTHS_OF_YEAR),
+            "back": f"{TAKEN_BACK}%",
+        },
     )
     return "free" if paid is None else "max"
+
+
+def past_allowance(rows: Rows, account: Account, kind: JobType, period: str, terms: Terms) -> Allowance:
+    """The included units of a month that is over, by the plan that counted in it: no later plan changes them.
+
+    `granted` is what was granted, and what the plan includes by today's settings where less was ever asked for.
+    """
+    then = msgspec.structs.replace(account, plan=plan_of(rows, account.id, period), renews="monthly")
+    return allowance(rows, then, kind, period, terms.settings)
+
+
+def included_of(closed: Row) -> dict[JobType, int]:
+    """The included units of a closed statement, as they stood when it was closed."""
+    return msgspec.json.decode(closed["included"], type=dict[JobType, int])
 
 
 def overage_micros(rows: Rows, account_id: str, period: str) -> int:
@@ -105,29 +133,42 @@ def _is_pending(rows: Rows, account_id: str, period: str) -> bool:
     return any(balance is not None and balance["debits_pending"] for balance in balances)
 
 
-def _close(tx: Tx, account: Account, period: Period, at: int) -> None:
+def _close(tx: Tx, account: Account, period: Period, at: int, terms: Terms) -> None:
     plan, fee = plan_of(tx, account.id, period.key), fee_micros(tx, account.id, period.key)
     overage = overage_micros(tx, account.id, period.key)
+    included = {kind: past_allowance(tx, account, kind, period.key, terms).granted for kind in KINDS}
     last = tx.one(
         "SELECT coalesce(max(id), 0) AS id FROM transfer WHERE account_id = ? AND period = ?", (account.id, period.key)
     )
     number = 0 if last is None else last["id"]
     tx.execute(
         "INSERT INTO closing (account_id, period, start_us, end_us, at, plan, plan_fee_micros, overage_micros,"
-        " last_transfer_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (account.id, period.key, period.start_us, period.end_us, at, plan, fee, overage, number),
+        " included, last_transfer_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            account.id,
+            period.key,
+            period.start_us,
+            period.end_us,
+            at,
+            plan,
+            fee,
+            overage,
+            msgspec.json.encode(included).decode(),
+            number,
+        ),
     )
     after = {
         "plan": plan,
         "plan_fee_usd": usd(fee),
         "overage_usd": usd(overage),
         "total_usd": usd(fee + overage),
+        "included": included,
         "last_transfer_id": number,
     }
     _audit(tx, "statement.closed", account.id, period.key, at, after)
 
 
-def _audit(tx: Tx, action: str, account_id: str, period: str, at: int, after: dict[str, str | int]) -> None:
+def _audit(tx: Tx, action: str, account_id: str, period: str, at: int, after: dict[str, Any]) -> None:
     audit.append(
         tx, at=at, account_id=account_id, actor="box", action=action, subject=f"{account_id}:{period}", after=after
     )

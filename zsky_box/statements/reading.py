@@ -97,7 +97,7 @@ def statement(rows: Rows, account_id: str, key: str, now: int, terms: Terms) -> 
         closed_at=None if closed is None else closed["at"],
         plan=closing.plan_of(rows, account_id, key) if closed is None else closed["plan"],
         plan_lines=plans.fees(rows, account_id, key),
-        included={kind: _units(rows, account, kind, period, present, terms) for kind in KINDS},
+        included={kind: _units(rows, account, kind, period, closed, present, terms) for kind in KINDS},
         overage=_overage(rows, account_id, key, last_id),
         pending_micros=spend.spend(rows, spend.account_scope(account_id), key).pending,
         wallet=_wallet(rows, account_id, key),
@@ -120,9 +120,11 @@ def credit_pages(store: Pages, found: Statement) -> Iterator[list[Row]]:
 
 
 def months(rows: Rows, account: Account, now: int, before: str | None, limit: int, terms: Terms) -> list[Month]:
-    """The account's months, newest first, from the one before `before` on (None: the current one)."""
+    """The account's months, newest first, from the one before `before` on, and never one that has not begun."""
     first = closing.first_month(rows, account, terms)
-    key = terms.calendar.period_at(timeline.present(rows, now)).key if before is None else following(before, -1)
+    key = terms.calendar.period_at(timeline.present(rows, now)).key
+    if before is not None:
+        key = min(key, following(before, -1))
     found: list[Month] = []
     while key >= first and len(found) < limit:
         found.append(_month(rows, account, key, terms))
@@ -165,14 +167,15 @@ def _month(rows: Rows, account: Account, key: str, terms: Terms) -> Month:
     )
 
 
-def _units(rows: Rows, account: Account, kind: JobType, period: Period, present: int, terms: Terms) -> Allowance:
-    """Of the current month what a job would find; of a past one what was granted: no later plan changes that."""
+def _units(
+    rows: Rows, account: Account, kind: JobType, period: Period, closed: Row | None, present: int, terms: Terms
+) -> Allowance:
+    """Of the current month what a job would find; of a past one what closing has put on record, or would."""
     if present < period.end_us:
         return allowance(rows, account, kind, period.key, terms.settings)
-    row = transfers.balance(rows, transfers.included(account.id, period.key), kind)
-    if row is None:
-        return Allowance(0, 0, 0)
-    return Allowance(row["credits_posted"], row["debits_posted"], row["debits_pending"])
+    found = closing.past_allowance(rows, account, kind, period.key, terms)
+    granted = found.granted if closed is None else closing.included_of(closed)[kind]
+    return Allowance(granted, found.used, found.pending)
 
 
 def _overage(rows: Rows, account_id: str, period: str, last_id: int) -> dict[JobType, Overage]:

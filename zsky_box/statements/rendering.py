@@ -131,7 +131,7 @@ def _line_view(row: Row) -> LineView:
         model=row["model"],
         key_id=row["key_id"],
         amount_usd=usd(signed_micros(row)),
-        description=_why(row),
+        description=why(row),
         metadata=msgspec.json.decode(row["metadata"], type=dict[str, str]),
     )
 
@@ -144,11 +144,11 @@ def _credit_view(row: Row) -> CreditView:
         time=rfc3339(row["at"]),
         actor=row["actor"],
         amount_usd=usd(signed_micros(row)),
-        description=_why(row),
+        description=why(row),
     )
 
 
-def _why(row: Row) -> str:
+def why(row: Row) -> str:
     """The reason that was given, which the audit keeps."""
     after: dict[str, Any] = {} if row["after"] is None else msgspec.json.decode(row["after"])
     return str(after.get("why", ""))
