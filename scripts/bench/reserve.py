@@ -4,7 +4,8 @@
 
 One service whose jobs never run, as `zsky-box serve` starts it, whose account has no included units, a full wallet and
 no bound of its queue: each submit is a job, a reserve, its audit row and counters, durable before it is answered. The
-two routes take turns; the clients share the machine, and keep one connection each.
+cheapest route gives out bytes that were made at the start; `/v1/me` stands for those that read the store. The routes
+take turns; the clients share the machine, and keep one connection each.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from zsky_box.settings import Settings
 from zsky_box.terms import Terms
 
 CANDIDATES: Final = ("/v1/me", "/v1/models", "/v1/openapi.json", "/v1/jobs?limit=1")
+READING: Final = "/v1/me"
 RATIO_AIM: Final = 0.6
 SPREAD_AIM: Final = 5.0
 WALLET_MICROS: Final = 900_000 * 1_000_000
@@ -58,24 +60,26 @@ def cheapest(box: Box, seconds: float) -> Request:
     return Request(box, "GET", max(rates, key=lambda path: rates[path]))
 
 
-def measure(box: Box, cheap: Request, clients: int, rounds: int, seconds: float) -> list[str]:
-    """One row of the table."""
-    rates: dict[str, list[float]] = {"reserve": [], "cheap": []}
+def measure(box: Box, others: dict[str, Request], clients: int, rounds: int, seconds: float) -> list[str]:
+    """One row of the table: the reserves, and their share of what each other route answers in its turns."""
+    requests = {"reserve": submit(box), **others}
+    rates: dict[str, list[float]] = {name: [] for name in requests}
     waited: list[float] = []
     for _ in range(rounds):
-        for name, request in (("reserve", submit(box)), ("cheap", cheap)):
+        for name, request in requests.items():
             began = time.perf_counter()
             answers = asyncio.run(waits(request, clients, seconds))
             rates[name].append(len(answers) / (time.perf_counter() - began))
             waited += answers if name == "reserve" else []
-    pairs = zip(rates["reserve"], rates["cheap"], strict=True)
-    ratio = statistics.median(one / other for one, other in pairs)
     median, late = (quantile(waited, share) for share in (0.5, 0.99))
+    shares = [
+        statistics.median(one / other for one, other in zip(rates["reserve"], rates[name], strict=True))
+        for name in others
+    ]
     return [
         str(clients),
-        f"{statistics.median(rates['reserve']):.0f}",
-        f"{statistics.median(rates['cheap']):.0f}",
-        f"{ratio:.2f}",
+        *(f"{statistics.median(rates[name]):.0f}" for name in requests),
+        *(f"{share:.2f}" for share in shares),
         f"{median * 1000:.1f}",
         f"{late * 1000:.1f}",
         f"{late / median:.1f}",
@@ -98,13 +102,14 @@ def main() -> None:
         command = ("scripts.bench.serving", "durable")
         with Box(folder, key, command=command, image_usd=PRICE_USD, worker_start_timeout_seconds=3600, **bounds) as box:
             asyncio.run(waits(submit(box), 16, WARM_SECONDS))
-            cheap = cheapest(box, asked.seconds)
+            others = {"cheapest": cheapest(box, asked.seconds), "reading": Request(box, "GET", READING)}
             rows = [
-                measure(box, cheap, int(clients), asked.rounds, asked.seconds) for clients in asked.clients.split(",")
+                measure(box, others, int(clients), asked.rounds, asked.seconds) for clients in asked.clients.split(",")
             ]
-    heads = ["clients", "reserves/s", "cheapest GET/s", "ratio", "p50 ms", "p99 ms", "p99/p50"]
+    heads = ["clients", "reserves/s", "cheapest/s", f"{READING}/s", "of cheapest", f"of {READING}", "p50 ms", "p99 ms"]
+    heads.append("p99/p50")
     show(f"medians of {asked.rounds} rounds of {asked.seconds:g} s; fsync {fsync:.2f} ms", heads, rows)
-    print(f"aims: ratio at least {RATIO_AIM:g} with 64 clients, p99 under {SPREAD_AIM:g} times the median")
+    print(f"aims: of the cheapest at least {RATIO_AIM:g} with 64 clients, p99 under {SPREAD_AIM:g} times the median")
 
 
 if __name__ == "__main__":

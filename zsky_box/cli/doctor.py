@@ -95,9 +95,10 @@ def _settings(folder: Path) -> Finding:
         settings.load(folder)
     except SettingsError as error:
         return _bad(str(error))
-    return _good(
-        str(folder / settings.FILE_NAME) if (folder / settings.FILE_NAME).exists() else "all at their defaults"
-    )
+    path = folder / settings.FILE_NAME
+    sources = [str(path)] if path.exists() else []
+    sources += sorted(name for name in os.environ if name.startswith("ZSKY_") and name != "ZSKY_DATA")
+    return _good(f"from {', '.join(sources)}" if sources else "all at their defaults")
 
 
 def _ffmpeg(folder: Path) -> Finding:

@@ -15,7 +15,7 @@ def accounts(page: dict[str, Any]) -> None:
         (
             of["name"],
             of["id"],
-            of["plan"] + (" by the year" if of["term"] == "annual" else ""),
+            _plan(of),
             "on" if of["overage"] else "off",
             f"${of['cap_usd']}",
             _limit(of["ceiling_usd"]),
@@ -28,6 +28,13 @@ def accounts(page: dict[str, Any]) -> None:
     table(("name", "id", "plan", "overage", "cap", "ceiling", "spent", "held", "wallet"), rows)
     if page["box_ceiling_usd"] is not None:
         click.echo(f"All together: at most ${page['box_ceiling_usd']} a month.")
+
+
+def _plan(view: dict[str, Any]) -> str:
+    if view["plan"] == "free":
+        return "free"
+    until = f", until {view['paid_until']} begins" if view["renews"] == "no" else ""
+    return ("max by the year" if view["term"] == "annual" else "max") + until
 
 
 def account(view: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import click
 from zsky_box.pricing import MICROS_PER_USD
 
 _WRITTEN: Final = re.compile(r"(-?)([0-9]{1,9})(?:\.([0-9]{1,2}))?", re.ASCII)
+_TOO_LARGE: Final = re.compile(r"-?[0-9]{10,}(?:\.[0-9]{1,2})?", re.ASCII)
 _CENTS: Final = 100
 
 
@@ -26,6 +27,8 @@ class Usd(click.ParamType[int]):
         if isinstance(value, int):
             return value
         match = _WRITTEN.fullmatch(value)
+        if match is None and _TOO_LARGE.fullmatch(value):
+            self.fail(f"{value!r} is too large: at most nine digits stand before the point.", param, ctx)
         if match is None or (match[1] and not self._signed):
             self.fail(f"{value!r} is not an amount of dollars such as 12.50.", param, ctx)
         micros = int(match[2]) * MICROS_PER_USD + int((match[3] or "").ljust(2, "0")) * (MICROS_PER_USD // _CENTS)
