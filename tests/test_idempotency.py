@@ -17,6 +17,9 @@ DAY_SECONDS = 86_400
 FIRST = Idempotency("key-1", b"a request")
 
 
+Work = Callable[[Tx, int], Answer]
+
+
 class Line:
     """Clients of one store, each of whose requests counts how often it was really done."""
 
@@ -24,13 +27,16 @@ class Line:
         self.store, self.clock, self.done = store, SetClock(), 0
         self.ann = caller_for(store, add_account(store, "ann"))
 
-    def work(self, tx: Tx) -> Answer:
+    def work(self, tx: Tx, now: int) -> Answer:
         """A request that is done: it writes, and answers how many were done before."""
+        assert now == self.clock()
         self.done += 1
         tx.execute("INSERT INTO setup_token (digest, created_at) VALUES (?, 0)", (bytes([self.done]),))
         return Answer(202, b"answer %d" % self.done, {"Location": f"/v1/jobs/{self.done}"})
 
-    async def once(self, caller: Caller, key: Idempotency | None, work: Callable[[Tx], Answer] | None = None) -> Answer:
+    async def once(
+        self, caller: Caller, key: Idempotency | None, work: Callable[[Tx, int], Answer] | None = None
+    ) -> Answer:
         return await idempotency.once(self.store, caller, key, self.clock, work or self.work)
 
     def ask(self, key: Idempotency | None = FIRST, caller: Caller | None = None) -> Answer:
@@ -94,8 +100,8 @@ def test_a_key_outlives_the_rotation_of_the_api_key_that_it_was_used_with(line: 
 
 
 def test_a_refused_request_is_undone_keeps_no_key_and_is_decided_anew(line: Line) -> None:
-    def refuse(tx: Tx) -> Answer:
-        line.work(tx)
+    def refuse(tx: Tx, _: int) -> Answer:
+        line.work(tx, now)
         raise Refusal(429, "cap_reached", "no room")
 
     with pytest.raises(Refusal, match="cap_reached"):

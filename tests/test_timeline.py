@@ -163,3 +163,11 @@ def test_the_calendar_on_record_is_none_before_the_first_start(store: Store) -> 
     assert calendar is not None
     assert calendar.zone.key == "Asia/Tokyo"
     assert calendar.zone_at(START_US).key == "UTC"
+
+
+@pytest.mark.parametrize("impossible", [0, FIRST_US - 1, END_US])
+def test_a_clock_of_another_age_cannot_be_accepted(store: Store, impossible: int) -> None:
+    with pytest.raises(Refusal, match="which cannot be"):
+        store.write(lambda tx: timeline.accept(tx, impossible, "terminal"))
+    assert present(store, 0) == START_US
+    assert store.all("SELECT id FROM audit") == []

@@ -51,6 +51,7 @@ from zsky_box.tasks import Tasks
 from zsky_box.terms import open_terms
 from zsky_box.worker import Patience, Worker
 
+LOCK_SECONDS: Final = 1.0  # a command is done in a moment
 CHAIN_ROWS_AT_START: Final = 1_000
 WORKER_ENTRY: Final = "zsky_box.worker_main"
 TORCH_FAMILIES: Final = ("ltx2", "flux2_klein")
@@ -77,7 +78,7 @@ class Box:
         self.settings = settings
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = InstanceLock(folder)
-        self._lock.acquire()
+        self._lock.acquire(LOCK_SECONDS)
         try:
             self._furnish(clock, worker_entry, on_fatal)
         except BaseException:

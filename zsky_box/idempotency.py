@@ -76,15 +76,19 @@ def keep(tx: Tx, caller: Caller, idempotency: Idempotency | None, answer: Answer
 
 
 async def once(
-    store: Store, caller: Caller, idempotency: Idempotency | None, clock: Clock, work: Callable[[Tx], Answer]
+    store: Store, caller: Caller, idempotency: Idempotency | None, clock: Clock, work: Callable[[Tx, int], Answer]
 ) -> Answer:
-    """Do `work` in one write, or give the answer of who did it before; requests with the same key wait in line."""
+    """Do `work`, which is given the time, in one write, or give the answer of who did it before.
+
+    Requests with the same key wait in line.
+    """
 
     def write(tx: Tx) -> Answer:
         kept = replay(tx, caller, idempotency)
         if kept is None:
-            kept = work(tx)
-            keep(tx, caller, idempotency, kept, clock())
+            now = clock()
+            kept = work(tx, now)
+            keep(tx, caller, idempotency, kept, now)
         return kept
 
     return await store.write_async(write)

@@ -75,7 +75,11 @@ def advance_anyhow(tx: Tx, now: int) -> int:
 
 
 def accept(tx: Tx, now: int, actor: str) -> bool:
-    """The owner says that the box's clock is right though it is behind the ledger; False when it is not behind."""
+    """The owner says that the box's clock is right though it is behind the ledger; False when it is not behind.
+
+    Raises 503 for a clock that cannot be right.
+    """
+    _check_possible(now)
     last = _last(tx)
     if now >= last:
         return False

@@ -51,3 +51,14 @@ def test_where_no_file_can_be_is_one_sentence(run: Run, folder: Path, out: str) 
     told = run("ledger", "export", "--out", out, data=folder)
     assert told.status != 0
     assert "Traceback" not in told.err
+
+
+def test_a_file_keeps_its_mode_and_a_new_one_has_the_usual(run: Run, folder: Path, tmp_path: Path) -> None:
+    kept, usual = tmp_path / "kept.csv", tmp_path / "usual"
+    kept.touch()
+    kept.chmod(0o640)
+    usual.touch()
+    for name in ("kept.csv", "new.csv"):
+        assert run("ledger", "export", "--out", name, data=folder).status == 0
+    assert kept.stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "new.csv").stat().st_mode == usual.stat().st_mode

@@ -105,7 +105,8 @@ def set_rule(world: World, who: int, rule: tuple[int, int, int] | None) -> None:
 
     def then() -> None:
         money.rule = rule
-        world.model.replenish(money.id, world.at_us)
+        if _behind(world) is None:  # by a clock that nothing else is accepted by, no money moves
+            world.model.replenish(money.id, world.at_us)
 
     chosen = None if rule is None else Replenish(*rule)
     _do(
@@ -235,7 +236,8 @@ def _swept(world: World, unless_still: dict[str, int]) -> None:
         money = world.model.accounts[person.account_id]
         if not unless_still or after[money.id] > unless_still[money.id]:
             money.plan.roll(world.model.month(world.at_us))
-            world.model.replenish(money.id, world.at_us)
+            if _behind(world) is None:
+                world.model.replenish(money.id, world.at_us)
 
 
 def _audited_of(world: World) -> dict[str, int]:

@@ -99,8 +99,7 @@ async def _changed(
 ) -> Answer:
     """Make a change once, tell what it has reached, and answer with how things stand."""
 
-    def work(tx: Tx) -> Answer:
-        now = box.clock()
+    def work(tx: Tx, now: int) -> Answer:
         tell_alerts(box.news, tx, caller.account.id, change(tx, now))
         return Answer(200, msgspec.json.encode(overage.view(tx, caller.account.id, now, box.terms)))
 

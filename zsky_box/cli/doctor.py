@@ -17,7 +17,7 @@ from typing import Final
 from zsky_box import db, devices, settings, timeline
 from zsky_box.cli.command import CommandError
 from zsky_box.cli.session import Session, open_reader
-from zsky_box.clock import SECOND_US, system_clock
+from zsky_box.clock import SECOND_US, rfc3339, system_clock
 from zsky_box.errors import SettingsError, StoreError
 from zsky_box.ledger.verify import verify
 
@@ -161,11 +161,13 @@ def _service(folder: Path) -> Finding:
 
 def _clock(folder: Path) -> Finding:
     """Whether the box's clock is where the ledger's is: far behind it, no money moves."""
+    if not timeline.is_possible(now := system_clock()):
+        return _bad(f"says {rfc3339(now)}, which cannot be: set it")
     if not (folder / db.FILE_NAME).exists():
         return _note("no ledger yet to compare it with")
     try:
         with open_reader(folder) as connection, db.snapshot(connection) as rows:
-            behind_us = timeline.behind_us(rows, system_clock())
+            behind_us = timeline.behind_us(rows, now)
     except (CommandError, sqlite3.DatabaseError) as error:
         return _bad(str(error))
     told = f"{behind_us // SECOND_US} s behind the ledger's last entry"

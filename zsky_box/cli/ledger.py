@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
-import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -237,19 +237,21 @@ def _write(pieces: Iterator[bytes], out: Path | None, as_json: bool) -> None:
         for piece in pieces:
             click.echo(piece.decode(), nl=False)
         return
+    if out.exists() and not out.is_file() and not out.is_dir():
+        with out.open("wb") as device:
+            device.writelines(pieces)
+        return
     target = out.resolve()
     if not target.name or not target.parent.is_dir() or target.is_dir():
         raise CommandError(f"{str(out)!r} is not where a file can be; name one in a folder that is there.")
-    if target.exists() and not target.is_file():
-        with target.open("wb") as device:
-            device.writelines(pieces)
-    else:
-        descriptor, part = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.writelines(pieces)
-            Path(part).replace(target)
-        finally:
-            Path(part).unlink(missing_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with part.open("xb") as file:
+            if target.exists():
+                os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
+            file.writelines(pieces)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
     told: dict[str, Any] = {"path": str(target)}
     click.echo(json.dumps(told) if as_json else told["path"])

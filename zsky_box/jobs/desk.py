@@ -54,7 +54,7 @@ class Desk:
         """Reserve the money and queue the job, all or nothing; the answer is given once it is durable."""
         self._check_open()
         return await idempotency.once(
-            self._store, caller, key, self._clock, lambda tx: self._submit(tx, caller, submission)
+            self._store, caller, key, self._clock, lambda tx, now: self._submit(tx, caller, submission, now)
         )
 
     def quote(self, caller: Caller, kind: JobType, units: int) -> Quote:
@@ -103,8 +103,8 @@ class Desk:
         if free < self._terms.settings.free_space_floor_bytes:
             raise _no_storage("The outputs' disk has too little space left; remove results or add space.")
 
-    def _submit(self, tx: Tx, caller: Caller, submission: Submission) -> Answer:
-        now, work, test = self._clock(), submission.work, caller.key.test
+    def _submit(self, tx: Tx, caller: Caller, submission: Submission, now: int) -> Answer:
+        work, test = submission.work, caller.key.test
         check_room(tx, caller, self._terms)
         job_id, wordmarked = ids.new("job"), 0
         if not test:

@@ -66,19 +66,16 @@ JOBS: Final = Rule(
 IDEMPOTENCY: Final = Rule(
     "the same idempotency key is the same job",
     "idempotency",
-    # The key is kept in the write that makes the job, a moment after it: no other job of the account comes between.
+    # The key is kept in the write that makes the job, and bears its time.
     """
     SELECT account_id || ':' || key AS row, 'answers with ' || job_id || CASE WHEN seq IS NULL
         THEN ', which there is not' ELSE ', which was made at another time' END AS told
-    FROM (SELECT kept.*, job.seq, job.created_at AS made_at,
-        (SELECT next.created_at FROM job next WHERE (next.account_id, next.test) = (job.account_id, job.test)
-            AND next.seq > job.seq AND next.created_at != job.created_at ORDER BY next.seq LIMIT 1) AS next_at
+    FROM (SELECT kept.*, job.seq, job.created_at AS made_at
         FROM (SELECT i.account_id, i.test, i.key, i.created_at, CASE WHEN json_valid(CAST(body AS TEXT))
                 THEN json_extract(CAST(body AS TEXT), '$.job_id') ELSE 'what cannot be read' END AS job_id
             FROM idempotency i) kept
         LEFT JOIN job ON (job.id, job.account_id, job.test) = (kept.job_id, kept.account_id, kept.test))
-    WHERE job_id IS NOT NULL AND (seq IS NULL OR created_at NOT BETWEEN made_at AND made_at + 60000000
-        OR (next_at > made_at AND next_at <= created_at))
+    WHERE job_id IS NOT NULL AND (seq IS NULL OR created_at != made_at)
     ORDER BY created_at, row LIMIT 1
     """,
 )
