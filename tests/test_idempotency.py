@@ -100,7 +100,7 @@ def test_a_key_outlives_the_rotation_of_the_api_key_that_it_was_used_with(line: 
 
 
 def test_a_refused_request_is_undone_keeps_no_key_and_is_decided_anew(line: Line) -> None:
-    def refuse(tx: Tx, _: int) -> Answer:
+    def refuse(tx: Tx, now: int) -> Answer:
         line.work(tx, now)
         raise Refusal(429, "cap_reached", "no room")
 

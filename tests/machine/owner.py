@@ -135,7 +135,7 @@ def toggle(world: World, who: int, enabled: bool | None) -> None:
 
 def set_cap(world: World, who: int, cap: int) -> None:
     money, rooms = world.money(who), world.rooms
-    most = min(1_000_000_000, 1_000_000_000 if money.ceiling is None else money.ceiling)
+    most = 1_000_000_000 if money.ceiling is None else max(5_000_000, min(1_000_000_000, money.ceiling))
 
     def then() -> None:
         money.cap = cap
