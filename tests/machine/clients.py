@@ -103,8 +103,10 @@ def _find_out(world: World, caller: Caller, asked: Submit) -> None:
 
 def _expected(world: World, caller: Caller, asked: Submit) -> Quote:
     """Queue first, then the clock, then money in its order."""
-    open_jobs = world.rooms.store.all("SELECT account_id, test FROM job WHERE status IN ('queued', 'running')")
-    mine = sum(row["account_id"] == caller.account.id and bool(row["test"]) == asked.test for row in open_jobs)
+    open_jobs = world.rooms.store.all(
+        "SELECT account_id FROM job WHERE status IN ('queued', 'running') AND test = ?", (int(asked.test),)
+    )
+    mine = sum(row["account_id"] == caller.account.id for row in open_jobs)
     settings = world.rooms.settings
     most = settings.test_queue_open_max if asked.test else settings.queue_open_per_account_max
     if mine >= most or len(open_jobs) >= settings.queue_open_max:
