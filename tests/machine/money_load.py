@@ -77,6 +77,8 @@ class MoneyLoad:
                 self._ask("/v1/me/overage/toggle", {"enabled": True})
             case "wallet_empty":
                 self._topup()
+            case "cap_reached":
+                self._ask("/v1/me/overage/cap", {"cap_usd": "1000.00"})
             case code:
                 assert code == "queue_full", answer.text
 
