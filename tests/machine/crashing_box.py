@@ -35,6 +35,8 @@ class CrashingBox(RunningBox):
             "included_images": 10**6,
             "included_videos": 10**6,
             "queue_open_per_account_max": 8,  # so that no round has a long tail
+            "requests_per_second": 100_000,  # all that was asked is asked again at once
+            "requests_burst": 10**6,
             "worker_restarts_max": 1000,
             "worker_restart_window_seconds": 1,
             **settings,

@@ -93,7 +93,7 @@ class MoneyLoad:
                 assert answer.headers["Idempotent-Replayed"] == "true"
             self.asked[key] = path, body, answer.content
         else:
-            assert before is None
+            assert before is None, answer.text
             assert answer.status_code in (402, 429), answer.text
         return answer
 
