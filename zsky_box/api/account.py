@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 from litestar import Request, get
 
-from zsky_box import overage
 from zsky_box.api.access import caller_of
 from zsky_box.api.deps import services
+from zsky_box.api.overage import stands
 from zsky_box.api.problems import documented
 from zsky_box.catalog import Catalog, ModelSpec
-from zsky_box.schemas import KeyView, LicenceView, MeView, ModelList, ModelView, OverageView
+from zsky_box.schemas import KeyView, LicenceView, MeView, ModelList, ModelView
 from zsky_box.terms import KINDS
 
 
@@ -27,22 +27,16 @@ from zsky_box.terms import KINDS
 async def me(request: Request[Any, Any, Any]) -> MeView:
     """The account and key of the request, and what is left of this month's included units."""
     box, caller = services(request), caller_of(request)
-    now = box.clock()
-
-    def read() -> OverageView:
-        with box.store.snapshot() as rows:
-            return overage.view(rows, caller.account.id, now, box.terms)
-
-    stands = await box.store.read(read)
+    money = await stands(box, caller)
     key = caller.key
     return MeView(
         account=caller.account.id,
         name=caller.account.name,
-        plan=stands.plan,
+        plan=money.plan,
         test=key.test,
         key=KeyView(id=key.id, name=key.name, last_four=key.last_four, scopes=list(key.scopes)),
-        included=stands.included,
-        period=stands.period,
+        included=money.included,
+        period=money.period,
     )
 
 

@@ -37,14 +37,7 @@ _OF_EVERY_CHANGE: Final = (*OF_EVERY_BODY, "invalid_field", "idempotency_conflic
 )
 async def get_overage(request: Request[Any, Any, Any]) -> OverageView:
     """Toggle, cap, spend of this month, wallet, prices and what is left of the included units."""
-    box, caller = services(request), caller_of(request)
-    now = box.clock()
-
-    def read() -> OverageView:
-        with box.store.snapshot() as rows:
-            return overage.view(rows, caller.account.id, now, box.terms)
-
-    return await box.store.read(read)
+    return await stands(services(request), caller_of(request))
 
 
 @post(
@@ -92,6 +85,17 @@ async def set_cap(request: Request[Any, Any, Any]) -> Response[OverageView]:
         return overage.set_cap(tx, caller.account.id, cap_micros, actor=caller.key.id, now=now, terms=box.terms)
 
     return answered(await _changed(box, caller, key_of(request, value), change))
+
+
+async def stands(box: Services, caller: Caller) -> OverageView:
+    """How things stand with the caller's money at this moment, read of one state."""
+    now = box.clock()
+
+    def read() -> OverageView:
+        with box.store.snapshot() as rows:
+            return overage.view(rows, caller.account.id, now, box.terms)
+
+    return await box.store.read(read)
 
 
 async def _changed(
