@@ -18,7 +18,8 @@ import msgspec
 import tomli_w
 
 from scripts.tiny_checkpoints import MAX_TOKENS, write_flux2_klein, write_ltx2, write_ltx25
-from zsky_box.catalog import RECORD_NAME, Flux2KleinOptions, Installed, Licence, Limits, Ltx2Options, ModelSpec
+from zsky_box.catalog import RECORD_NAME, Installed
+from zsky_box.manifest import Flux2KleinOptions, Licence, Limits, Ltx2Options, ModelSpec
 
 CACHE: Final = Path(__file__).resolve().parent.parent / ".cache" / "tiny-models"
 RECIPE: Final = 1  # raise it when what is built changes

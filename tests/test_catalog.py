@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from zsky_box.catalog import Catalog, Installed, JobType, read_manifest
+from zsky_box.catalog import Catalog, Installed, read_manifest
 from zsky_box.errors import ManifestError
+from zsky_box.manifest import JobType
 from zsky_box.settings import CHECKOUT
 
 MANIFEST = """

@@ -38,6 +38,7 @@ DOMAIN: Final = (
     "jobs",
     "keys",
     "ledger",
+    "manifest",
     "migrations",
     "overage",
     "periods",

@@ -12,9 +12,9 @@ from PIL import Image
 
 from tests.doubles.driving import SPEC, Said, a_run, hear, hear_one, is_gone, working
 from tests.doubles.worker_acting_out import GATE, SLOW_STEPS, STEPS
-from zsky_box.catalog import Ltx2Options
 from zsky_box.errors import ErrorCode
 from zsky_box.events import Cancel, Done, Failed, Heartbeat, Progress, Run, encode
+from zsky_box.manifest import Ltx2Options
 from zsky_box.worker import Worker
 
 ROOT = Path(__file__).parents[1]

@@ -14,9 +14,9 @@ import msgspec
 from msgspec import Struct
 
 from zsky_box import audit, ids
-from zsky_box.catalog import JobType
 from zsky_box.db import Row, Store, Tx
 from zsky_box.errors import Refusal, StoreError, not_found
+from zsky_box.manifest import JobType
 from zsky_box.settings import Settings
 
 Plan = Literal["max", "free"]

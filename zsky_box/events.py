@@ -7,8 +7,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from zsky_box.catalog import JobType, ModelSpec
 from zsky_box.errors import ErrorCode
+from zsky_box.manifest import WHOLE, JobType, ModelSpec, Recipe
 
 Phase = Literal["waiting", "loading", "denoising", "decoding", "encoding"]
 
@@ -17,8 +17,20 @@ class Message(Struct, frozen=True, kw_only=True, tag_field="is", tag=str.lower):
     """What crosses the pipe, as MessagePack."""
 
 
+class Check(Struct, frozen=True, kw_only=True):
+    """A classifier that looks at what was made before anybody else does."""
+
+    model: ModelSpec
+    weights_dir: str
+
+
 class Run(Message, frozen=True):
-    """Make this job's files inside `out_dir`, which exists and is the attempt's own."""
+    """Make this job's files inside `out_dir`, which exists and is the attempt's own.
+
+    The service has counted what fits: the child lets go of the models named in `evict`, then loads this one by its
+    recipe where it is not in memory. `reference` is the path of a picture to begin with, or empty. A preview is sent
+    every `preview_steps` denoising steps; 0 means never.
+    """
 
     job_id: str
     token: int
@@ -38,6 +50,12 @@ class Run(Message, frozen=True):
     test: bool
     wordmarked: int = 0
     """So many of the first results bear the wordmark; ordinals are counted whether or not an image fails."""
+    recipe: Recipe = WHOLE
+    evict: tuple[str, ...] = ()
+    reference: str = ""
+    strength: float | None = None
+    preview_steps: int = 0
+    check: Check | None = None
 
 
 class Cancel(Message, frozen=True):
@@ -61,19 +79,29 @@ class Ready(Message, frozen=True):
 
 
 class Heartbeat(Message, frozen=True):
-    """Sent every two seconds from a thread of its own: the child's interpreter is alive."""
+    """Sent every two seconds from a thread of its own: the child's interpreter is alive.
+
+    `bytes_held` is what the child has allocated on its card. `flops` is what the card does in the manifest's dtype,
+    measured once in the child's life; 0 until then, and where no model wants it.
+    """
 
     resident: tuple[str, ...]
+    bytes_held: int = 0
+    flops: float = 0.0
 
 
 class Progress(Message, frozen=True):
-    """`step` of `steps` within the phase; denoising step 1 is sent once that step is complete."""
+    """`step` of `steps` within the phase; denoising step 1 is sent once that step is complete.
+
+    `preview` is a small JPEG of how the result looks by now, or empty.
+    """
 
     job_id: str
     token: int
     phase: Phase
     step: int
     steps: int
+    preview: bytes = b""
 
 
 class File(Struct, frozen=True, kw_only=True):
@@ -97,7 +125,12 @@ class File(Struct, frozen=True, kw_only=True):
 
 
 class Done(Message, frozen=True):
-    """Everything asked for, or for several images at least one: `missing` are the ordinals that failed."""
+    """Everything asked for, or for several images at least one: `missing` are the ordinals that failed.
+
+    `seconds` are those of each phase, and of `weights`: the part of `loading` that read the model into memory, absent
+    where it was there. `checked` names the checks that ran over every result. `peak_bytes` is the most that was
+    allocated on the card meanwhile.
+    """
 
     job_id: str
     token: int
@@ -106,6 +139,8 @@ class Done(Message, frozen=True):
     notes: tuple[str, ...]
     versions: dict[str, str]
     seconds: dict[str, float]
+    checked: tuple[str, ...] = ()
+    peak_bytes: int = 0
 
 
 class Failed(Message, frozen=True):

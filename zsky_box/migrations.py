@@ -12,7 +12,7 @@ from sqlite_utils import Database, Migrations
 from zsky_box.errors import StoreError
 
 schema: Final = Migrations("zsky_box")
-VERSION: Final = 4
+VERSION: Final = 5
 
 
 @schema()
@@ -345,6 +345,64 @@ def m004_money(db: Database) -> None:
         job_id TEXT NOT NULL REFERENCES job (id),
         created_at INTEGER NOT NULL,
         UNIQUE (endpoint_id, job_id, event)
+    ) STRICT;
+    """,
+    )
+
+
+@schema()
+def m005_engine(db: Database) -> None:
+    """What the engine keeps: reference images, how long things took here, which cards are paused, and why a job ran
+    where it did. `recipe_floor` is the first of its model's recipes that a job may still run by: those before it ran
+    out of memory. `job_by_flow` finds the oldest jobs of each account, model and priority without reading the others.
+    """
+    _run(
+        db,
+        """
+    ALTER TABLE job ADD COLUMN recipe_floor INTEGER NOT NULL DEFAULT 0 CHECK (recipe_floor >= 0);
+    ALTER TABLE job ADD COLUMN decisions TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE job ADD COLUMN upload_id TEXT;
+    CREATE INDEX job_by_flow ON job (test, priority, account_id, model, seq) WHERE status = 'queued';
+    CREATE INDEX job_by_upload ON job (upload_id) WHERE upload_id IS NOT NULL;
+
+    CREATE TABLE upload (
+        id TEXT PRIMARY KEY,
+        account_id TEXT NOT NULL REFERENCES account (id),
+        test INTEGER NOT NULL CHECK (test IN (0, 1)),
+        path TEXT NOT NULL,
+        bytes INTEGER NOT NULL CHECK (bytes > 0),
+        sha256 TEXT NOT NULL,
+        width INTEGER NOT NULL CHECK (width > 0),
+        height INTEGER NOT NULL CHECK (height > 0),
+        created_at INTEGER NOT NULL,
+        removed_at INTEGER
+    ) STRICT;
+    CREATE INDEX upload_by_account ON upload (account_id, test, created_at) WHERE removed_at IS NULL;
+    CREATE INDEX upload_by_age ON upload (created_at) WHERE removed_at IS NULL;
+
+    CREATE TABLE timing (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL CHECK (kind IN ('run', 'load')),
+        model TEXT NOT NULL,
+        recipe TEXT NOT NULL,
+        card TEXT NOT NULL,
+        shape TEXT NOT NULL,
+        operations REAL NOT NULL,
+        seconds REAL NOT NULL CHECK (seconds >= 0),
+        at INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX timing_by_kind ON timing (kind, model, recipe, card, shape, id);
+
+    CREATE TABLE card (
+        name TEXT PRIMARY KEY,
+        flops REAL NOT NULL CHECK (flops > 0),
+        measured_at INTEGER NOT NULL
+    ) STRICT;
+
+    CREATE TABLE paused (
+        device TEXT PRIMARY KEY,
+        unloaded INTEGER NOT NULL CHECK (unloaded IN (0, 1)),
+        since INTEGER NOT NULL
     ) STRICT;
     """,
     )

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from zsky_box import accounts, audit, plans, timeline
 from zsky_box.accounts import Account, Replenish
-from zsky_box.catalog import JobType
 from zsky_box.clock import rfc3339
 from zsky_box.db import Rows, Tx
 from zsky_box.errors import FieldError, InvalidFields
 from zsky_box.ledger import alerts, allowance, spend, wallet
 from zsky_box.ledger.alerts import Alert
+from zsky_box.manifest import JobType
 from zsky_box.pricing import MICROS_PER_USD, usd
 from zsky_box.schemas import OverageView, PeriodView, PricesView, UnitsView
 from zsky_box.terms import KINDS, Terms

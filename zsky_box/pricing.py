@@ -6,7 +6,7 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
-from zsky_box.catalog import JobType
+from zsky_box.manifest import JobType
 from zsky_box.settings import Settings
 
 MICROS_PER_USD: Final = 1_000_000

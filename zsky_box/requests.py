@@ -11,9 +11,10 @@ from typing import Final
 
 from msgspec import Struct
 
-from zsky_box.catalog import Catalog, JobType, ModelSpec
+from zsky_box.catalog import Catalog
 from zsky_box.errors import FieldError, InvalidFields, Refusal
 from zsky_box.formats import frame_count, output_size
+from zsky_box.manifest import JobType, ModelSpec
 from zsky_box.schemas import GenerateBody
 
 TEST_MODEL: Final = "leader"
@@ -35,6 +36,9 @@ class Work(Struct, frozen=True, kw_only=True):
     fps: int
     wordmarked: int = 0
     """So many of its first results bear the wordmark: what a free plan's units paid for."""
+    reference: str = ""
+    """The id of the upload that it begins with, or empty."""
+    strength: float | None = None
 
     @property
     def duration_seconds(self) -> float:

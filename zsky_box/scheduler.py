@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Final, Protocol
 
-from zsky_box.catalog import Catalog, ModelSpec
+from zsky_box.catalog import Catalog
 from zsky_box.errors import ErrorCode, JobFailure
 from zsky_box.events import Done, Failed, Phase, Progress, Ready, Run
+from zsky_box.manifest import ModelSpec
 from zsky_box.requests import Work
 from zsky_box.restart_budget import RestartBudget
 from zsky_box.settler import Settler
@@ -64,6 +65,8 @@ class ClaimedJob(Protocol):
     def stem(self) -> str: ...
     @property
     def deadline_in_seconds(self) -> float | None: ...
+    @property
+    def reference_path(self) -> str: ...
 
 
 class JobSource(Protocol):
@@ -391,4 +394,6 @@ def _run_message(job: ClaimedJob, spec: ModelSpec, catalog: Catalog) -> Run:
         fps=work.fps,
         test=job.test,
         wordmarked=work.wordmarked,
+        reference=job.reference_path,
+        strength=work.strength,
     )

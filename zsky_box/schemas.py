@@ -10,10 +10,10 @@ from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from zsky_box.catalog import JobType
 from zsky_box.errors import FieldError, InvalidFields, Refusal
 from zsky_box.events import Phase
 from zsky_box.formats import AspectRatio, Resolution
+from zsky_box.manifest import JobType
 
 PROMPT_MAX: Final = 8_000
 SEED_MAX: Final = 2**53 - 10  # JavaScript holds integers exactly up to 2**53 - 1; a job's tenth image has seed + 9
@@ -145,6 +145,8 @@ class Receipt(Struct, kw_only=True):
     versions: dict[str, str]
     licence: str
     commercial_use: str
+    recipe: str = ""
+    checks: list[str] = []
 
 
 class JobView(Struct, kw_only=True, omit_defaults=False):

@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 from msgspec import Struct
 
 from zsky_box import audit, timeline
-from zsky_box.catalog import JobType
 from zsky_box.db import Store, Tx
+from zsky_box.manifest import JobType
 from zsky_box.periods import EVER_US, Calendar, following
 from zsky_box.pricing import micros, price_micros
 from zsky_box.settings import Settings

@@ -14,12 +14,12 @@ from msgspec import Struct
 
 from zsky_box import accounts, sheets, timeline
 from zsky_box.accounts import Account
-from zsky_box.catalog import JobType
 from zsky_box.clock import SECOND_US
 from zsky_box.db import Row, Rows
 from zsky_box.errors import not_found
 from zsky_box.keys import Caller
 from zsky_box.ledger import spend
+from zsky_box.manifest import JobType
 from zsky_box.periods import Period
 from zsky_box.pricing import usd
 from zsky_box.sheets import Cell, told

@@ -47,7 +47,7 @@ class Attempt:
         self.check()
         self._enter(phase)
 
-    def step(self, step: int, steps: int) -> None:
+    def step(self, step: int, steps: int, preview: Callable[[], bytes] | None = None) -> None:  # noqa: ARG002
         """A denoising step is complete; it is told even when it is the last one before a cancel, for it was done."""
         self._report(step, steps)
         self.check()

@@ -109,7 +109,7 @@ def real_engine() -> Engine:
     from zsky_box.pipelines import loader
 
     def load(run: Run, device: str) -> Pipeline:
-        return loader(run.model.family)(run.model, Path(run.weights_dir), device)
+        return loader(run.model.family)(run.model, run.recipe, Path(run.weights_dir), device)
 
     def warm(family: str) -> None:
         if family not in WITHOUT_TORCH:

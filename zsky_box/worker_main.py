@@ -29,7 +29,6 @@ import msgspec
 import pynvml
 
 from zsky_box import __version__
-from zsky_box.catalog import ModelSpec
 from zsky_box.events import (
     Cancel,
     Done,
@@ -43,6 +42,7 @@ from zsky_box.events import (
     decode_to_child,
     encode,
 )
+from zsky_box.manifest import ModelSpec
 from zsky_box.pipelines.base import Cancelled, Pipeline, Still
 from zsky_box.worker_attempt import Attempt, failure_of, is_device_lost, is_out_of_memory, is_unexpected, log_failure
 from zsky_box.worker_engine import Engine, Outcome, real_engine, told_of_wordmark, write_stills

@@ -18,6 +18,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -28,8 +29,9 @@ from scripts.tiny_models import install_tiny, tiny_manifests
 from tests.running import make_owner
 from zsky_box.app import open_catalog
 from zsky_box.assets import stem
-from zsky_box.catalog import Catalog, ModelSpec
+from zsky_box.catalog import Catalog
 from zsky_box.events import File, Phase, Run
+from zsky_box.manifest import WHOLE, ModelSpec
 from zsky_box.media.stills import write_still
 from zsky_box.media.video import feed_clip
 from zsky_box.pipelines import loader
@@ -55,7 +57,7 @@ class Unheard:
 
     def phase(self, phase: Phase) -> None: ...
 
-    def step(self, step: int, steps: int) -> None: ...
+    def step(self, step: int, steps: int, preview: Callable[[], bytes] | None = None) -> None: ...
 
 
 class Direct:
@@ -65,7 +67,7 @@ class Direct:
         work = resolve(GenerateBody(**body), catalog, test=False, require_real_model=False).work
         spec = catalog.specs[work.model]
         self._run = _run(work, spec, catalog.folder(spec))
-        self._pipeline: Pipeline = loader(spec.family)(spec, catalog.folder(spec), "cpu")
+        self._pipeline: Pipeline = loader(spec.family)(spec, WHOLE, catalog.folder(spec), "cpu")
         self._parent = parent
 
     def make(self) -> tuple[float, str]:

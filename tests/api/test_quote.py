@@ -19,9 +19,9 @@ from tests.running import RunningBox
 from tests.stores import Rooms, caller_for
 from zsky_box import accounts, overage, timeline
 from zsky_box.accounts import Replenish
-from zsky_box.catalog import JobType
 from zsky_box.errors import Refusal
 from zsky_box.keys import Caller
+from zsky_box.manifest import JobType
 from zsky_box.plans import choose
 from zsky_box.pricing import micros
 

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from zsky_box.catalog import LeaderOptions, Licence, Limits, ModelSpec
 from zsky_box.events import Run, ToParent
+from zsky_box.manifest import LeaderOptions, Licence, Limits, ModelSpec
 from zsky_box.worker import Dead, Patience, Worker
 
 ACTING_OUT = "tests.doubles.worker_acting_out"

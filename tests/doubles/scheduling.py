@@ -123,6 +123,7 @@ class FakeJob:
     job_id: str = ""
     out_dir: str = "/nowhere"
     stem: str = "stem"
+    reference_path: str = ""
     work: Work = field(
         default_factory=lambda: Work(
             type="image",

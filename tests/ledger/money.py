@@ -13,12 +13,12 @@ import pytest
 from tests.stores import SetClock, opened
 from zsky_box import accounts, audit, ids, ledger, overage, plans
 from zsky_box.accounts import Account, Plan, Replenish
-from zsky_box.catalog import JobType
 from zsky_box.db import Row, Store, Tx
 from zsky_box.errors import Refusal
 from zsky_box.ledger import Allowance, Assessment, Charge, Held, Payer, spend
 from zsky_box.ledger.alerts import Alert
 from zsky_box.ledger.spend import Spend
+from zsky_box.manifest import JobType
 from zsky_box.pricing import micros
 from zsky_box.schemas import OverageView
 from zsky_box.settings import Settings

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from scripts.tiny_models import cached
 from tests.pipelines.tiny import CancelAt, Listener, a_run, counting, inside, opened, tiny_spec
 from zsky_box.errors import JobFailure
+from zsky_box.manifest import WHOLE
 from zsky_box.pipelines import loader
 from zsky_box.pipelines.base import Cancelled, OutOfMemory, Pipeline
 
@@ -138,7 +139,7 @@ def test_running_out_of_memory_is_said_so(klein: Pipeline, monkeypatch: pytest.M
 
 def test_it_runs_in_bfloat16() -> None:
     spec = replace(SPEC, dtype="bfloat16")
-    (still,) = loader("flux2_klein")(spec, cached("tiny-klein"), "cpu").images(a_run(spec), Listener())
+    (still,) = loader("flux2_klein")(spec, WHOLE, cached("tiny-klein"), "cpu").images(a_run(spec), Listener())
     assert still.picture.std() > 1
 
 

@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from zsky_box.catalog import read_manifest
 from zsky_box.errors import JobFailure
 from zsky_box.events import Phase, Run
 from zsky_box.formats import ASPECT_RATIOS, RESOLUTIONS, AspectRatio, Resolution, output_size
+from zsky_box.manifest import WHOLE
 from zsky_box.media.video import feed_clip
 from zsky_box.pipelines import leader, loader
 from zsky_box.pipelines.base import SAMPLE_RATE_HZ, Cancelled, Picture
@@ -63,7 +65,7 @@ class Notes:
         self.phases.append(phase)
         self._called()
 
-    def step(self, step: int, steps: int) -> None:
+    def step(self, step: int, steps: int, preview: Callable[[], bytes] | None = None) -> None:  # noqa: ARG002
         self.steps.append((step, steps))
         self._called()
 
@@ -73,7 +75,7 @@ def run(**changes: object) -> Run:
 
 
 def frames(wanted: Run) -> list[Picture]:
-    pipeline = loader("leader")(SPEC, Path(), "cpu")
+    pipeline = loader("leader")(SPEC, WHOLE, Path(), "cpu")
     return list(pipeline.video(wanted, Notes()).pictures)
 
 

@@ -23,6 +23,7 @@ from scripts.tiny_models import cached, install_tiny, tiny_flux2_klein, tiny_ltx
 from tests.pipelines.tiny import inside, opened, tiny_spec
 from zsky_box.catalog import Catalog
 from zsky_box.errors import JobFailure
+from zsky_box.manifest import WHOLE
 from zsky_box.pipelines import loader
 from zsky_box.pipelines.base import OutOfMemory
 from zsky_box.pipelines.loading import memory_guard, refuse_unsafe_files, warm
@@ -39,14 +40,14 @@ def folder(tmp_path: Path) -> Path:
 def refusal(folder: Path) -> str:
     """The sentence with which loading `folder` fails."""
     with pytest.raises(JobFailure) as failed:
-        loader("flux2_klein")(KLEIN, folder, "cpu")
+        loader("flux2_klein")(KLEIN, WHOLE, folder, "cpu")
     assert failed.value.error_code == "internal_error"
     assert str(folder) not in failed.value.message
     return failed.value.message
 
 
 def test_a_complete_folder_loads(folder: Path) -> None:
-    pipeline = loader("flux2_klein")(KLEIN, folder, "cpu")
+    pipeline = loader("flux2_klein")(KLEIN, WHOLE, folder, "cpu")
     assert inside(pipeline).transformer.device.type == "cpu"
 
 
@@ -80,7 +81,7 @@ def test_the_shipped_manifests_are_read() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_weights_come_in_the_manifests_dtype(folder: Path, dtype: str) -> None:
     spec = replace(KLEIN, dtype=dtype)
-    pipe = inside(loader("flux2_klein")(spec, folder, "cpu"))
+    pipe = inside(loader("flux2_klein")(spec, WHOLE, folder, "cpu"))
     for part in (pipe.transformer, pipe.text_encoder, pipe.vae):
         assert {parameter.dtype for parameter in part.parameters()} == {getattr(torch, dtype)}
 
@@ -94,7 +95,7 @@ def test_loading_is_silent_and_offline(
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     capfd.readouterr()
-    loader("flux2_klein")(KLEIN, folder, "cpu")
+    loader("flux2_klein")(KLEIN, WHOLE, folder, "cpu")
     assert capfd.readouterr() == ("", "")
 
 
@@ -151,16 +152,16 @@ def test_a_safetensors_file_that_begins_like_a_pickle_is_allowed(tmp_path: Path)
 
 def test_a_manifest_of_another_family_is_refused() -> None:
     with pytest.raises(JobFailure, match="family"):
-        loader("ltx2")(KLEIN, cached("tiny-klein"), "cpu")
+        loader("ltx2")(KLEIN, WHOLE, cached("tiny-klein"), "cpu")
     with pytest.raises(JobFailure, match="family"):
-        loader("flux2_klein")(tiny_spec("tiny-ltx2"), cached("tiny-ltx2"), "cpu")
+        loader("flux2_klein")(tiny_spec("tiny-ltx2"), WHOLE, cached("tiny-ltx2"), "cpu")
 
 
 def test_a_manifest_off_the_models_grid_is_refused() -> None:
     with pytest.raises(JobFailure, match="grid"):
-        loader("flux2_klein")(replace(KLEIN, size_multiple=8), cached("tiny-klein"), "cpu")
+        loader("flux2_klein")(replace(KLEIN, size_multiple=8), WHOLE, cached("tiny-klein"), "cpu")
     with pytest.raises(JobFailure, match="grid"):
-        loader("ltx2")(replace(tiny_spec("tiny-ltx2"), frame_step=4), cached("tiny-ltx2"), "cpu")
+        loader("ltx2")(replace(tiny_spec("tiny-ltx2"), frame_step=4), WHOLE, cached("tiny-ltx2"), "cpu")
 
 
 def test_only_the_devices_memory_error_becomes_out_of_memory() -> None:
@@ -216,4 +217,4 @@ def test_a_device_that_fails_while_loading_is_not_blamed_on_the_folder(
 
     monkeypatch.setattr(Flux2KleinPipeline, "from_pretrained", fails)
     with pytest.raises(raised):
-        loader("flux2_klein")(KLEIN, cached("tiny-klein"), "cpu")
+        loader("flux2_klein")(KLEIN, WHOLE, cached("tiny-klein"), "cpu")

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from scripts.tiny_models import cached
 from tests.pipelines.tiny import CancelAt, Listener, a_run, counting, inside, opened, tiny_spec, watched
 from zsky_box.errors import JobFailure
+from zsky_box.manifest import WHOLE
 from zsky_box.pipelines import loader
 from zsky_box.pipelines.base import Cancelled, OutOfMemory, Pipeline
 
@@ -220,7 +221,7 @@ def test_running_out_of_memory_while_decoding_is_said_so(two: Pipeline, monkeypa
 @pytest.mark.parametrize("name", ["tiny-ltx2", "tiny-ltx25"])
 def test_it_runs_in_bfloat16(name: str) -> None:
     spec = replace(tiny_spec(name), dtype="bfloat16")
-    clip = loader("ltx2")(spec, cached(name), "cpu").video(a_run(spec), Listener())
+    clip = loader("ltx2")(spec, WHOLE, cached(name), "cpu").video(a_run(spec), Listener())
     assert watched(clip).std() > 1
     assert np.isfinite(clip.sound).all()
 
@@ -229,5 +230,5 @@ def test_two_stages_without_an_upsampler_are_refused(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(cached("tiny-ltx2"), tmp_path / "tiny-ltx2"))
     shutil.rmtree(folder / "latent_upsampler")
     with pytest.raises(JobFailure, match="incomplete"):
-        loader("ltx2")(TWO, folder, "cpu")
-    loader("ltx2")(tiny_spec("tiny-ltx2-one"), folder, "cpu")
+        loader("ltx2")(TWO, WHOLE, folder, "cpu")
+    loader("ltx2")(tiny_spec("tiny-ltx2-one"), WHOLE, folder, "cpu")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from scripts.tiny_models import cached, tiny_specs
-from zsky_box.catalog import ModelSpec
 from zsky_box.events import Phase, Run
+from zsky_box.manifest import WHOLE, ModelSpec
 from zsky_box.pipelines import loader
 from zsky_box.pipelines.base import Cancelled, Clip, Pipeline
 
@@ -27,7 +27,7 @@ class Listener:
     def phase(self, phase: Phase) -> None:
         self.phases.append(phase)
 
-    def step(self, step: int, steps: int) -> None:
+    def step(self, step: int, steps: int, preview: Callable[[], bytes] | None = None) -> None:  # noqa: ARG002
         self.steps.append((step, steps))
 
 
@@ -38,7 +38,7 @@ class CancelAt(Listener):
         super().__init__()
         self.at = at
 
-    def step(self, step: int, steps: int) -> None:
+    def step(self, step: int, steps: int, preview: Callable[[], bytes] | None = None) -> None:  # noqa: ARG002
         super().step(step, steps)
         if step == self.at:
             raise Cancelled
@@ -79,7 +79,7 @@ def tiny_spec(name: str, **options: Any) -> ModelSpec:
 def opened(name: str, **options: Any) -> Pipeline:
     """A tiny model, loaded on the CPU."""
     spec = tiny_spec(name, **options)
-    return loader(spec.family)(spec, cached(name), "cpu")
+    return loader(spec.family)(spec, WHOLE, cached(name), "cpu")
 
 
 def inside(pipeline: Pipeline) -> Any:

@@ -11,7 +11,8 @@ from zsky_box.api.access import caller_of
 from zsky_box.api.deps import services
 from zsky_box.api.overage import stands
 from zsky_box.api.problems import documented
-from zsky_box.catalog import Catalog, ModelSpec
+from zsky_box.catalog import Catalog
+from zsky_box.manifest import ModelSpec
 from zsky_box.schemas import KeyView, LicenceView, MeView, ModelList, ModelView
 from zsky_box.terms import KINDS
 

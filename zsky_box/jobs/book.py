@@ -51,6 +51,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     out_dir: str
     stem: str
     deadline_in_seconds: float | None
+    reference_path: str = ""
 
 
 class JobBook:

@@ -12,7 +12,6 @@ from msgspec import Struct
 
 from zsky_box import accounts, idempotency, ids, ledger, timeline
 from zsky_box.assets import Assets
-from zsky_box.catalog import JobType
 from zsky_box.clock import SECOND_US, Clock, rfc3339
 from zsky_box.db import Rows, Store, Tx
 from zsky_box.errors import Refusal
@@ -22,6 +21,7 @@ from zsky_box.jobs.book import BATCH, INTERACTIVE, JobBook
 from zsky_box.jobs.rows import News
 from zsky_box.keys import Caller
 from zsky_box.ledger import Alert, Payer
+from zsky_box.manifest import JobType
 from zsky_box.requests import Submission
 from zsky_box.schemas import JobAccepted
 from zsky_box.terms import Terms

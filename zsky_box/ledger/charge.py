@@ -10,13 +10,13 @@ from msgspec import Struct
 
 from zsky_box import accounts, plans, timeline
 from zsky_box.accounts import PLANS, Account
-from zsky_box.catalog import JobType
 from zsky_box.clock import SECOND_US, rfc3339
 from zsky_box.db import Rows, Tx
 from zsky_box.errors import Refusal
 from zsky_box.ledger import alerts, spend, transfers, wallet
 from zsky_box.ledger.transfers import CONSUMED, ISSUER, REVENUE, Entry, Resolution, included
 from zsky_box.ledger.units import Allowance, allowance, grant, grant_lapsed, is_included, open_period
+from zsky_box.manifest import JobType
 from zsky_box.periods import Period
 from zsky_box.pricing import usd
 from zsky_box.terms import Terms

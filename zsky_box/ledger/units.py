@@ -7,10 +7,10 @@ from typing import Final
 from msgspec import Struct
 
 from zsky_box.accounts import Account, included_units
-from zsky_box.catalog import JobType
 from zsky_box.db import Row, Rows, Tx
 from zsky_box.ledger import transfers
 from zsky_box.ledger.transfers import ISSUER, Entry, included
+from zsky_box.manifest import JobType
 from zsky_box.periods import Period
 from zsky_box.settings import Settings
 

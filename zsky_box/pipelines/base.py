@@ -6,7 +6,7 @@ Pictures are uint8 arrays [height, width, 3], RGB, already cropped to the size a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -14,8 +14,8 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from zsky_box.catalog import ModelSpec
 from zsky_box.events import Phase, Run
+from zsky_box.manifest import ModelSpec, Recipe
 
 Picture = NDArray[np.uint8]
 Sound = NDArray[np.float32]
@@ -36,8 +36,11 @@ class Reporter(Protocol):
 
     def phase(self, phase: Phase) -> None: ...
 
-    def step(self, step: int, steps: int) -> None:
-        """`step` of `steps` denoising steps (over all stages and images of the job) is complete."""
+    def step(self, step: int, steps: int, preview: Callable[[], bytes] | None = None) -> None:
+        """`step` of `steps` denoising steps (over all stages and images of the job) is complete.
+
+        `preview` makes a small JPEG of how the result looks by now, and is called only where one is wanted.
+        """
         ...
 
 
@@ -78,6 +81,9 @@ class Pipeline(Protocol):
 
 
 class Load(Protocol):
-    """A family's loader: `device` is `cpu` or `cuda:N`; `folder` holds the weights in the diffusers layout."""
+    """A family's loader: `device` is `cpu` or `cuda:N`; `folder` holds the weights in the diffusers layout.
 
-    def __call__(self, spec: ModelSpec, folder: Path, device: str) -> Pipeline: ...
+    They are kept as the recipe says, and quantised while they load where the folder holds the full ones.
+    """
+
+    def __call__(self, spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> Pipeline: ...

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zsky_box.catalog import Flux2KleinOptions, ModelSpec
 from zsky_box.errors import JobFailure
 from zsky_box.events import Run
 from zsky_box.formats import render_size
+from zsky_box.manifest import Flux2KleinOptions, ModelSpec, Recipe
 from zsky_box.pipelines.base import Clip, Picture, Reporter, Still
 from zsky_box.pipelines.decode import to_pictures
 from zsky_box.pipelines.loading import failure, memory_guard, open_part, quiet, release
 
 
-def load(spec: ModelSpec, folder: Path, device: str) -> Flux2Klein:
+def load(spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> Flux2Klein:  # noqa: ARG001
     """Open the checkpoint; raises OutOfMemory, and JobFailure for a broken folder or a manifest that does not fit."""
     options = spec.options
     if not isinstance(options, Flux2KleinOptions):

@@ -15,9 +15,9 @@ from typing import Final
 
 import numpy as np
 
-from zsky_box.catalog import ModelSpec
 from zsky_box.errors import JobFailure
 from zsky_box.events import Run
+from zsky_box.manifest import ModelSpec, Recipe
 from zsky_box.pipelines.base import SAMPLE_RATE_HZ, Clip, Picture, Reporter, Sound, Still
 from zsky_box.pipelines.leader_dial import Dial
 from zsky_box.pipelines.leader_plate import Look, Plate, Texts
@@ -30,7 +30,7 @@ SLOW_SECONDS = 20.0  # what `test:slow` takes
 _SLOW_TICK_SECONDS: Final = 0.1
 
 
-def load(spec: ModelSpec, folder: Path, device: str) -> Leader:  # noqa: ARG001 (there are no weights, and no device is used)
+def load(spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> Leader:  # noqa: ARG001 (there are no weights, and no device is used)
     """The leader is its own code."""
     return Leader()
 

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import torch
 
-from zsky_box.catalog import ModelSpec
 from zsky_box.errors import JobFailure
+from zsky_box.manifest import ModelSpec
 from zsky_box.pipelines.base import OutOfMemory
 
 LIBRARIES: Final = ("torch", "diffusers", "transformers")

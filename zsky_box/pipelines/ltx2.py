@@ -13,10 +13,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from zsky_box.catalog import Ltx2Options, ModelSpec
 from zsky_box.errors import JobFailure
 from zsky_box.events import Run
 from zsky_box.formats import render_size
+from zsky_box.manifest import Ltx2Options, ModelSpec, Recipe
 from zsky_box.pipelines.base import Clip, Reporter, Still
 from zsky_box.pipelines.decode import Tiling, pictures
 from zsky_box.pipelines.loading import failure, memory_guard, open_part, quiet, release
@@ -41,7 +41,7 @@ _NO_GUIDANCE: Final[dict[str, float]] = {
 }
 
 
-def load(spec: ModelSpec, folder: Path, device: str) -> Ltx2:
+def load(spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> Ltx2:  # noqa: ARG001
     """Open the checkpoint; raises OutOfMemory, and JobFailure for a broken folder or a manifest that does not fit."""
     options = spec.options
     if not isinstance(options, Ltx2Options):

@@ -12,9 +12,9 @@ import msgspec
 
 from zsky_box import audit, plans, timeline
 from zsky_box.accounts import Account, Plan
-from zsky_box.catalog import JobType
 from zsky_box.db import Row, Rows, Tx
 from zsky_box.ledger import Allowance, allowance, spend, transfers
+from zsky_box.manifest import JobType
 from zsky_box.periods import Period, following
 from zsky_box.plans import MONTHS_OF_YEAR, TAKEN_BACK
 from zsky_box.pricing import usd

@@ -13,10 +13,10 @@ from msgspec import Struct
 
 from zsky_box import accounts, plans, timeline
 from zsky_box.accounts import Account
-from zsky_box.catalog import JobType
 from zsky_box.db import Row, Rows
 from zsky_box.errors import StoreError, not_found
 from zsky_box.ledger import Allowance, allowance, spend, transfers
+from zsky_box.manifest import JobType
 from zsky_box.periods import Period, following
 from zsky_box.statements import closing
 from zsky_box.terms import KINDS, Terms

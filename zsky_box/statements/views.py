@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from zsky_box.catalog import JobType
+from zsky_box.manifest import JobType
 
 
 class MonthView(Struct, kw_only=True):
