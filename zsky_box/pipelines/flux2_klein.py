@@ -15,10 +15,11 @@ from zsky_box.formats import render_size
 from zsky_box.manifest import Flux2KleinOptions, ModelSpec, Recipe
 from zsky_box.pipelines.base import Clip, Picture, Reporter, Still
 from zsky_box.pipelines.decode import to_pictures
-from zsky_box.pipelines.loading import failure, memory_guard, open_part, quiet, release
+from zsky_box.pipelines.loading import failure, memory_guard, open_pipeline, quiet, release
+from zsky_box.pipelines.offloading import place
 
 
-def load(spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> Flux2Klein:  # noqa: ARG001
+def load(spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> Flux2Klein:
     """Open the checkpoint; raises OutOfMemory, and JobFailure for a broken folder or a manifest that does not fit."""
     options = spec.options
     if not isinstance(options, Flux2KleinOptions):
@@ -26,7 +27,8 @@ def load(spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> Flux2Kle
     quiet()
     from diffusers.pipelines.flux2.pipeline_flux2_klein import Flux2KleinPipeline
 
-    pipe = open_part(Flux2KleinPipeline, spec, folder, device)
+    pipe = open_pipeline(Flux2KleinPipeline, spec, recipe, folder, device)
+    place(recipe, device, pipe)
     grid: int = pipe.vae_scale_factor * 2  # latents are packed in patches of 2 by 2; other sizes are silently cut
     if spec.size_multiple % grid:
         raise failure(spec, f"its grid is {grid} pixels, its manifest says otherwise")
