@@ -29,6 +29,7 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
     "leader": (),
     "ltx2": (
         "diffusers.pipelines.ltx2.pipeline_ltx2",
+        "diffusers.pipelines.ltx2.pipeline_ltx2_image2video",
         "diffusers.pipelines.ltx2.pipeline_ltx2_latent_upsample",
     ),
     "flux2_klein": ("diffusers.pipelines.flux2.pipeline_flux2_klein",),
