@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from math import inf
 
 from msgspec import Struct
 
+from zsky_box.dispatch import Held
 from zsky_box.errors import ErrorCode
 from zsky_box.events import Phase, Run, ToParent
+from zsky_box.requests import Work
 from zsky_box.restart_budget import RestartBudget
 from zsky_box.worker import Dead, Worker
 
@@ -39,13 +41,29 @@ class SlotView(Struct, frozen=True, kw_only=True):
 
 @dataclass
 class Running:
-    """An attempt in a child; `end` is set once it was told to stop, and is the end that it then comes to."""
+    """An attempt in a child; `end` is set once it was told to stop, and is the end that it then comes to.
+
+    `expected_seconds` is for how long it is expected to have the device, loading counted, `tail_seconds` what it takes
+    besides.
+    """
 
     kill_at: float
     deadline_at: float | None
+    account_id: str = ""
+    work: Work | None = None
+    recipe_index: int = 0
+    started_at: float = 0.0
+    expected_seconds: float = 0.0
+    tail_seconds: float = 0.0
+    working_bytes: int = 0
     phase: Phase = "loading"
     end: tuple[ErrorCode, str] | None = None
     told_at: float = 0.0
+
+    @property
+    def expected_end_at(self) -> float:
+        """When it is expected to leave the device."""
+        return self.started_at + self.expected_seconds
 
     def patience_ends_at(self, cancel_seconds: float) -> float:
         """When a child that was told to stop and has not is ended.
@@ -58,7 +76,11 @@ class Running:
 
 @dataclass
 class Slot:
-    """A device and its child, replaced when it dies, within the budget. All instants are monotonic seconds."""
+    """A device and its child, replaced when it dies, within the budget. All instants are monotonic seconds.
+
+    `held` is what the child was told to hold, counted in bytes before it did. While the slot is paused it takes no
+    jobs; while it is unloaded it has no child, so that the device's memory is somebody else's.
+    """
 
     device: str
     test: bool
@@ -67,13 +89,16 @@ class Slot:
     running: dict[AttemptKey, Running] = field(default_factory=dict[AttemptKey, Running])
     name: str = ""
     restarts: int = 0
+    held: dict[str, Held] = field(default_factory=dict[str, Held])
+    is_paused: bool = False
+    is_unloaded: bool = False
     _ending: Future[None] | None = None
     _excused: bool = False
 
     @property
     def has_room(self) -> bool:
         """Whether a Run may be sent to the child now."""
-        return self.worker is not None and self._ending is None and self.worker.has_room
+        return self.worker is not None and self._ending is None and not self.is_paused and self.worker.has_room
 
     @property
     def is_up(self) -> bool:
@@ -101,7 +126,7 @@ class Slot:
 
     def revive(self, new_worker: Callable[[str, bool], Worker], now: float) -> None:
         """Start a child where there is none and the budget allows it."""
-        if self.worker is not None or self.budget.wait_seconds(now) > 0:
+        if self.worker is not None or self.is_unloaded or self.budget.wait_seconds(now) > 0:
             return
         worker = new_worker(self.device, self.test)
         try:
@@ -111,6 +136,17 @@ class Slot:
             self.budget.died(now)
             return
         self.worker = worker
+
+    def hold(self, model: str, held: Held, evict: Iterable[str]) -> None:
+        """Note what the child will hold once it has done what it is told next."""
+        for name in evict:
+            self.held.pop(name, None)
+        self.held[model] = held
+
+    def heed(self, resident: Iterable[str]) -> None:
+        """The child has told what it holds; while nothing runs that may be loading, that is the truth."""
+        if not self.running:
+            self.held = {name: self.held[name] for name in resident if name in self.held}
 
     def send(self, run: Run, running: Running) -> None:
         """Give the child an attempt; only where there is room."""
@@ -162,6 +198,8 @@ class Slot:
     def due_at(self, cancel_seconds: float, now: float) -> float:
         """When something is to be done here, whatever is heard until then: a child started, an attempt ended."""
         if self.worker is None:
+            if self.is_unloaded:
+                return inf
             return now + self.budget.wait_seconds(now)
         if self._ending is not None:
             return inf
@@ -188,6 +226,7 @@ class Slot:
     def bury(self, dead: Dead, now: float) -> list[tuple[AttemptKey, Running]]:
         """The child is gone: book its death, and return the attempts that went with it."""
         self.worker = None
+        self.held = {}
         self.restarts += 1
         if not dead.expected and not self._excused:
             self.budget.died(now)

@@ -1,0 +1,232 @@
+"""What starts now: the devices as the dispatcher sees them, its decisions carried out, and what comes of them learnt.
+
+Belongs to the scheduler's thread, but for what says otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from zsky_box.catalog import Catalog
+from zsky_box.dispatch import CardView, Dispatcher, Held, Start, Waiting
+from zsky_box.estimates import Estimates, Timing, counted, shape_of
+from zsky_box.events import Check, Done, Run
+from zsky_box.job_source import ClaimedJob, JobSource
+from zsky_box.manifest import ModelSpec
+from zsky_box.placement import Card
+from zsky_box.slot import AttemptKey, Running, Slot
+from zsky_box.ways import InstalledWays
+
+SPARE_HEADS: Final = 2
+"""So many more jobs than free devices are read of each flow, for those that somebody else takes or ends meanwhile."""
+HURRY: Final = 8.0
+"""A job may take so many times what it usually takes here, before its child counts as hung."""
+HURRY_SECONDS_MIN: Final = 120.0
+EARLY: Final = 0.5
+"""A start deadline counts as missed when even half of what is expected would be too late."""
+
+log = logging.getLogger(__name__)
+
+
+class Rules(Struct, frozen=True, kw_only=True):
+    """The owner's word on the cards: what stays, what never goes there, and what every job is checked and shown by."""
+
+    host_total_bytes: int
+    job_seconds: float
+    pins: Mapping[str, frozenset[str]] = {}
+    exclusions: Mapping[str, frozenset[str]] = {}
+    preview_steps: int = 0
+
+
+class Outlook(Struct, frozen=True, kw_only=True):
+    """One device as those who estimate see it: when it is free, whether it takes jobs, and what it holds."""
+
+    card: Card
+    name: str
+    free_at: float
+    paused: bool
+    resident: frozenset[str]
+
+
+class Starter:
+    """Starts jobs on slots of one kind: those of live keys, or the one of test keys."""
+
+    def __init__(
+        self,
+        jobs: JobSource,
+        catalog: Catalog,
+        cards: Mapping[str, Card],
+        estimates: Estimates,
+        rules: Rules,
+        *,
+        test: bool,
+    ) -> None:
+        self._jobs = jobs
+        self._catalog = catalog
+        self._cards = cards
+        self._estimates = estimates
+        self._rules = rules
+        self._test = test
+        self._ways = InstalledWays(catalog, estimates)
+        self._dispatcher = Dispatcher(self._ways)
+        self._lock = threading.Lock()
+        self._outlook: tuple[Outlook, ...] = ()
+
+    def start_jobs(self, slots: Sequence[Slot]) -> list[tuple[AttemptKey, str]]:
+        """Give the free devices what the dispatcher decides; returns the claimed jobs that cannot be run, and why."""
+        now = time.monotonic()
+        seen = {slot.label: (self._view(slot, now), slot) for slot in slots}
+        lost: list[tuple[AttemptKey, str]] = []
+        free = sum(slot.has_room for slot in slots)
+        if free:
+            flows = self._jobs.heads(test=self._test, per_flow=free + SPARE_HEADS)
+            views = [view for view, slot in seen.values() if slot.is_up and not slot.is_paused]
+            for start in self._dispatcher.decide(flows, views, self._rules.host_total_bytes, now):
+                self._carry_out(seen[start.device][1], start, now, lost)
+            self._end_early(flows, views)
+        with self._lock:
+            self._outlook = tuple(
+                Outlook(
+                    card=view.card,
+                    name=view.name,
+                    free_at=now + view.free_in_seconds,
+                    paused=slot.is_paused or not slot.is_up,
+                    resident=frozenset(view.held),
+                )
+                for view, slot in seen.values()
+            )
+        return lost
+
+    def outlook(self) -> tuple[Outlook, ...]:
+        """The devices at the last look; from any thread."""
+        with self._lock:
+            return self._outlook
+
+    def reason(self, job_id: str) -> str | None:
+        """Why a queued job was passed over, if its turn has come; from any thread."""
+        return self._dispatcher.reason(job_id)
+
+    def _view(self, slot: Slot, now: float) -> CardView:
+        busy = [running for running in slot.running.values() if running.phase != "encoding"]
+        until = max((running.expected_end_at for running in busy), default=now)
+        return CardView(
+            card=self._cards[slot.label],
+            name=slot.name,
+            is_free=slot.has_room,
+            free_in_seconds=0.0 if slot.has_room else max(0.5, until - now),
+            held=dict(slot.held),
+            busy_bytes=max((running.working_bytes for running in busy), default=0),
+            pinned=self._rules.pins.get(slot.label, frozenset()),
+            excluded=self._rules.exclusions.get(slot.label, frozenset()),
+        )
+
+    def _carry_out(self, slot: Slot, start: Start, now: float, lost: list[tuple[AttemptKey, str]]) -> None:
+        waiting, way = start.job, start.way
+        job = self._jobs.claim(waiting.id, slot.name or slot.device, start.why)
+        if job is None:
+            return
+        spec = self._catalog.specs.get(waiting.model)
+        folder = None if spec is None else self._catalog.weights_folder(spec, way.recipe)
+        if spec is None or folder is None:
+            lost.append(((job.job_id, job.token), f"The model {waiting.model} is gone."))
+            return
+        is_cpu = self._cards[slot.label].is_cpu
+        tail = self._estimates.tail_seconds(spec, way.recipe, slot.name, waiting.work, is_cpu=is_cpu)
+        running = Running(
+            kill_at=now + self._bound_seconds(spec, slot, start, tail),
+            deadline_at=None if job.deadline_in_seconds is None else now + job.deadline_in_seconds,
+            account_id=waiting.account_id,
+            work=waiting.work,
+            recipe_index=way.index,
+            started_at=now,
+            expected_seconds=start.load_seconds + way.run_seconds,
+            tail_seconds=tail,
+            working_bytes=way.needs.working_bytes,
+        )
+        held = Held(recipe=way.recipe, needs=way.needs, load_seconds=way.load_seconds)
+        slot.hold(waiting.model, held, start.evict)
+        slot.send(run_message(job, spec, start, str(folder), self._rules), running)
+
+    def _bound_seconds(self, spec: ModelSpec, slot: Slot, start: Start, tail_seconds: float) -> float:
+        """How long the job may take before its child counts as hung."""
+        most = min(spec.timeout_seconds, self._rules.job_seconds)
+        if not self._estimates.has_run(spec, start.way.recipe, slot.name, start.job.work):
+            return most
+        usual = start.load_seconds + start.way.run_seconds + tail_seconds
+        return min(most, max(HURRY_SECONDS_MIN, HURRY * usual))
+
+    def _end_early(self, flows: Sequence[Sequence[Waiting]], views: Sequence[CardView]) -> None:
+        """Void the jobs whose start deadline will pass before a device is free: early, and not at the last moment."""
+        soonest = min((view.free_in_seconds for view in views), default=0.0)
+        for flow in flows:
+            for job in flow:
+                if job.start_in_seconds is not None and job.start_in_seconds < EARLY * soonest:
+                    self._jobs.miss(job.id)
+
+    # What came of it
+
+    def learn(self, slot: Slot, running: Running, done: Done) -> None:
+        """Remember how long a job took, and put right what its account was charged in card-seconds."""
+        work = running.work
+        if work is None:
+            return
+        seconds = dict(done.seconds)
+        weights = seconds.pop("weights", 0.0)
+        tail = seconds.pop("encoding", 0.0)
+        run = max(0.0, sum(seconds.values()) - weights)
+        expected = running.expected_seconds
+        self._dispatcher.ended(running.account_id, work.model, expected_seconds=expected, seconds=run + weights)
+        spec = self._catalog.specs.get(work.model)
+        if spec is None or running.recipe_index >= len(spec.ways):
+            return
+        recipe = spec.ways[running.recipe_index]
+        shape, count = shape_of(work), counted(spec, recipe, work)
+        timings = [
+            Timing(kind=kind, model=spec.name, recipe=recipe.name, card=slot.name, shape=shape, operations=n, seconds=s)
+            for kind, shape, n, s in (
+                ("run", shape, count, run),
+                ("tail", shape, count, tail),
+                ("load", "", 0.0, weights),
+            )
+            if s > 0
+        ]
+        for timing in timings:
+            self._estimates.learn(timing)
+        self._jobs.timed(timings)
+
+
+def run_message(job: ClaimedJob, spec: ModelSpec, start: Start, folder: str, rules: Rules) -> Run:
+    """The order that a child is given."""
+    work = job.work
+    check: Check | None = None
+    return Run(
+        job_id=job.job_id,
+        token=job.token,
+        type=work.type,
+        model=spec,
+        weights_dir=folder,
+        out_dir=job.out_dir,
+        stem=job.stem,
+        prompt=work.prompt,
+        negative_prompt=work.negative_prompt,
+        seed=work.seed,
+        n=work.n,
+        width=work.width,
+        height=work.height,
+        frames=work.frames,
+        fps=work.fps,
+        test=job.test,
+        wordmarked=work.wordmarked,
+        recipe=start.way.recipe,
+        evict=start.evict,
+        reference=job.reference_path,
+        strength=work.strength,
+        preview_steps=rules.preview_steps,
+        check=check,
+    )
