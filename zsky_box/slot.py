@@ -51,6 +51,7 @@ class Running:
     deadline_at: float | None
     account_id: str = ""
     work: Work | None = None
+    recipe: str = ""
     recipe_index: int = 0
     started_at: float = 0.0
     expected_seconds: float = 0.0
@@ -85,6 +86,7 @@ class Slot:
     device: str
     test: bool
     budget: RestartBudget
+    label: str = ""
     worker: Worker | None = None
     running: dict[AttemptKey, Running] = field(default_factory=dict[AttemptKey, Running])
     name: str = ""
@@ -251,3 +253,11 @@ class Slot:
             job_id=next((job_id for job_id, _ in list(self.running)), None),
             restarts=self.restarts,
         )
+
+
+def labels(devices: Sequence[str]) -> list[str]:
+    """A name for each that no other has: the device's own, numbered where several workers share it."""
+    return [
+        device if devices.count(device) == 1 else f"{device}-{devices[:place].count(device) + 1}"
+        for place, device in enumerate(devices)
+    ]

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from zsky_box.catalog import Catalog
 from zsky_box.dispatch import CardView, Dispatcher, Held, Start, Waiting
-from zsky_box.estimates import Estimates, Timing, counted, shape_of
+from zsky_box.estimates import Estimates, Kind, Timing, counted, shape_of
 from zsky_box.events import Check, Done, Run
 from zsky_box.job_source import ClaimedJob, JobSource
 from zsky_box.manifest import ModelSpec
@@ -28,6 +28,9 @@ SPARE_HEADS: Final = 2
 HURRY: Final = 8.0
 """A job may take so many times what it usually takes here, before its child counts as hung."""
 HURRY_SECONDS_MIN: Final = 120.0
+LOOKS_MAX: Final = 8
+"""So often in a turn is decided anew where jobs are gone by the time that they are claimed."""
+TEST_LABEL: Final = "test"
 EARLY: Final = 0.5
 """A start deadline counts as missed when even half of what is expected would be too late."""
 
@@ -39,6 +42,7 @@ class Rules(Struct, frozen=True, kw_only=True):
 
     host_total_bytes: int
     job_seconds: float
+    cancel_seconds: float
     pins: Mapping[str, frozenset[str]] = {}
     exclusions: Mapping[str, frozenset[str]] = {}
     preview_steps: int = 0
@@ -80,28 +84,44 @@ class Starter:
 
     def start_jobs(self, slots: Sequence[Slot]) -> list[tuple[AttemptKey, str]]:
         """Give the free devices what the dispatcher decides; returns the claimed jobs that cannot be run, and why."""
-        now = time.monotonic()
-        seen = {slot.label: (self._view(slot, now), slot) for slot in slots}
         lost: list[tuple[AttemptKey, str]] = []
-        free = sum(slot.has_room for slot in slots)
-        if free:
-            flows = self._jobs.heads(test=self._test, per_flow=free + SPARE_HEADS)
-            views = [view for view, slot in seen.values() if slot.is_up and not slot.is_paused]
-            for start in self._dispatcher.decide(flows, views, self._rules.host_total_bytes, now):
-                self._carry_out(seen[start.device][1], start, now, lost)
-            self._end_early(flows, views)
+        gone: set[str] = set()
+        for _ in range(LOOKS_MAX):
+            if not any(slot.has_room for slot in slots) or not self._look(slots, lost, gone):
+                break
+        now = time.monotonic()
         with self._lock:
-            self._outlook = tuple(
-                Outlook(
-                    card=view.card,
-                    name=view.name,
-                    free_at=now + view.free_in_seconds,
-                    paused=slot.is_paused or not slot.is_up,
-                    resident=frozenset(view.held),
-                )
-                for view, slot in seen.values()
-            )
+            self._outlook = tuple(_outlook(self._view(slot, now), slot, now) for slot in slots)
         return lost
+
+    def _look(self, slots: Sequence[Slot], lost: list[tuple[AttemptKey, str]], gone: set[str]) -> bool:
+        """One decision, carried out; whether another one is due, since jobs were `gone` that it had counted on."""
+        now = time.monotonic()
+        by_label = {slot.label: slot for slot in slots}
+        per_flow = sum(slot.has_room for slot in slots) + len(gone) + SPARE_HEADS
+        heads = self._jobs.heads(test=self._test, per_flow=per_flow)
+        flows = [[job for job in flow if job.id not in gone] for flow in heads]
+        flows = [flow for flow in flows if flow and not self._is_hopeless(flow, lost)]
+        views = [self._view(slot, now) for slot in slots if slot.is_up and not slot.is_paused]
+        starts = self._dispatcher.decide(flows, views, self._rules.host_total_bytes, now)
+        vain = {start.job.id for start in starts if not self._carry_out(by_label[start.device], start, now, lost)}
+        gone |= vain
+        self._end_early(flows, views, {start.job.id for start in starts})
+        return bool(vain)
+
+    def _is_hopeless(self, flow: Sequence[Waiting], lost: list[tuple[AttemptKey, str]]) -> bool:
+        """Whether no device of the box can run the flow's first job, now or later; it is then claimed to be ended."""
+        job, cards = flow[0], [card for label, card in self._cards.items() if (label == TEST_LABEL) == self._test]
+        if not self._ways.is_here(job.model):
+            why = f"The model {job.model} is gone."
+        elif not self._ways.what_fits(job.model, job.work, cards, self._rules.host_total_bytes):
+            why = "No device of this box has room for it any more."
+        else:
+            return False
+        claimed = self._jobs.claim(job.id, "none", why)
+        if claimed is not None:
+            lost.append(((claimed.job_id, claimed.token), why))
+        return True
 
     def outlook(self) -> tuple[Outlook, ...]:
         """The devices at the last look; from any thread."""
@@ -126,16 +146,19 @@ class Starter:
             excluded=self._rules.exclusions.get(slot.label, frozenset()),
         )
 
-    def _carry_out(self, slot: Slot, start: Start, now: float, lost: list[tuple[AttemptKey, str]]) -> None:
+    def _carry_out(self, slot: Slot, start: Start, now: float, lost: list[tuple[AttemptKey, str]]) -> bool:
+        """Claim the job and send it; whether the device is at work now."""
         waiting, way = start.job, start.way
+        expected = start.load_seconds + way.run_seconds
         job = self._jobs.claim(waiting.id, slot.name or slot.device, start.why)
         if job is None:
-            return
+            self._dispatcher.ended(waiting.account_id, waiting.model, expected_seconds=expected, seconds=0.0)
+            return False
         spec = self._catalog.specs.get(waiting.model)
         folder = None if spec is None else self._catalog.weights_folder(spec, way.recipe)
         if spec is None or folder is None:
             lost.append(((job.job_id, job.token), f"The model {waiting.model} is gone."))
-            return
+            return False
         is_cpu = self._cards[slot.label].is_cpu
         tail = self._estimates.tail_seconds(spec, way.recipe, slot.name, waiting.work, is_cpu=is_cpu)
         running = Running(
@@ -143,15 +166,17 @@ class Starter:
             deadline_at=None if job.deadline_in_seconds is None else now + job.deadline_in_seconds,
             account_id=waiting.account_id,
             work=waiting.work,
+            recipe=way.recipe.name,
             recipe_index=way.index,
             started_at=now,
-            expected_seconds=start.load_seconds + way.run_seconds,
+            expected_seconds=expected,
             tail_seconds=tail,
             working_bytes=way.needs.working_bytes,
         )
         held = Held(recipe=way.recipe, needs=way.needs, load_seconds=way.load_seconds)
         slot.hold(waiting.model, held, start.evict)
         slot.send(run_message(job, spec, start, str(folder), self._rules), running)
+        return True
 
     def _bound_seconds(self, spec: ModelSpec, slot: Slot, start: Start, tail_seconds: float) -> float:
         """How long the job may take before its child counts as hung."""
@@ -161,13 +186,12 @@ class Starter:
         usual = start.load_seconds + start.way.run_seconds + tail_seconds
         return min(most, max(HURRY_SECONDS_MIN, HURRY * usual))
 
-    def _end_early(self, flows: Sequence[Sequence[Waiting]], views: Sequence[CardView]) -> None:
+    def _end_early(self, flows: Sequence[Sequence[Waiting]], views: Sequence[CardView], started: set[str]) -> None:
         """Void the jobs whose start deadline will pass before a device is free: early, and not at the last moment."""
         soonest = min((view.free_in_seconds for view in views), default=0.0)
-        for flow in flows:
-            for job in flow:
-                if job.start_in_seconds is not None and job.start_in_seconds < EARLY * soonest:
-                    self._jobs.miss(job.id)
+        for job in (job for flow in flows for job in flow if job.id not in started):
+            if job.start_in_seconds is not None and job.start_in_seconds < EARLY * soonest:
+                self._jobs.miss(job.id)
 
     # What came of it
 
@@ -187,18 +211,33 @@ class Starter:
             return
         recipe = spec.ways[running.recipe_index]
         shape, count = shape_of(work), counted(spec, recipe, work)
-        timings = [
-            Timing(kind=kind, model=spec.name, recipe=recipe.name, card=slot.name, shape=shape, operations=n, seconds=s)
-            for kind, shape, n, s in (
-                ("run", shape, count, run),
-                ("tail", shape, count, tail),
-                ("load", "", 0.0, weights),
+
+        def took(kind: Kind, shape: str, operations: float, seconds: float) -> Timing:
+            return Timing(
+                kind=kind,
+                model=spec.name,
+                recipe=recipe.name,
+                card=slot.name,
+                shape=shape,
+                operations=operations,
+                seconds=seconds,
             )
-            if s > 0
-        ]
+
+        timings = [took("run", shape, count, run), took("tail", shape, count, tail), took("load", "", 0.0, weights)]
+        timings = [timing for timing in timings if timing.seconds > 0]
         for timing in timings:
             self._estimates.learn(timing)
         self._jobs.timed(timings)
+
+
+def _outlook(view: CardView, slot: Slot, now: float) -> Outlook:
+    return Outlook(
+        card=view.card,
+        name=view.name,
+        free_at=now + view.free_in_seconds,
+        paused=slot.is_paused or not slot.is_up,
+        resident=frozenset(view.held),
+    )
 
 
 def run_message(job: ClaimedJob, spec: ModelSpec, start: Start, folder: str, rules: Rules) -> Run:

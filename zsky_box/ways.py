@@ -53,6 +53,11 @@ class InstalledWays:
             for found in [found for found in able if found[0] >= floor] or able[-1:]
         ]
 
+    def is_here(self, model: str) -> bool:
+        """Whether the model is in the catalogue and installed in a form that some recipe can load."""
+        spec = self._catalog.specs.get(model)
+        return spec is not None and bool(self._look_up(spec).recipes)
+
     def what_fits(self, model: str, work: Work, cards: Sequence[Card], host_total_bytes: int) -> bool:
         """Whether some card alone could do this work by some recipe, with nothing else in memory."""
         return any(
