@@ -132,7 +132,7 @@ class Child:
         self._send(Heartbeat(resident=self._residents.names, bytes_held=self._meter.bytes_held(), flops=self._flops))
 
     def _warm(self) -> None:
-        """Import what the installed models need, then see what the device can do: a Run waits for both, but not long."""
+        """Import what the installed models need, then see what the device can do, which is soon done: a Run waits."""
         is_measurable = False
         for family in self._config.warm:
             try:

@@ -1,6 +1,6 @@
 """What a worker child's device is called, holds and can do: bytes, and operations a second.
 
-torch is asked only once its import is over: another thread may be in the middle of it, and half a module answers nothing.
+torch is asked only once its import is over: another thread may be in the middle of it, and half a module is of no use.
 """
 
 from __future__ import annotations

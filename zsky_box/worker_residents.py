@@ -1,4 +1,4 @@
-"""The models in a worker child's memory, by name. What fits beside what is the service's to count: here it is obeyed."""
+"""The models in a worker child's memory, by name. What fits beside what, the service has counted: here it is obeyed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Resident:
 
 
 class Residents:
-    """Belongs to the child's main thread, but for `names`, which any may read. `changed` is called after each change."""
+    """Belongs to the child's main thread, but for `names`, which all may read. `changed` is called after a change."""
 
     def __init__(self, load: Callable[[Run], Pipeline], changed: Callable[[], None]) -> None:
         self.names: tuple[str, ...] = ()
