@@ -140,6 +140,26 @@ def test_the_next_job_starts_while_the_encoder_of_the_last_one_works() -> None:
         assert stage.jobs.jobs["second"].status == "running"
 
 
+def test_a_job_that_was_lost_once_has_its_tail_for_itself() -> None:
+    with Stage() as stage:
+        first = stage.child()
+        first.get_ready()
+        stage.jobs.add("job")
+        first.hear_run()
+        first.crash()
+        second = stage.child(number=1)
+        second.get_ready()
+        again = second.hear_run()
+        stage.jobs.add("crashes")
+        second.report(again, "encoding")
+        stage.jobs.until(lambda: stage.jobs.count("progress") == 1)
+        looks = stage.jobs.count("expire")
+        stage.jobs.until(lambda: stage.jobs.count("expire") >= looks + 2)
+        assert second.hears_nothing()
+        second.finish(again)
+        assert second.hear_run().job_id == "crashes"
+
+
 def test_draining_starts_nothing_and_ends_when_the_last_end_is_stored() -> None:
     with Stage() as stage:
         child = stage.child()
@@ -439,21 +459,18 @@ def test_the_tail_of_another_job_in_a_silent_child_is_tried_again() -> None:
         assert (run.job_id, run.token) == ("tail", 2)
 
 
-def test_a_job_does_not_fail_for_the_crashes_of_those_beside_it() -> None:
+def test_a_job_does_not_fail_for_the_crash_of_the_one_beside_it() -> None:
     with Stage() as stage:
         stage.jobs.add("tail")
-        for number in range(3):
-            child = stage.child(number=number)
-            child.get_ready()
-            tail = child.hear_run()
-            assert (tail.job_id, tail.token) == ("tail", number + 1)
-            child.report(tail, "encoding")
-            stage.jobs.add(f"crash-{number}")
-            child.hear_run()
-            stage.jobs.jobs[f"crash-{number}"].attempts = 2  # its last one
-            child.crash()
-            stage.jobs.until_ended(f"crash-{number}")
-        child = stage.child(number=3)
+        child = stage.child()
+        child.get_ready()
+        child.report(child.hear_run(), "encoding")
+        stage.jobs.add("crash")
+        child.hear_run()
+        stage.jobs.jobs["crash"].attempts = stage.jobs.jobs["tail"].attempts = 2  # the last one of either
+        child.crash()
+        assert stage.jobs.until_ended("crash").end == "internal_error"
+        child = stage.child(number=1)
         child.get_ready()
         child.finish(child.hear_run())
         assert stage.jobs.until_ended("tail").end == "completed"

@@ -323,7 +323,8 @@ class Scheduler:
         run = _run_message(job, spec, self._catalog, self._preview_steps)
         slot.send(
             msgspec.structs.replace(run, evict=tuple(name for name in slot.resident if name != spec.name)),
-            Running(kill_at, deadline_at, spec.name),
+            # It was lost once: should that have been beside a job that crashes, it is not to be lost beside another.
+            Running(kill_at, deadline_at, spec.name, alone=job.token > 1),
         )
         return True
 
@@ -382,7 +383,7 @@ class Scheduler:
             if running.end is not None:
                 self._settle_failure(key, *running.end)
             else:
-                bystander = (running.phase == "encoding" and len(lost) > 1) or bool(slot.fault)
+                bystander = (running.phase == "encoding" and len(lost) > 1) or slot.ended_for_fault
                 attempts_max = BYSTANDER_ATTEMPTS_MAX if bystander else CRASH_ATTEMPTS_MAX
                 message = f"The worker on {slot.device} {dead.reason}."
                 self._settle_retry(key, dead.error_code, message, attempts_max)

@@ -46,11 +46,15 @@ class SlotView(Struct, frozen=True, kw_only=True):
 
 @dataclass
 class Running:
-    """An attempt in a child; `end` is set once it was told to stop, and is the end that it then comes to."""
+    """An attempt in a child; `end` is set once it was told to stop, and is the end that it then comes to.
+
+    One that is `alone` gets no other job beside its encoder's tail, which might take it along.
+    """
 
     kill_at: float
     deadline_at: float | None
     model: str = ""
+    alone: bool = False
     phase: Phase = "loading"
     end: tuple[ErrorCode, str] | None = None
     told_at: float = 0.0
@@ -68,7 +72,8 @@ class Running:
 class Slot:
     """A device and its child, replaced when it dies, within the budget. All instants are monotonic seconds.
 
-    `fault` says what is wrong with the device itself, as long as that is known: no child is started on it.
+    `fault` says what is wrong with the device itself, as long as that is known: no child is started on it. A child that
+    was `ended_for_fault` counts neither against the device's budget nor against its jobs.
     """
 
     device: str
@@ -80,6 +85,7 @@ class Slot:
     name: str = ""
     restarts: int = 0
     fault: str = ""
+    ended_for_fault: bool = False
     _ending: Future[None] | None = None
     _excused: bool = False
     _failed_job: str = ""
@@ -87,7 +93,8 @@ class Slot:
     @property
     def has_room(self) -> bool:
         """Whether a Run may be sent to the child now."""
-        return self.worker is not None and self._ending is None and self.worker.has_room
+        is_taken = any(running.alone for running in self.running.values())
+        return self.worker is not None and self._ending is None and not is_taken and self.worker.has_room
 
     @property
     def is_up(self) -> bool:
@@ -117,6 +124,7 @@ class Slot:
         """Start a child where there is none, the device is well, and the budget allows it."""
         if self.worker is not None or self.fault or self.budget.wait_seconds(now) > 0:
             return
+        self.ended_for_fault = False
         worker = new_worker(self.device, self.test)
         try:
             worker.start()
@@ -199,12 +207,13 @@ class Slot:
         if not self.fault:
             log.error("%s is quarantined: it %s", self.label, fault)
         self.fault = fault
+        self.ended_for_fault = self.worker is not None
         self.kill(f"was ended, since the card {fault}", threads, over, "internal_error")
 
     def restore(self) -> None:
         """The device is well again."""
         if self.fault:
-            log.warning("%s is well again after it %s", self.label, self.fault)
+            log.warning("%s serves again; it was quarantined since it %s", self.label, self.fault)
         self.fault = ""
 
     def replace(self, job_id: str, running: Running, error_code: ErrorCode) -> None:
@@ -219,7 +228,7 @@ class Slot:
         """The child is gone: book its death, and return the attempts that went with it."""
         self.worker = None
         self.restarts += 1
-        if not dead.expected and not self._excused and not self.fault:
+        if not dead.expected and not self._excused and not self.ended_for_fault:
             self.budget.died(now, self._failed_job)
             if self.budget.is_quarantined(now):
                 log.error("%s is quarantined: it %s", self.label, self.budget.reason)
