@@ -135,7 +135,7 @@ def test_every_one_of_many_faults_comes_to_its_end_and_leaves_nothing(
         more_files = campaign.open_files() - open_files
         ends, attempts = campaign.ends(client, campaign.faulty), campaign.attempts()
         told = f"{dict(ends)}, attempts {dict(attempts)}, {more_files:+d} files, {time.monotonic() - began:.0f} s"
-        print(f"\n{name}: {told}")  # noqa: T201 - what the campaign is run for
+        print(f"\n{name}: {told}")
         assert ends == {("failed", fault.code, fault.charge): RUNS}
         assert attempts == {fault.attempts: RUNS}
         assert campaign.ends(client, campaign.live) == {("completed", None, "posted"): len(campaign.live)}

@@ -22,6 +22,7 @@ from tests.running import RunningBox
 
 SLOW = {"type": "video", "prompt": "double:slow_steps", "duration": 1}
 
+
 class Faulty:
     """The box, a client, and the job of each fault."""
 

@@ -48,6 +48,7 @@ DOMAIN: Final = (
     "ledger",
     "manifest",
     "migrations",
+    "observer",
     "overage",
     "periods",
     "plans",
