@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import wait
+from queue import SimpleQueue
 from typing import Final
 
 from zsky_box.catalog import Catalog
@@ -20,6 +21,7 @@ from zsky_box.errors import ErrorCode, JobFailure
 from zsky_box.estimates import Estimates
 from zsky_box.events import Done, Failed, Heartbeat, Progress, Ready
 from zsky_box.job_source import JobSource
+from zsky_box.observer import Nobody, Observer
 from zsky_box.placement import Card
 from zsky_box.restart_budget import RestartBudget
 from zsky_box.settler import Settler
@@ -31,7 +33,8 @@ TICK_SECONDS: Final = 1.0
 PAUSE_SECONDS_MIN: Final = 0.01
 CRASH_ATTEMPTS_MAX: Final = 2
 BYSTANDER_ATTEMPTS_MAX: Final = 4
-"""A job whose encoder alone was at work when its child died is hardly to blame: the next job had the card."""
+"""A job whose encoder alone was at work when its child died is hardly to blame: the next job had the card. Nor is one
+whose card failed."""
 FAILING_SECONDS_MAX: Final = 30.0
 """For how long the jobs may be unreadable before the service stops, to be started anew."""
 
@@ -56,9 +59,12 @@ class Scheduler:
         new_budget: Callable[[], RestartBudget],
         rules: Rules,
         failed: Callable[[BaseException], None],
+        *,
+        observer: Observer | None = None,
     ) -> None:
         self._jobs = jobs
         self._estimates = estimates
+        self._observer = observer or Nobody()
         self._new_worker = new_worker
         self._cancel_seconds = rules.cancel_seconds
         self._failed_for_good = failed
@@ -72,6 +78,7 @@ class Scheduler:
         self._starters = {
             test: Starter(jobs, catalog, {**cards, **beside}, estimates, rules, test=test) for test in (False, True)
         }
+        self._card_news: SimpleQueue[tuple[str, str]] = SimpleQueue()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._bell_lock = threading.Lock()
         self._bell_open = True
@@ -125,6 +132,11 @@ class Scheduler:
         """Why a queued job was passed over the last time that its turn came, if it was."""
         return self._starters[False].reason(job_id) or self._starters[True].reason(job_id)
 
+    def tell_card(self, device: str, fault: str) -> None:
+        """What is wrong with a card, in a clause about it, or nothing any more where `fault` is empty."""
+        self._card_news.put((device, fault))
+        self.wake()
+
     def is_ready(self) -> bool:
         """A worker is up that takes jobs of live keys."""
         return any(slot.is_up for slot in self._slots if not slot.test)
@@ -152,6 +164,7 @@ class Scheduler:
         for slot in self._slots:
             slot.revive(self._new_worker, now)
         rung = self._await_news(now)
+        self._heed_cards()
         had_room = [slot.has_room for slot in self._slots]
         for slot in self._slots:
             self._hear(slot)
@@ -175,6 +188,16 @@ class Scheduler:
             return False
         os.eventfd_read(self._bell)
         return True
+
+    def _heed_cards(self) -> None:
+        while not self._card_news.empty():
+            device, fault = self._card_news.get()
+            for slot in self._slots:
+                if slot.device == device and not slot.test:
+                    if fault:
+                        slot.quarantine(fault, self._undertakers, self.wake)
+                    else:
+                        slot.restore()
 
     def _hear(self, slot: Slot) -> None:
         slot.enforce(self._cancel_seconds, self._undertakers, self.wake, time.monotonic())
@@ -208,6 +231,8 @@ class Scheduler:
             return
         running.phase = told.phase
         try:
+            if told.preview:
+                self._jobs.preview(told.job_id, told.token, told.preview)
             self._jobs.progress(told.job_id, told.token, told.phase, told.step, told.steps)
         except Exception:
             log.exception("the progress of job %s could not be noted; the job goes on", told.job_id)
@@ -256,8 +281,7 @@ class Scheduler:
         """The device's memory is wanted now: what runs there goes back to the queue, free, and its child is ended."""
         for key in list(slot.running):
             self._settler.settle(lambda key=key: self._jobs.release(*key))
-        slot.running.clear()
-        slot.kill("was ended to free the device's memory", self._undertakers, self.wake)
+        slot.unload(self._undertakers, self.wake)
 
     def _stop_unwanted(self, now: float) -> None:
         """Tell the children which of their jobs are to be cancelled."""
@@ -278,6 +302,7 @@ class Scheduler:
             self._settle_failure(key, *running.end)  # it came, but too late to be worth its price
             return
         self._starters[slot.test].learn(slot, running, done)
+        self._observer.made(slot.label, running.model, done.seconds, test=slot.test)
         versions = {**(worker.ready.versions if worker.ready else {}), **done.versions}
         device_name = slot.name or slot.device
 
@@ -297,8 +322,9 @@ class Scheduler:
         running = slot.running.pop(key, None)
         if running is None:
             return
+        self._observer.attempt_failed(slot.label, running.end[0] if running.end else failed.error_code)
         if failed.fatal:
-            slot.replace(running, failed.error_code)
+            slot.replace(failed.job_id, running, failed.error_code)
         if running.end is not None:
             self._settle_failure(key, *running.end)
         elif failed.error_code == "out_of_memory":
@@ -313,10 +339,11 @@ class Scheduler:
     def _dead(self, slot: Slot, dead: Dead) -> None:
         lost = slot.bury(dead, time.monotonic())
         for key, running in lost:
+            self._observer.attempt_failed(slot.label, running.end[0] if running.end else dead.error_code)
             if running.end is not None:
                 self._settle_failure(key, *running.end)
             else:
-                bystander = running.phase == "encoding" and len(lost) > 1
+                bystander = (running.phase == "encoding" and len(lost) > 1) or slot.ended_for_fault
                 attempts_max = BYSTANDER_ATTEMPTS_MAX if bystander else CRASH_ATTEMPTS_MAX
                 message = f"The worker on {slot.device} {dead.reason}."
                 floor = running.recipe_index + 1 if dead.error_code == "out_of_memory" and not bystander else 0

@@ -165,6 +165,9 @@ class Starter:
             kill_at=now + self._bound_seconds(spec, slot, start, tail),
             deadline_at=None if job.deadline_in_seconds is None else now + job.deadline_in_seconds,
             account_id=waiting.account_id,
+            model=waiting.model,
+            # It was lost once: should that have been beside a job that crashes, it is not to be lost beside another.
+            alone=job.token > 1,
             work=waiting.work,
             recipe=way.recipe.name,
             recipe_index=way.index,

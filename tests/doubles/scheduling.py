@@ -19,6 +19,7 @@ from zsky_box.errors import ErrorCode
 from zsky_box.estimates import Estimates, Timing
 from zsky_box.events import Cancel, Done, Failed, Heartbeat, Phase, Progress, Ready, Run, ToParent, encode
 from zsky_box.events import decode_to_child as decode
+from zsky_box.observer import Observer
 from zsky_box.placement import Card
 from zsky_box.requests import Work
 from zsky_box.restart_budget import RestartBudget
@@ -238,6 +239,9 @@ class FakeJobs:
     def progress(self, job_id: str, token: int, phase: Phase, step: int, steps: int) -> None:
         self._called("progress", job_id, token, phase, step, steps)
 
+    def preview(self, job_id: str, token: int, jpeg: bytes) -> None:
+        self._called("preview", job_id, token, len(jpeg))
+
     def complete(self, done: Done, device_name: str, versions: dict[str, str], recipe: str = "") -> None:  # noqa: ARG002
         self._called("complete", done.job_id, device_name, versions)
         if job := self._mine(done.job_id, done.token):
@@ -302,6 +306,8 @@ class Stage:
         job_seconds: float = 60.0,
         cancel_seconds: float = 60.0,
         restarts: int = 5,
+        preview_steps: int = 0,
+        observer: Observer | None = None,
     ) -> None:
         self.jobs = FakeJobs()
         self.failures: list[BaseException] = []
@@ -313,7 +319,12 @@ class Stage:
         catalog.specs = {name: msgspec.structs.replace(SPEC, name=name) for name in MODELS}
         chosen = list(devices) or ["cpu"]
         self.estimates = Estimates()
-        self.rules = Rules(host_total_bytes=HOST_BYTES, job_seconds=job_seconds, cancel_seconds=cancel_seconds)
+        self.rules = Rules(
+            host_total_bytes=HOST_BYTES,
+            job_seconds=job_seconds,
+            cancel_seconds=cancel_seconds,
+            preview_steps=preview_steps,
+        )
         self.scheduler = Scheduler(
             self.jobs,
             catalog,
@@ -324,6 +335,7 @@ class Stage:
             lambda: RestartBudget(restarts=restarts, backoff_seconds=0.01),
             self.rules,
             self.failures.append,
+            observer=observer,
         )
         self.jobs.wake = self.scheduler.wake
 
