@@ -43,6 +43,7 @@ DOMAIN: Final = (
     "overage",
     "periods",
     "plans",
+    "policy",
     "pricing",
     "rate_limit",
     "requests",

@@ -18,6 +18,8 @@ from zsky_box.manifest import JobType, ModelSpec
 from zsky_box.schemas import GenerateBody
 
 TEST_MODEL: Final = "leader"
+TEST_PROMPTS: Final = frozenset({"test:fail", "test:safety", "test:cap", "test:slow"})
+"""What test keys may ask for to see the ends of jobs; they are not read as prompts."""
 _DRAWN_SEED_BITS: Final = 32
 
 

@@ -11,7 +11,7 @@ from litestar.exceptions import HTTPException, InternalServerException, MethodNo
 from litestar.openapi import ResponseSpec
 from msgspec import UNSET
 
-from zsky_box.errors import Refusal, StoreError
+from zsky_box.errors import PromptBlocked, Refusal, StoreError
 from zsky_box.schemas import Problem
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ STATUS_OF: Final = {
     "unknown_field": 422,
     "unsupported_for_model": 422,
     "model_not_installed": 422,
+    "prompt_blocked": 422,
     "allowance_exhausted": 429,
     "cap_reached": 429,
     "queue_full": 429,
@@ -98,6 +99,8 @@ def request_id(request: Request[Any, Any, Any]) -> str:
 
 def from_refusal(request: Request[Any, Any, Any], refusal: Refusal) -> Response[bytes]:
     """A refusal as problem details."""
+    if isinstance(refusal, PromptBlocked):  # for the owner, who may find the rule too wide; the prompt stays unsaid
+        log.info("request %s: its prompt is refused by the rule %r", request_id(request), refusal.rule)
     problem = Problem(
         type=f"urn:zsky-box:problem:{refusal.code}",
         title=TITLES.get(refusal.status, "Not done"),

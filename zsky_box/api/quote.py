@@ -35,7 +35,7 @@ async def quote(request: Request[Any, Any, Any]) -> QuoteView:
         raise
     except Refusal as reason:
         refusal = reason
-    found = await box.store.read(lambda: box.desk.quote(caller, body.type, body.n or 1))
+    found = await box.store.read(lambda: box.desk.quote(caller, body.type, body.n or 1, body.prompt))
     refusal = refusal or found.refusal
     return QuoteView(
         amount_usd=usd(found.amount_micros),
