@@ -23,12 +23,26 @@ from litestar.static_files import create_static_files_router
 from litestar.template.config import TemplateConfig
 
 from zsky_box import audit, devices, idempotency, secretfile, timeline
-from zsky_box.api import account, files, generate, health, jobs, overage, problems, quote, statements, streams, terminal
+from zsky_box.api import (
+    account,
+    files,
+    generate,
+    health,
+    jobs,
+    metrics,
+    overage,
+    problems,
+    quote,
+    statements,
+    streams,
+    terminal,
+)
 from zsky_box.api.access import authenticate, tell_limits
 from zsky_box.api.deps import Services
 from zsky_box.api.document import CONFIG, build
 from zsky_box.assets import Assets
 from zsky_box.bookkeeping import Bookkeeping
+from zsky_box.cards import CardWatch
 from zsky_box.catalog import Catalog
 from zsky_box.clock import Clock, rfc3339, system_clock
 from zsky_box.control import FILE_NAME as CONTROL_FILE
@@ -41,6 +55,7 @@ from zsky_box.jobs.desk import Desk
 from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
 from zsky_box.ledger.verify import verify
+from zsky_box.metrics import Metrics
 from zsky_box.pages import setup
 from zsky_box.rate_limit import RateLimit
 from zsky_box.restart_budget import RestartBudget
@@ -99,10 +114,12 @@ class Box:
         self.feed = Feed(clock)
         self.terms = open_terms(self.store, settings, clock())
         news = News(self.feed, self._wake)
-        self.book = JobBook(self.store, self.assets, self.catalog, news, self.terms, clock)
+        self.metrics = Metrics()
+        self.book = JobBook(self.store, self.assets, self.catalog, news, self.terms, clock, observer=self.metrics)
         self.bookkeeping = Bookkeeping(self.store, self.terms, clock)
         self.desk = Desk(self.store, self.assets, self.book, news, self.terms, clock)
         self.scheduler = self._new_scheduler(worker_entry, on_fatal or _no_one_to_tell)
+        self.cards = CardWatch(devices.chosen(settings.devices), self.scheduler.tell_card)
         self.tasks = Tasks(
             folder,
             wake=self.scheduler.wake,
@@ -125,6 +142,8 @@ class Box:
             desk=self.desk,
             reader=JobReader(self.store, self.assets, clock),
             scheduler=self.scheduler,
+            cards=self.cards,
+            metrics=self.metrics,
         )
         self._clock = clock
         self._closing = False
@@ -146,6 +165,7 @@ class Box:
         self.assets.purge(self._clock())
         self.bookkeeping.sweep()
         self.scheduler.start()
+        self.cards.start()
         self.tasks.start()
         self._verifier.start()
         address = Address(self._url(), self.services.control_token, os.getpid())
@@ -169,6 +189,7 @@ class Box:
         self.desk.draining = True
         self._closing = True
         self.feed.close()
+        self.cards.stop()
         self.scheduler.stop()
         self.tasks.stop()
         self.store.close()
@@ -207,7 +228,17 @@ class Box:
             )
 
         limits = Limits(job_seconds=settings.job_timeout_seconds, cancel_seconds=settings.worker_cancel_timeout_seconds)
-        return Scheduler(self.book, self.catalog, chosen, new_worker, new_budget, limits, failed)
+        return Scheduler(
+            self.book,
+            self.catalog,
+            chosen,
+            new_worker,
+            new_budget,
+            limits,
+            failed,
+            preview_steps=settings.preview_every_steps if settings.previews else 0,
+            observer=self.metrics,
+        )
 
     def _wake(self, job_id: str | None) -> None:
         if job_id is None:
@@ -295,6 +326,7 @@ def create_app(box: Box) -> Litestar:
             files.head_file,
             health.healthz,
             health.readyz,
+            metrics.metrics,
             terminal.run_command,
             setup.setup,
             _static(),

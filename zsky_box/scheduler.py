@@ -14,23 +14,28 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import wait
+from queue import SimpleQueue
 from typing import Final, Protocol
+
+import msgspec
 
 from zsky_box.catalog import Catalog
 from zsky_box.errors import ErrorCode, JobFailure
 from zsky_box.events import Done, Failed, Phase, Progress, Ready, Run
 from zsky_box.manifest import ModelSpec
+from zsky_box.observer import Nobody, Observer
 from zsky_box.requests import Work
 from zsky_box.restart_budget import RestartBudget
 from zsky_box.settler import Settler
-from zsky_box.slot import AttemptKey, Running, Slot, SlotView
+from zsky_box.slot import AttemptKey, Running, Slot, SlotView, labels
 from zsky_box.worker import Dead, Worker
 
 TICK_SECONDS: Final = 1.0
 PAUSE_SECONDS_MIN: Final = 0.01
 CRASH_ATTEMPTS_MAX: Final = 2
 BYSTANDER_ATTEMPTS_MAX: Final = 4
-"""A job whose encoder alone was at work when its child died is hardly to blame: the next job had the card."""
+"""A job whose encoder alone was at work when its child died is hardly to blame: the next job had the card. Nor is one
+whose card failed."""
 LOOK_AHEAD: Final = 8
 """How many more jobs than free devices are read, for those that somebody else takes or ends in the same moment."""
 FAILING_SECONDS_MAX: Final = 30.0
@@ -70,11 +75,13 @@ class ClaimedJob(Protocol):
 
 
 class JobSource(Protocol):
-    """All that the scheduler needs of the jobs; every method returns after its COMMIT, but for `progress`."""
+    """All that the scheduler needs of the jobs; every method returns after its COMMIT, but for
+    `progress` and `preview`, which wait for none."""
 
     def queued(self, *, test: bool, limit: int) -> Sequence[QueuedJob]: ...
     def claim(self, job_id: str, device: str) -> ClaimedJob | None: ...
     def progress(self, job_id: str, token: int, phase: Phase, step: int, steps: int) -> None: ...
+    def preview(self, job_id: str, token: int, jpeg: bytes) -> None: ...
     def complete(self, done: Done, device_name: str, versions: dict[str, str]) -> None: ...
     def fail(self, job_id: str, token: int, code: ErrorCode, message: str) -> bool: ...
     def retry(self, job_id: str, token: int, code: ErrorCode, message: str, *, attempts_max: int) -> bool: ...
@@ -107,15 +114,24 @@ class Scheduler:
         new_budget: Callable[[], RestartBudget],
         limits: Limits,
         failed: Callable[[BaseException], None],
+        *,
+        preview_steps: int = 0,
+        observer: Observer | None = None,
     ) -> None:
         self._jobs = jobs
+        self._preview_steps = preview_steps
+        self._observer = observer or Nobody()
         self._catalog = catalog
         self._new_worker = new_worker
         self._limits = limits
         self._failed_for_good = failed
         # Test jobs have a child of their own, so that they wait for nobody and hold nobody up.
-        self._slots = [Slot(device, test=False, budget=new_budget()) for device in devices]
-        self._slots.append(Slot("cpu", test=True, budget=new_budget()))
+        self._slots = [
+            Slot(device, test=False, budget=new_budget(), label=label)
+            for device, label in zip(devices, labels(devices), strict=True)
+        ]
+        self._slots.append(Slot("cpu", test=True, budget=new_budget(), label="test"))
+        self._card_news: SimpleQueue[tuple[str, str]] = SimpleQueue()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._bell_lock = threading.Lock()
         self._bell_open = True
@@ -161,6 +177,11 @@ class Scheduler:
         """The devices as they are now."""
         return [slot.view() for slot in self._slots]
 
+    def tell_card(self, device: str, fault: str) -> None:
+        """What is wrong with a card, in a clause about it, or nothing any more where `fault` is empty."""
+        self._card_news.put((device, fault))
+        self.wake()
+
     def is_ready(self) -> bool:
         """A worker is up that takes jobs of live keys."""
         return any(slot.is_up for slot in self._slots if not slot.test)
@@ -188,6 +209,7 @@ class Scheduler:
         for slot in self._slots:
             slot.revive(self._new_worker, now)
         rung = self._await_news(now)
+        self._heed_cards()
         had_room = [slot.has_room for slot in self._slots]
         for slot in self._slots:
             self._hear(slot)
@@ -211,6 +233,16 @@ class Scheduler:
             return False
         os.eventfd_read(self._bell)
         return True
+
+    def _heed_cards(self) -> None:
+        while not self._card_news.empty():
+            device, fault = self._card_news.get()
+            for slot in self._slots:
+                if slot.device == device and not slot.test:
+                    if fault:
+                        slot.quarantine(fault, self._undertakers, self.wake)
+                    else:
+                        slot.restore()
 
     def _hear(self, slot: Slot) -> None:
         slot.enforce(self._limits.cancel_seconds, self._undertakers, self.wake, time.monotonic())
@@ -236,6 +268,8 @@ class Scheduler:
             return
         running.phase = told.phase
         try:
+            if told.preview:
+                self._jobs.preview(told.job_id, told.token, told.preview)
             self._jobs.progress(told.job_id, told.token, told.phase, told.step, told.steps)
         except Exception:
             log.exception("the progress of job %s could not be noted; the job goes on", told.job_id)
@@ -286,7 +320,11 @@ class Scheduler:
         now = time.monotonic()
         deadline_at = None if job.deadline_in_seconds is None else now + job.deadline_in_seconds
         kill_at = now + min(spec.timeout_seconds, self._limits.job_seconds)
-        slot.send(_run_message(job, spec, self._catalog), Running(kill_at, deadline_at))
+        run = _run_message(job, spec, self._catalog, self._preview_steps)
+        slot.send(
+            msgspec.structs.replace(run, evict=tuple(name for name in slot.resident if name != spec.name)),
+            Running(kill_at, deadline_at, spec.name),
+        )
         return True
 
     def _stop_unwanted(self, now: float) -> None:
@@ -307,6 +345,7 @@ class Scheduler:
         if running.end is not None and running.end[0] == "deadline_exceeded":
             self._settle_failure(key, *running.end)  # it came, but too late to be worth its price
             return
+        self._observer.made(slot.label, running.model, done.seconds, test=slot.test)
         versions = {**(worker.ready.versions if worker.ready else {}), **done.versions}
         device_name = slot.name or slot.device
 
@@ -326,8 +365,9 @@ class Scheduler:
         running = slot.running.pop(key, None)
         if running is None:
             return
+        self._observer.attempt_failed(slot.label, running.end[0] if running.end else failed.error_code)
         if failed.fatal:
-            slot.replace(running, failed.error_code)
+            slot.replace(failed.job_id, running, failed.error_code)
         if running.end is not None:
             self._settle_failure(key, *running.end)
         elif failed.fatal or failed.error_code == "out_of_memory":
@@ -338,10 +378,11 @@ class Scheduler:
     def _dead(self, slot: Slot, dead: Dead) -> None:
         lost = slot.bury(dead, time.monotonic())
         for key, running in lost:
+            self._observer.attempt_failed(slot.label, running.end[0] if running.end else dead.error_code)
             if running.end is not None:
                 self._settle_failure(key, *running.end)
             else:
-                bystander = running.phase == "encoding" and len(lost) > 1
+                bystander = (running.phase == "encoding" and len(lost) > 1) or bool(slot.fault)
                 attempts_max = BYSTANDER_ATTEMPTS_MAX if bystander else CRASH_ATTEMPTS_MAX
                 message = f"The worker on {slot.device} {dead.reason}."
                 self._settle_retry(key, dead.error_code, message, attempts_max)
@@ -374,7 +415,7 @@ def _unfitness(slot: Slot, model: str, wanted: set[str]) -> tuple[bool, bool, bo
     return not holds, not wanted.isdisjoint(slot.resident), bool(slot.resident), bool(slot.running)
 
 
-def _run_message(job: ClaimedJob, spec: ModelSpec, catalog: Catalog) -> Run:
+def _run_message(job: ClaimedJob, spec: ModelSpec, catalog: Catalog, preview_steps: int) -> Run:
     work = job.work
     return Run(
         job_id=job.job_id,
@@ -396,4 +437,5 @@ def _run_message(job: ClaimedJob, spec: ModelSpec, catalog: Catalog) -> Run:
         wordmarked=work.wordmarked,
         reference=job.reference_path,
         strength=work.strength,
+        preview_steps=preview_steps,
     )

@@ -47,6 +47,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     outputs: str = ""
     ffmpeg: str = ""
     timezone: str = "UTC"
+    metrics_token: Annotated[str, Meta(pattern=r"^([!-~]{16,200})?$")] = ""
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
 
     require_real_model: bool = False
@@ -76,6 +77,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     attempts_max: Annotated[int, Meta(ge=1, le=10)] = 3
     drain_seconds: Seconds = 30.0
+    previews: bool = True
+    preview_every_steps: Annotated[int, Meta(ge=1, le=1_000)] = 2
     job_timeout_seconds: Seconds = 3_600.0
     worker_start_timeout_seconds: Seconds = 120.0
     worker_silence_timeout_seconds: Seconds = 60.0

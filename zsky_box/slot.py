@@ -26,15 +26,22 @@ log = logging.getLogger(__name__)
 
 
 class SlotView(Struct, frozen=True, kw_only=True):
-    """One device as health and doctor show it."""
+    """One device as health, metrics and doctor show it.
+
+    `label` tells it from all others: `cuda:1`, `cpu-2` where several workers share the processor, `test`. `reason` says
+    why it is quarantined, in a clause about it.
+    """
 
     device: str
+    label: str
     name: str
     test: bool
     state: str
     resident: tuple[str, ...]
     job_id: str | None
     restarts: int
+    reason: str = ""
+    bytes_held: int = 0
 
 
 @dataclass
@@ -43,6 +50,7 @@ class Running:
 
     kill_at: float
     deadline_at: float | None
+    model: str = ""
     phase: Phase = "loading"
     end: tuple[ErrorCode, str] | None = None
     told_at: float = 0.0
@@ -58,17 +66,23 @@ class Running:
 
 @dataclass
 class Slot:
-    """A device and its child, replaced when it dies, within the budget. All instants are monotonic seconds."""
+    """A device and its child, replaced when it dies, within the budget. All instants are monotonic seconds.
+
+    `fault` says what is wrong with the device itself, as long as that is known: no child is started on it.
+    """
 
     device: str
     test: bool
     budget: RestartBudget
+    label: str = ""
     worker: Worker | None = None
     running: dict[AttemptKey, Running] = field(default_factory=dict[AttemptKey, Running])
     name: str = ""
     restarts: int = 0
+    fault: str = ""
     _ending: Future[None] | None = None
     _excused: bool = False
+    _failed_job: str = ""
 
     @property
     def has_room(self) -> bool:
@@ -100,8 +114,8 @@ class Slot:
         return self.worker is not None and self.worker.state == "dead"
 
     def revive(self, new_worker: Callable[[str, bool], Worker], now: float) -> None:
-        """Start a child where there is none and the budget allows it."""
-        if self.worker is not None or self.budget.wait_seconds(now) > 0:
+        """Start a child where there is none, the device is well, and the budget allows it."""
+        if self.worker is not None or self.fault or self.budget.wait_seconds(now) > 0:
             return
         worker = new_worker(self.device, self.test)
         try:
@@ -162,7 +176,7 @@ class Slot:
     def due_at(self, cancel_seconds: float, now: float) -> float:
         """When something is to be done here, whatever is heard until then: a child started, an attempt ended."""
         if self.worker is None:
-            return now + self.budget.wait_seconds(now)
+            return inf if self.fault else now + self.budget.wait_seconds(now)
         if self._ending is not None:
             return inf
         instants = [inf]
@@ -172,43 +186,76 @@ class Slot:
                 instants.append(running.deadline_at)
         return min(instants)
 
-    def kill(self, reason: str, threads: Executor, over: Callable[[], None]) -> None:
+    def kill(
+        self, reason: str, threads: Executor, over: Callable[[], None], error_code: ErrorCode = "gpu_timeout"
+    ) -> None:
         """End the child beside the loop; `over` is called when it is gone, and `messages` then has its last words."""
         if self.worker is not None and self._ending is None:
-            self._ending = threads.submit(self.worker.kill, reason)
+            self._ending = threads.submit(self.worker.kill, reason, error_code)
             self._ending.add_done_callback(lambda _: over())
 
-    def replace(self, running: Running, error_code: ErrorCode) -> None:
+    def quarantine(self, fault: str, threads: Executor, over: Callable[[], None]) -> None:
+        """The device itself has a fault, told in a clause about it: its child is ended, and none is started on it."""
+        if not self.fault:
+            log.error("%s is quarantined: it %s", self.label, fault)
+        self.fault = fault
+        self.kill(f"was ended, since the card {fault}", threads, over, "internal_error")
+
+    def restore(self) -> None:
+        """The device is well again."""
+        if self.fault:
+            log.warning("%s is well again after it %s", self.label, self.fault)
+        self.fault = ""
+
+    def replace(self, job_id: str, running: Running, error_code: ErrorCode) -> None:
         """The child asks to be replaced, after this attempt has run out of memory or the device has failed.
 
         A job that is too large says nothing against the device; a model that does not even load does.
         """
         self._excused = error_code == "out_of_memory" and running.phase != "loading"
+        self._failed_job = "" if error_code == "out_of_memory" else job_id
 
     def bury(self, dead: Dead, now: float) -> list[tuple[AttemptKey, Running]]:
         """The child is gone: book its death, and return the attempts that went with it."""
         self.worker = None
         self.restarts += 1
-        if not dead.expected and not self._excused:
-            self.budget.died(now)
-        self._excused = False
+        if not dead.expected and not self._excused and not self.fault:
+            self.budget.died(now, self._failed_job)
+            if self.budget.is_quarantined(now):
+                log.error("%s is quarantined: it %s", self.label, self.budget.reason)
+        self._excused, self._failed_job = False, ""
         lost = list(self.running.items())
         self.running.clear()
         return lost
 
     def view(self) -> SlotView:
         """The device as it is now; from any thread."""
-        worker = self.worker
-        if worker is not None:
+        worker, reason = self.worker, self.fault
+        if not reason and worker is None and self.budget.is_quarantined(time.monotonic()):
+            reason = self.budget.reason
+        if reason:
+            state = "quarantined"
+        elif worker is not None:
             state = "draining" if self._ending is not None else worker.state
         else:
-            state = "quarantined" if self.budget.is_quarantined(time.monotonic()) else "dead"
+            state = "dead"
         return SlotView(
             device=self.device,
+            label=self.label,
             name=self.name,
             test=self.test,
             state=state,
             resident=self.resident,
             job_id=next((job_id for job_id, _ in list(self.running)), None),
             restarts=self.restarts,
+            reason=reason,
+            bytes_held=0 if worker is None else worker.bytes_held,
         )
+
+
+def labels(devices: Sequence[str]) -> list[str]:
+    """A name for each that no other has: the device's own, numbered where several workers share it."""
+    return [
+        device if devices.count(device) == 1 else f"{device}-{devices[:place].count(device) + 1}"
+        for place, device in enumerate(devices)
+    ]

@@ -17,6 +17,7 @@ from zsky_box.catalog import Catalog
 from zsky_box.errors import ErrorCode
 from zsky_box.events import Cancel, Done, Failed, Heartbeat, Phase, Progress, Ready, Run, ToParent, encode
 from zsky_box.events import decode_to_child as decode
+from zsky_box.observer import Observer
 from zsky_box.requests import Work
 from zsky_box.restart_budget import RestartBudget
 from zsky_box.scheduler import Limits, Scheduler
@@ -211,6 +212,9 @@ class FakeJobs:
     def progress(self, job_id: str, token: int, phase: Phase, step: int, steps: int) -> None:
         self._called("progress", job_id, token, phase, step, steps)
 
+    def preview(self, job_id: str, token: int, jpeg: bytes) -> None:
+        self._called("preview", job_id, token, len(jpeg))
+
     def complete(self, done: Done, device_name: str, versions: dict[str, str]) -> None:
         self._called("complete", done.job_id, device_name, versions)
         if job := self._mine(done.job_id, done.token):
@@ -259,6 +263,8 @@ class Stage:
         job_seconds: float = 60.0,
         cancel_seconds: float = 60.0,
         restarts: int = 5,
+        preview_steps: int = 0,
+        observer: Observer | None = None,
     ) -> None:
         self.jobs = FakeJobs()
         self.failures: list[BaseException] = []
@@ -277,6 +283,8 @@ class Stage:
             lambda: RestartBudget(restarts=restarts, backoff_seconds=0.01),
             limits,
             self.failures.append,
+            preview_steps=preview_steps,
+            observer=observer,
         )
         self.jobs.wake = self.scheduler.wake
 

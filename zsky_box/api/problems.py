@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException, InternalServerException, MethodNo
 from litestar.openapi import ResponseSpec
 from msgspec import UNSET
 
+from zsky_box.api.deps import services
 from zsky_box.errors import PromptBlocked, Refusal, StoreError
 from zsky_box.schemas import Problem
 
@@ -99,6 +100,7 @@ def request_id(request: Request[Any, Any, Any]) -> str:
 
 def from_refusal(request: Request[Any, Any, Any], refusal: Refusal) -> Response[bytes]:
     """A refusal as problem details."""
+    services(request).metrics.refused(refusal.code if refusal.code in STATUS_OF else "other")
     if isinstance(refusal, PromptBlocked):  # for the owner, who may find the rule too wide; the prompt stays unsaid
         log.info("request %s: its prompt is refused by the rule %r", request_id(request), refusal.rule)
     problem = Problem(

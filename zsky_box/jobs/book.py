@@ -20,6 +20,7 @@ from zsky_box.events import Done, Phase
 from zsky_box.jobs import rows
 from zsky_box.jobs.progress import Progress
 from zsky_box.jobs.rows import News
+from zsky_box.observer import Nobody, Observer
 from zsky_box.requests import Work
 from zsky_box.schemas import Receipt
 from zsky_box.terms import Terms
@@ -57,13 +58,24 @@ class Attempt(Struct, frozen=True, kw_only=True):
 class JobBook:
     """All that happens to jobs once they are accepted."""
 
-    def __init__(self, store: Store, assets: Assets, catalog: Catalog, news: News, terms: Terms, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        assets: Assets,
+        catalog: Catalog,
+        news: News,
+        terms: Terms,
+        clock: Clock,
+        *,
+        observer: Observer | None = None,
+    ) -> None:
         self._store = store
         self._assets = assets
         self._catalog = catalog
         self._news = news
         self._terms = terms
         self._clock = clock
+        self._observer = observer or Nobody()
         self._progress = Progress(store, news)
         self._unended: dict[str, tuple[int, ErrorCode, str]] = {}
 
@@ -131,11 +143,22 @@ class JobBook:
             return None
         row = rows.get(tx, job_id)
         self._news.tell(tx, rows.channel(row), job_id, {"status": "running", "phase": "loading"})
+        if row["attempts"] == 1:
+            model, test, waited = row["model"], bool(row["test"]), (now - row["created_at"]) / SECOND_US
+            tx.after_commit.append(lambda: self._observer.started(model, waited, test=test))
         return row
 
     def progress(self, job_id: str, token: int, phase: Phase, step: int, steps: int) -> None:
         """Note how far an attempt is, without waiting."""
         self._progress.note(job_id, token, phase, step, steps)
+
+    def preview(self, job_id: str, token: int, jpeg: bytes) -> None:
+        """Show how a running attempt looks by now."""
+        row = self._store.one(
+            "SELECT account_id, test FROM job WHERE id = ? AND token = ? AND status = 'running'", (job_id, token)
+        )
+        if row is not None:
+            self._news.show(rows.channel(row), job_id, jpeg)
 
     def complete(self, done: Done, device_name: str, versions: dict[str, str]) -> None:
         """The files first, durably in place; then one transaction: the job's end, its posts, its rows."""
@@ -164,6 +187,7 @@ class JobBook:
         ledger.resolve(tx, done.job_id, results, actor="box", now=now, terms=self._terms)
         webhooks.stage(tx, row["account_id"], "job.completed", done.job_id, now, test=bool(row["test"]))
         self._news.tell(tx, rows.channel(row), done.job_id, {"status": "completed", "progress": 1.0})
+        self._tell_end(tx, row, "completed", "")
         return True
 
     def _receipt(self, job_id: str, device_name: str, versions: dict[str, str]) -> Receipt:
@@ -206,7 +230,12 @@ class JobBook:
         ledger.resolve(tx, job_id, None if charged else frozenset(), actor="box", now=now, terms=self._terms)
         webhooks.stage(tx, row["account_id"], "job.failed", job_id, now, test=bool(row["test"]))
         self._news.tell(tx, rows.channel(row), job_id, {"status": "failed", "error_code": code, "error": message})
+        self._tell_end(tx, row, "failed", code)
         return True
+
+    def _tell_end(self, tx: Tx, row: Row, status: str, code: str) -> None:
+        model, test = row["model"], bool(row["test"])
+        tx.after_commit.append(lambda: self._observer.ended(model, status, code, test=test))
 
     def fail_queued(self, tx: Tx, job_id: str, code: ErrorCode, message: str) -> bool:
         """End a job that nobody runs, within a write."""
