@@ -18,7 +18,9 @@ class Watched:
     def __init__(self) -> None:
         self.nvml = FakeNvml(2)
         self.told: list[tuple[str, str]] = []
-        self.watch = CardWatch(["cpu", "cuda:0", "cuda:1"], lambda device, fault: self.told.append((device, fault)), self.nvml)
+        self.watch = CardWatch(
+            ["cpu", "cuda:0", "cuda:1"], lambda device, fault: self.told.append((device, fault)), self.nvml
+        )
         self.now = 100.0
 
     def look(self, seconds: float = 1.0) -> list[tuple[str, str]]:

@@ -320,7 +320,11 @@ class Scheduler:
         now = time.monotonic()
         deadline_at = None if job.deadline_in_seconds is None else now + job.deadline_in_seconds
         kill_at = now + min(spec.timeout_seconds, self._limits.job_seconds)
-        run = _run_message(job, spec, self._catalog, self._preview_steps)
+        try:
+            run = _run_message(job, spec, self._catalog, self._preview_steps)
+        except JobFailure as failure:
+            self._settle_failure((job.job_id, job.token), failure.error_code, failure.message)
+            return False
         slot.send(
             msgspec.structs.replace(run, evict=tuple(name for name in slot.resident if name != spec.name)),
             Running(kill_at, deadline_at, spec.name),
@@ -438,4 +442,5 @@ def _run_message(job: ClaimedJob, spec: ModelSpec, catalog: Catalog, preview_ste
         reference=job.reference_path,
         strength=work.strength,
         preview_steps=preview_steps,
+        check=None if job.test else catalog.check(),
     )

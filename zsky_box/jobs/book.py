@@ -165,7 +165,7 @@ class JobBook:
         results = frozenset(file.ordinal for file in done.files if file.kind == "result")
         if not results:
             raise JobFailure("internal_error", "The worker reported no result.")
-        receipt = self._receipt(done.job_id, device_name, versions)
+        receipt = self._receipt(done, device_name, versions)
         folder = self._assets.adopt(done.job_id, done.token, done.files)
         if not self._store.write(lambda tx: self._complete(tx, done, receipt, folder, results)):
             self._discard(done.job_id, done.token)
@@ -190,12 +190,15 @@ class JobBook:
         self._tell_end(tx, row, "completed", "")
         return True
 
-    def _receipt(self, job_id: str, device_name: str, versions: dict[str, str]) -> Receipt:
-        row = self._store.one("SELECT model FROM job WHERE id = ?", (job_id,))
+    def _receipt(self, done: Done, device_name: str, versions: dict[str, str]) -> Receipt:
+        row = self._store.one("SELECT model, test FROM job WHERE id = ?", (done.job_id,))
         spec = None if row is None else self._catalog.specs.get(row["model"])
         installed = None if spec is None else self._catalog.installed(spec)
         if spec is None or installed is None:
             raise JobFailure("internal_error", "The model was removed while the job ran.")
+        check = self._catalog.output_check
+        if check is not None and row is not None and not row["test"] and check.name not in done.checked:
+            raise JobFailure("internal_error", f"The output check {check.name} did not look at the result.")
         return Receipt(
             model=spec.name,
             revision=installed.revision,
@@ -205,7 +208,14 @@ class JobBook:
             versions=versions,
             licence=spec.licence.name,
             commercial_use=spec.licence.commercial_use,
+            checks=[self._named(name) for name in done.checked],
         )
+
+    def _named(self, check: str) -> str:
+        """A check that ran, with its revision where that is known: NAME@REVISION."""
+        spec = self._catalog.specs.get(check)
+        installed = None if spec is None else self._catalog.installed(spec)
+        return f"{check}@{installed.revision}" if installed is not None and installed.revision else check
 
     def fail(self, job_id: str, token: int, code: ErrorCode, message: str) -> bool:
         """End an attempt's job without a result; False when it is not this attempt's any more."""
