@@ -70,5 +70,6 @@ def install_classifiers(data: Path) -> None:
     """Put both where a box with this data folder finds them."""
     (data / "models").mkdir(parents=True, exist_ok=True)
     for spec in classifier_specs():
-        (data / "models" / f"{spec.name}.toml").write_text(tomli_w.dumps(msgspec.to_builtins(spec)), "utf-8")
+        told = {key: value for key, value in msgspec.to_builtins(spec).items() if value is not None}
+        (data / "models" / f"{spec.name}.toml").write_text(tomli_w.dumps(told), "utf-8")
         write_classifier(data / "weights" / spec.name)

@@ -116,7 +116,7 @@ def test_without_the_setting_nothing_is_checked_and_nothing_is_claimed(tmp_path:
         assert box.stop() == 0
 
 
-def test_a_check_is_listed_and_cannot_be_asked_to_make_anything(box: RunningBox, client: httpx.Client) -> None:
+def test_a_check_is_listed_and_cannot_be_asked_to_make_anything(client: httpx.Client) -> None:
     model = next(model for model in client.get("/v1/models").json()["data"] if model["id"] == NAME)
     assert (model["makes"], model["installed"], model["resolutions"], model["max_images"]) == ([], True, [], 0)
     told = problem(client.post("/v1/generate", json={**STILL, "model": NAME}), 422, "unsupported_for_model", "model")
