@@ -11,6 +11,7 @@ from tests.doubles.scheduling import Stage
 from zsky_box import scheduler as scheduler_module
 from zsky_box import settler as settler_module
 from zsky_box.errors import JobFailure, StoreError
+from zsky_box.estimates import Timing
 from zsky_box.events import Progress
 from zsky_box.observer import Nobody
 from zsky_box.worker import Patience
@@ -64,26 +65,31 @@ def test_batch_jobs_wait_for_interactive_ones() -> None:
         assert child.hear_run().job_id == "batch"
 
 
+def holding(stage: Stage, device: str, model: str) -> None:
+    """Have a device load a model, which takes a while, and be free again."""
+    stage.estimates.learn(
+        Timing(kind="load", model=model, recipe="full", card="a fake card", shape="", operations=0, seconds=30)
+    )
+    child = stage.child(device)
+    child.get_ready()
+    stage.jobs.add(f"{model}-is-loaded", model=model)
+    child.finish(child.hear_run())
+    stage.jobs.until_ended(f"{model}-is-loaded")
+
+
 def test_a_job_goes_where_its_model_is_in_memory() -> None:
     with Stage("cpu", "cuda:0") as stage:
-        stage.child("cpu").get_ready("a")
-        stage.child("cuda:0").get_ready("b")
-        stage.jobs.until(lambda: stage.scheduler.resident() == {"a", "b"})
-        with_pause(stage, lambda: (stage.jobs.add("wants-b", model="b"), stage.jobs.add("wants-a", model="a")))
-        assert stage.child("cpu").hear_run().job_id == "wants-a"
-        assert stage.child("cuda:0").hear_run().job_id == "wants-b"
-
-
-def test_a_new_model_is_loaded_where_it_drives_out_none_that_is_wanted() -> None:
-    with Stage("cpu", "cuda:0", "cuda:1") as stage:
-        stage.child("cpu").get_ready("a")
-        stage.child("cuda:0").get_ready("b")
-        stage.child("cuda:1").get_ready()
-        stage.jobs.until(lambda: stage.scheduler.resident() == {"a", "b"})
-        with_pause(stage, lambda: [stage.jobs.add(f"wants-{model}", model=model) for model in "cab"])
-        assert stage.child("cuda:1").hear_run().job_id == "wants-c"
-        assert stage.child("cpu").hear_run().job_id == "wants-a"
-        assert stage.child("cuda:0").hear_run().job_id == "wants-b"
+        holding(stage, "cpu", "a")
+        stage.child("cuda:0").get_ready()
+        with_pause(stage, lambda: (stage.jobs.add("first-a"), stage.jobs.add("second-a")))
+        run = stage.child("cpu").hear_run()
+        assert run.job_id == "first-a"
+        assert stage.child("cuda:0").hears_nothing()
+        assert "waits for cpu" in str(stage.scheduler.reason("second-a"))
+        stage.child("cpu").finish(run)
+        assert stage.child("cpu").hear_run().job_id == "second-a"
+        assert "in memory" in stage.jobs.jobs["second-a"].why[0]
+        assert "waits for cpu" in stage.jobs.jobs["second-a"].why[0]
 
 
 def with_pause(stage: Stage, change: Callable[[], object]) -> None:
@@ -103,11 +109,11 @@ def test_a_job_that_somebody_else_took_costs_the_device_no_turn() -> None:
             stage.jobs.taken_by_others.add(name)
             stage.jobs.add(name)
         stage.jobs.add("mine")
-        looks_before = stage.jobs.count("queued")
+        looks_before = stage.jobs.count("heads")
         child = stage.child()
         child.get_ready()
         assert child.hear_run().job_id == "mine"
-        assert stage.jobs.count("queued") - looks_before <= 4
+        assert stage.jobs.count("heads") - looks_before <= 4
 
 
 def test_test_jobs_have_a_child_of_their_own() -> None:
@@ -138,6 +144,26 @@ def test_the_next_job_starts_while_the_encoder_of_the_last_one_works() -> None:
         child.finish(first)
         assert stage.jobs.until_ended("first").end == "completed"
         assert stage.jobs.jobs["second"].status == "running"
+
+
+def test_a_job_that_was_lost_once_has_its_tail_for_itself() -> None:
+    with Stage() as stage:
+        first = stage.child()
+        first.get_ready()
+        stage.jobs.add("job")
+        first.hear_run()
+        first.crash()
+        second = stage.child(number=1)
+        second.get_ready()
+        again = second.hear_run()
+        stage.jobs.add("crashes")
+        second.report(again, "encoding")
+        stage.jobs.until(lambda: stage.jobs.count("progress") == 1)
+        looks = stage.jobs.count("expire")
+        stage.jobs.until(lambda: stage.jobs.count("expire") >= looks + 2)
+        assert second.hears_nothing()
+        second.finish(again)
+        assert second.hear_run().job_id == "crashes"
 
 
 def test_draining_starts_nothing_and_ends_when_the_last_end_is_stored() -> None:
@@ -439,21 +465,18 @@ def test_the_tail_of_another_job_in_a_silent_child_is_tried_again() -> None:
         assert (run.job_id, run.token) == ("tail", 2)
 
 
-def test_a_job_does_not_fail_for_the_crashes_of_those_beside_it() -> None:
+def test_a_job_does_not_fail_for_the_crash_of_the_one_beside_it() -> None:
     with Stage() as stage:
         stage.jobs.add("tail")
-        for number in range(3):
-            child = stage.child(number=number)
-            child.get_ready()
-            tail = child.hear_run()
-            assert (tail.job_id, tail.token) == ("tail", number + 1)
-            child.report(tail, "encoding")
-            stage.jobs.add(f"crash-{number}")
-            child.hear_run()
-            stage.jobs.jobs[f"crash-{number}"].attempts = 2  # its last one
-            child.crash()
-            stage.jobs.until_ended(f"crash-{number}")
-        child = stage.child(number=3)
+        child = stage.child()
+        child.get_ready()
+        child.report(child.hear_run(), "encoding")
+        stage.jobs.add("crash")
+        child.hear_run()
+        stage.jobs.jobs["crash"].attempts = stage.jobs.jobs["tail"].attempts = 2  # the last one of either
+        child.crash()
+        assert stage.jobs.until_ended("crash").end == "internal_error"
+        child = stage.child(number=1)
         child.get_ready()
         child.finish(child.hear_run())
         assert stage.jobs.until_ended("tail").end == "completed"
@@ -597,7 +620,7 @@ def test_a_child_that_cannot_be_started_is_tried_again() -> None:
 # When the store fails
 
 
-@pytest.mark.parametrize("name", ["queued", "claim", "expire", "cancel_requested", "progress"])
+@pytest.mark.parametrize("name", ["heads", "claim", "expire", "cancel_requested", "progress"])
 def test_a_store_that_fails_for_a_moment_ends_nothing(name: str, caplog: pytest.LogCaptureFixture) -> None:
     with Stage() as stage:
         child = stage.child()

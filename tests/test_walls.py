@@ -49,6 +49,7 @@ DOMAIN: Final = (
     "ledger",
     "manifest",
     "migrations",
+    "observer",
     "overage",
     "periods",
     "plans",

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
@@ -150,6 +151,8 @@ def act_out(run: Run) -> None:
             ctypes.string_at(0)
         case "exits_silently":
             os._exit(3)
+        case "blocks":  # as a call into the driver that never returns: the heart beats on, and nobody hears a cancel
+            threading.Event().wait()
         case "hangs" | "hangs_in_load":
             hang()
         case "hangs_with_grandchild":
