@@ -69,7 +69,7 @@ def test_a_term_that_finds_nothing_is_named_with_its_rule(term: str) -> None:
 
 
 def test_a_long_prompt_against_all_rules_is_read_in_a_moment() -> None:
-    """About 2 ms where nothing else runs; the bound leaves room for a busy machine."""
+    """About 3 ms where nothing else runs; the bound leaves room for a busy machine."""
     policy = PromptPolicy(
         {
             f"rule {n}": tuple(f"term{n}x{m} of many words" for m in range(TERMS_MAX // RULES_MAX))
