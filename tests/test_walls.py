@@ -22,6 +22,7 @@ CHILD: Final = (
     "worker_main",
     "worker_engine",
     "worker_attempt",
+    "worker_check",
     "worker_meter",
     "worker_residents",
 )
@@ -52,6 +53,7 @@ DOMAIN: Final = (
     "overage",
     "periods",
     "plans",
+    "policy",
     "pricing",
     "rate_limit",
     "requests",

@@ -114,6 +114,7 @@ class Box:
         self.catalog = open_catalog(folder)
         for reason in self.catalog.refused:
             log.error("a model manifest is refused: %s", reason)
+        self.catalog.use_check(settings.output_check)
         outputs = Path(settings.outputs).expanduser() if settings.outputs else folder / "outputs"
         self.assets = Assets(self.store, outputs, self.secrets.signing, settings.result_url_hours)
         self.feed = Feed(clock)
@@ -224,7 +225,10 @@ class Box:
             start_seconds=settings.worker_start_timeout_seconds, silence_seconds=settings.worker_silence_timeout_seconds
         )
         installed = [spec for spec in self.catalog.specs.values() if self.catalog.installed(spec) is not None]
-        warm = tuple(sorted({spec.family for spec in installed} & set(TORCH_FAMILIES)))
+        families = {spec.family for spec in installed} & set(TORCH_FAMILIES)
+        if self.catalog.output_check is not None:
+            families.add(self.catalog.output_check.family)
+        warm = tuple(sorted(families))
 
         chosen = self.inventory.devices
         # Workers on the processor share its cores: torch's threads of one would wait for those of another.

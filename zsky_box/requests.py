@@ -18,6 +18,8 @@ from zsky_box.manifest import JobType, ModelSpec
 from zsky_box.schemas import GenerateBody
 
 TEST_MODEL: Final = "leader"
+TEST_PROMPTS: Final = frozenset({"test:fail", "test:safety", "test:cap", "test:slow"})
+"""What test keys may ask for to see the ends of jobs; they are not read as prompts."""
 _DRAWN_SEED_BITS: Final = 32
 
 
@@ -115,7 +117,8 @@ def _model(
     if body.model is not None:
         spec = catalog.specs.get(body.model)
         if spec is None or catalog.installed(spec) is None:
-            names = ", ".join(sorted(name for name, known in catalog.specs.items() if catalog.installed(known)))
+            able = (name for name, known in catalog.specs.items() if known.makes and catalog.installed(known))
+            names = ", ".join(sorted(able))
             message = f"model: {body.model!r} is not installed; installed are {names}."
             raise InvalidFields([FieldError("model", "model_not_installed", message)])
         return spec, []
@@ -138,6 +141,9 @@ def _unsupported(body: GenerateBody, spec: ModelSpec) -> list[FieldError]:
     def refuse(name: str, can: str) -> None:
         errors.append(FieldError(name, "unsupported_for_model", f"{name}: {spec.name} {can}."))
 
+    if not spec.makes:
+        refuse("model", "makes nothing: it is an output check")
+        return errors
     if body.type not in spec.makes:
         refuse("type", f"makes {' and '.join(spec.makes)} only")
     if body.resolution is not None and body.resolution not in limits.resolutions:

@@ -27,6 +27,7 @@ OF_EVERY_SUBMIT: Final = (
     "idempotency_conflict",
     "invalid_field",
     "model_not_installed",
+    "prompt_blocked",
     "allowance_exhausted",
     "cap_reached",
     "wallet_empty",

@@ -43,7 +43,7 @@ async def quote(request: Request[Any, Any, Any]) -> QuoteView:
     if work is not None and fits:
         batch, account, test = body.priority == "batch", caller.account.id, caller.key.test
         place = await box.store.read(lambda: box.eta.new(work, account, batch=batch, test=test))
-    found = await box.store.read(lambda: box.desk.quote(caller, body.type, body.n or 1))
+    found = await box.store.read(lambda: box.desk.quote(caller, body.type, body.n or 1, body.prompt))
     refusal = refusal or found.refusal
     return QuoteView(
         amount_usd=usd(found.amount_micros),

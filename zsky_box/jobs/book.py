@@ -189,11 +189,14 @@ class JobBook:
         return True
 
     def _receipt(self, done: Done, device_name: str, versions: dict[str, str], recipe_name: str) -> Receipt:
-        row = self._store.one("SELECT model FROM job WHERE id = ?", (done.job_id,))
+        row = self._store.one("SELECT model, test FROM job WHERE id = ?", (done.job_id,))
         spec = None if row is None else self._catalog.specs.get(row["model"])
         installed = None if spec is None else self._catalog.installed(spec)
         if spec is None or installed is None:
             raise JobFailure("internal_error", "The model was removed while the job ran.")
+        check = self._catalog.output_check
+        if check is not None and row is not None and not row["test"] and check.name not in done.checked:
+            raise JobFailure("internal_error", f"The output check {check.name} did not look at the result.")
         recipe = next((recipe for recipe in spec.ways if recipe.name == recipe_name), spec.ways[0])
         variant = installed.variant(recipe)
         return Receipt(
@@ -206,8 +209,14 @@ class JobBook:
             licence=spec.licence.name,
             commercial_use=spec.licence.commercial_use,
             recipe=recipe.name,
-            checks=list(done.checked),
+            checks=[self._named(name) for name in done.checked],
         )
+
+    def _named(self, check: str) -> str:
+        """A check that ran, with its revision where that is known: NAME@REVISION."""
+        spec = self._catalog.specs.get(check)
+        installed = None if spec is None else self._catalog.installed(spec)
+        return f"{check}@{installed.revision}" if installed is not None and installed.revision else check
 
     def fail(self, job_id: str, token: int, code: ErrorCode, message: str) -> bool:
         """End an attempt's job without a result; False when it is not this attempt's any more."""

@@ -23,7 +23,8 @@ from zsky_box.jobs.rows import News
 from zsky_box.keys import Caller
 from zsky_box.ledger import Alert, Payer
 from zsky_box.manifest import JobType
-from zsky_box.requests import Submission, Work
+from zsky_box.policy import PromptPolicy
+from zsky_box.requests import TEST_PROMPTS, Submission, Work
 from zsky_box.schemas import JobAccepted
 from zsky_box.terms import Terms
 
@@ -59,33 +60,36 @@ class Desk:
         self._news = news
         self._terms = terms
         self._clock = clock
+        self._policy = PromptPolicy(terms.settings.blocked_terms)
         self.draining = False
 
     async def submit(self, caller: Caller, submission: Submission, key: Idempotency | None) -> Answer:
         """Reserve the money and queue the job, all or nothing; the answer is given once it is durable."""
         self._check_open()
+        self._check_prompt(caller, submission.work.prompt)
         return await idempotency.once(
             self._store, caller, key, self._clock, lambda tx, now: self._submit(tx, caller, submission, now)
         )
 
-    def quote(self, caller: Caller, kind: JobType, units: int) -> Quote:
+    def quote(self, caller: Caller, kind: JobType, units: int, prompt: str) -> Quote:
         """What a submit of so many units would take, and the refusal that it would meet now, in its order.
 
         Reads only; for a thread that reads.
         """
         now = self._clock()
         with self._store.snapshot() as rows:
-            refusal = self._refusal(rows, caller, now)
+            refusal = self._refusal(rows, caller, prompt, now)
             if caller.key.test:
                 return Quote(0, 0, 0, refusal)
             account, at = accounts.get(rows, caller.account.id), timeline.present(rows, now)
             found = ledger.assess(rows, account, payer_of(rows, caller), kind, units, at, self._terms)
         return Quote(found.included_units, found.wallet_units, found.amount_micros, refusal or found.refusal)
 
-    def _refusal(self, rows: Rows, caller: Caller, now: int) -> Refusal | None:
+    def _refusal(self, rows: Rows, caller: Caller, prompt: str, now: int) -> Refusal | None:
         """What stands before the money."""
         try:
             self._check_open()
+            self._check_prompt(caller, prompt)
             check_room(rows, caller, self._terms)
             if not caller.key.test:
                 timeline.check(rows, now)
@@ -98,6 +102,13 @@ class Desk:
         if self.draining:
             raise Refusal(503, "draining", "The box is stopping; retry in a moment.", headers={"Retry-After": "10"})
         self._check_space()
+
+    def _check_prompt(self, caller: Caller, prompt: str) -> None:
+        """Raise PromptBlocked: here, where every way to a job comes by, whoever asks."""
+        if caller.key.test and prompt.strip() in TEST_PROMPTS:
+            return
+        if refusal := self._policy.refusal(prompt):
+            raise refusal
 
     async def replay(self, caller: Caller, key: Idempotency | None) -> Answer | None:
         """The kept answer to a key that was used before: asked first, since no later refusal may stand before it."""
