@@ -28,6 +28,7 @@ DOMAIN: Final = (
     "clock",
     "cursors",
     "db",
+    "decoder",
     "entries",
     "errors",
     "events",
@@ -42,6 +43,7 @@ DOMAIN: Final = (
     "migrations",
     "overage",
     "periods",
+    "picture",
     "plans",
     "pricing",
     "rate_limit",
@@ -53,6 +55,7 @@ DOMAIN: Final = (
     "statements",
     "terms",
     "timeline",
+    "uploads",
     "usage",
     "webhooks",
 )

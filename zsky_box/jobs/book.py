@@ -23,6 +23,7 @@ from zsky_box.jobs.rows import News
 from zsky_box.requests import Work
 from zsky_box.schemas import Receipt
 from zsky_box.terms import Terms
+from zsky_box.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +58,19 @@ class Attempt(Struct, frozen=True, kw_only=True):
 class JobBook:
     """All that happens to jobs once they are accepted."""
 
-    def __init__(self, store: Store, assets: Assets, catalog: Catalog, news: News, terms: Terms, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        assets: Assets,
+        uploads: Uploads,
+        catalog: Catalog,
+        news: News,
+        terms: Terms,
+        clock: Clock,
+    ) -> None:
         self._store = store
         self._assets = assets
+        self._uploads = uploads
         self._catalog = catalog
         self._news = news
         self._terms = terms
@@ -90,10 +101,14 @@ class JobBook:
         try:
             work, deadline = rows.submission_of(row).work, row["deadline_at"]
             work = msgspec.structs.replace(work, wordmarked=row["wordmarked"])
+            reference = str(self._uploads.path(work.reference, self._clock())) if work.reference else ""
             folder = self._assets.begin(job_id, row["token"])
         except msgspec.DecodeError:
             log.exception("job %s cannot be read", job_id)
             self._fail_claimed(job_id, row["token"], "internal_error", "What was asked for cannot be read any more.")
+            return None
+        except JobFailure as failure:
+            self._fail_claimed(job_id, row["token"], failure.error_code, failure.message)
             return None
         except OSError as error:
             told = f"The outputs' disk cannot be written ({error.strerror})."
@@ -107,6 +122,7 @@ class JobBook:
             out_dir=str(folder),
             stem=stem(work.prompt, work.seed),
             deadline_in_seconds=None if deadline is None else (deadline - self._clock()) / SECOND_US,
+            reference_path=reference,
         )
 
     def _fail_claimed(self, job_id: str, token: int, code: ErrorCode, message: str) -> None:
