@@ -23,7 +23,7 @@ from zsky_box.picture import LONG_SIDE_MAX, SIDE_MIN, Answer, Clean, Reason, Ref
 
 ENTRY: Final = "zsky_box.media.reference"
 AT_ONCE: Final = 2
-TIMEOUT_SECONDS: Final = 35.0
+TIMEOUT_SECONDS: Final = 65.0
 """A little longer than the child gives itself."""
 _LAST_WORDS_CHARACTERS: Final = 500
 _INHERITED: Final = ("PATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")

@@ -28,8 +28,8 @@ from zsky_box.picture import LONG_SIDE_MAX, SIDE_MIN, Answer, Clean, Kind, Reaso
 
 MEMORY_BYTES: Final = 1 << 30
 HEADER_SECONDS: Final = 1
-CPU_SECONDS: Final = 10
-WALL_SECONDS: Final = 30
+CPU_SECONDS: Final = 20
+WALL_SECONDS: Final = 60
 FILE_BYTES: Final = 64 << 20
 """An RGB PNG of the largest size that does not compress at all has 48 MiB."""
 SCANS_MAX: Final = 32
