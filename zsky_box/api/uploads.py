@@ -9,6 +9,7 @@ import msgspec
 from litestar import Request, Response, delete, get, post
 from litestar.datastructures import UploadFile
 from litestar.exceptions import ClientException, ValidationException
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.params import FromPath
 from msgspec import UNSET
 
@@ -119,6 +120,8 @@ async def _of_form(request: Request[Any, Any, Any]) -> bytes:
     try:
         async with arriving():
             form = await request.form()
+    except RequestEntityTooLarge:  # which is a ClientException as well
+        raise
     except (ClientException, ValidationException, UnicodeDecodeError, LookupError):
         told = f"The form cannot be read; send the picture as a file in its field `{FIELD}`."
         raise malformed(told) from None
