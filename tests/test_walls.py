@@ -37,6 +37,7 @@ DOMAIN: Final = (
     "clock",
     "cursors",
     "db",
+    "decoder",
     "entries",
     "errors",
     "events",
@@ -52,6 +53,7 @@ DOMAIN: Final = (
     "observer",
     "overage",
     "periods",
+    "picture",
     "plans",
     "policy",
     "pricing",
@@ -64,6 +66,7 @@ DOMAIN: Final = (
     "statements",
     "terms",
     "timeline",
+    "uploads",
     "usage",
     "webhooks",
 )

@@ -76,6 +76,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     requests_per_second: Annotated[int, Meta(ge=1, le=100_000)] = 50
     requests_burst: Annotated[int, Meta(ge=1, le=10**6)] = 1_000
     body_max_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
+    upload_max_bytes: Annotated[int, Meta(ge=1024, le=48 * 1024 * 1024)] = 32 * 1024 * 1024
+    upload_max_pixels: Annotated[int, Meta(ge=1024, le=40_000_000)] = 40_000_000
+    unused_uploads_max: Positive = 1_000
+    unused_uploads_max_bytes: Positive = 4 * 1024**3
+    unused_upload_days: Positive = 30
     free_space_floor_bytes: Annotated[int, Meta(ge=0)] = 1024**3
     result_url_hours: Annotated[int, Meta(ge=1, le=24 * 365)] = 24
     streams_per_key_max: Positive = 20

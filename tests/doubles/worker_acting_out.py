@@ -94,7 +94,10 @@ class ActingPipeline:
             frames=run.frames,
             pictures=grey(run, run.frames),
             sound=np.zeros((run.frames * SAMPLE_RATE_HZ // run.fps, 2), np.float32),
-            notes=[*self.told, f"warmed {','.join(warmed)}"],
+            notes=[
+                *(*self.told, f"warmed {','.join(warmed)}"),
+                *([begun_with(run)] if run.reference else []),
+            ],
         )
 
     def images(self, run: Run, report: Reporter) -> Iterator[Still]:
@@ -106,6 +109,13 @@ class ActingPipeline:
 
     def close(self) -> None:
         """It holds nothing."""
+
+
+def begun_with(run: Run) -> str:
+    """What the child finds at the path of the picture that it is given, and the strength."""
+    with Image.open(run.reference, formats=("PNG",)) as picture:
+        picture.load()
+        return f"begins with {picture.mode} {picture.width}x{picture.height} at {run.strength}"
 
 
 def denoise(run: Run, report: Reporter) -> None:

@@ -81,6 +81,8 @@ def _model(catalog: Catalog, spec: ModelSpec, resident: set[str]) -> ModelView:
         default_fps=spec.default_fps if video else None,
         max_images=spec.limits.max_images if "image" in spec.makes else 0,
         negative_prompt=spec.limits.negative_prompt,
+        reference_image=spec.limits.reference_image,
+        strength=spec.limits.strength,
         licence=LicenceView(name=spec.licence.name, url=spec.licence.url, terms=spec.licence.terms),
         commercial_use=spec.licence.commercial_use,
         revision=spec.revision if installed is None else installed.revision,

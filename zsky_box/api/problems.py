@@ -88,7 +88,10 @@ _FRAMEWORK: Final = {
     403: ("insufficient_scope", "This key may not do that."),
     404: ("not_found", "There is nothing at this address."),
     405: ("method_not_allowed", "This address does not answer that method."),
-    413: ("too_large", "The body is larger than this box accepts; its owner may raise the setting body_max_bytes."),
+    413: (
+        "too_large",
+        "The body is larger than this box accepts; its owner may raise body_max_bytes, for pictures upload_max_bytes.",
+    ),
     415: ("unsupported_media", "Send the body as application/json."),
 }
 

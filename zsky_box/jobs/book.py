@@ -31,6 +31,7 @@ from zsky_box.pauses import Pauses
 from zsky_box.requests import Work
 from zsky_box.schemas import Receipt
 from zsky_box.terms import Terms
+from zsky_box.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class JobBook:
         self,
         store: Store,
         assets: Assets,
+        uploads: Uploads,
         catalog: Catalog,
         news: News,
         terms: Terms,
@@ -71,6 +73,7 @@ class JobBook:
         self._pauses = pauses
         self._store = store
         self._assets = assets
+        self._uploads = uploads
         self._catalog = catalog
         self._news = news
         self._terms = terms
@@ -97,10 +100,14 @@ class JobBook:
         try:
             work, deadline = rows.submission_of(row).work, row["deadline_at"]
             work = msgspec.structs.replace(work, wordmarked=row["wordmarked"])
+            reference = str(self._uploads.path(work.reference, self._clock())) if work.reference else ""
             folder = self._assets.begin(job_id, row["token"])
         except msgspec.DecodeError:
             log.exception("job %s cannot be read", job_id)
             self._fail_claimed(job_id, row["token"], "internal_error", "What was asked for cannot be read any more.")
+            return None
+        except JobFailure as failure:
+            self._fail_claimed(job_id, row["token"], failure.error_code, failure.message)
             return None
         except OSError as error:
             told = f"The outputs' disk cannot be written ({error.strerror})."
@@ -114,6 +121,7 @@ class JobBook:
             out_dir=str(folder),
             stem=stem(work.prompt, work.seed),
             deadline_in_seconds=None if deadline is None else (deadline - self._clock()) / SECOND_US,
+            reference_path=reference,
         )
 
     def _fail_claimed(self, job_id: str, token: int, code: ErrorCode, message: str) -> None:
