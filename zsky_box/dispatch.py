@@ -127,13 +127,17 @@ class _Offer:
 
 
 class Outlook(Struct, frozen=True, kw_only=True):
-    """One device as those who estimate see it: when it is free, whether it takes jobs, and what it holds."""
+    """One device as those who estimate see it: when it is free, whether it takes jobs, what it holds, how many bytes
+    are left beside that, and how long it would take to load what it holds again.
+    """
 
     card: Card
     name: str
     free_at: float
     paused: bool
     resident: frozenset[str]
+    room_bytes: int = 0
+    reload_seconds: float = 0.0
 
 
 class Left(Struct, frozen=True):

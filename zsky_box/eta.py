@@ -15,7 +15,7 @@ from typing import Final
 from msgspec import Struct
 
 from zsky_box.db import Row, Rows, Store
-from zsky_box.dispatch import Left, Outlook
+from zsky_box.dispatch import PATIENCE_FACTOR, Left, Outlook
 from zsky_box.requests import Work
 from zsky_box.ways import InstalledWays
 
@@ -96,6 +96,13 @@ class Eta:
         if not ways:
             return Place(1 + ahead_count, None)
         start = filled([max(0.0, view.free_at - now) for _, view in ways], ahead_seconds)
+        swaps = [
+            0.0
+            if work.model in view.resident or way.needs.held_bytes + way.needs.working_bytes <= view.room_bytes
+            else way.load_seconds + view.reload_seconds
+            for way, view in ways
+        ]
+        start = max(start, patience_seconds(min(swaps), count))
         best = min(
             way.run_seconds + way.tail_seconds + (0.0 if work.model in view.resident else way.load_seconds)
             for way, view in ways
@@ -136,6 +143,14 @@ def ahead(flows: Sequence[Flow], own: tuple[int, str, str], count: int, seconds:
         total_seconds += wanted * share
         total_count += sum(_part(flow, flow.seconds * share) for flow in theirs)
     return total_count, total_seconds
+
+
+def patience_seconds(swap_seconds: float, count: int) -> float:
+    """For how long a model's jobs wait until a card that others want changes to it, `count` of them being there before.
+
+    Those have waited for part of it: for half, on the average.
+    """
+    return PATIENCE_FACTOR * swap_seconds * (0.5 if count else 1.0)
 
 
 def _read(rows: Store | Rows, *, test: bool) -> list[Flow]:

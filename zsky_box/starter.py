@@ -234,6 +234,8 @@ def _outlook(view: CardView, slot: Slot, now: float) -> Outlook:
         free_at=now + view.free_in_seconds,
         paused=slot.is_paused or not slot.is_up,
         resident=frozenset(view.held),
+        room_bytes=view.card.total_bytes - sum(held.needs.held_bytes for held in view.held.values()),
+        reload_seconds=sum(held.load_seconds for held in view.held.values()),
     )
 
 

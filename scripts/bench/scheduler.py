@@ -7,8 +7,8 @@ The product's own `Dispatcher` decides for virtual cards (`virtual_cards.py`); t
 Mixed trace: one account leaves a backlog of 300 clips, one works with images of two models all along, one sends bursts
 of everything. `beyond bound`: how much longer it took than all work divided by the cards, no load counted (or than the
 last arrival and that job's own time, where that is later). `image wait`: from submit to start, of the images of the
-accounts without a backlog. `loading`: the share of busy card time. `ETA off`: how far the time that a client is told at
-its submit lies from the time that it then takes, as a share of the latter.
+accounts without a backlog. `loading`: the share of busy card time. `ETA off`, median and p90: how far the time that a
+client is told at its submit lies from the time that it then takes, as a share of the latter.
 
 Fairness: three accounts that each have more than enough from the first second. `least share`: the card time, loading
 counted, of the account that got least while all three waited, beside an even third.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from zsky_box.dispatch import CardView, Dispatcher, Held, Waiting, Way
-from zsky_box.eta import Flow, ahead, filled
+from zsky_box.eta import Flow, ahead, filled, patience_seconds
 from zsky_box.manifest import Recipe
 from zsky_box.placement import GIB, Card, Footprint, cheapest_eviction
 from zsky_box.requests import Work
@@ -88,6 +88,10 @@ class VirtualCard:
     loads: int = 0
     swaps: int = 0
     load_seconds: float = 0.0
+
+    @property
+    def room_bytes(self) -> int:
+        return self.capacity_bytes - sum(held.needs.held_bytes for held in self.held.values())
 
     @property
     def device(self) -> str:
@@ -201,6 +205,13 @@ def expected_seconds(world: World, job: Job) -> float:
     )
     model = world.models[job.arrival.model]
     is_held = any(model.name in card.held for card in world.cards)
+    swaps = [
+        0.0
+        if model.name in card.held or model.needs.held_bytes + model.needs.working_bytes <= card.room_bytes
+        else model.load_seconds + sum(held.load_seconds for held in card.held.values())
+        for card in world.cards
+    ]
+    start = max(start, patience_seconds(min(swaps), len(before)))
     return start + model.run_seconds + (0.0 if is_held else model.load_seconds)
 
 
@@ -252,7 +263,7 @@ class FifoPerCard:
 
 
 class ModelAffine:
-    """A card goes on with the jobs of a model that it holds; when none is left, the next model in the round is loaded."""
+    """A card goes on with the jobs of a model that it holds; when none is left, the next model in turn is loaded."""
 
     def __init__(self) -> None:
         self._round = 0
