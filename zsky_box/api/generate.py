@@ -68,8 +68,9 @@ async def _generate(request: Request[Any, Any, Any]) -> Answer:
     if picture is None:
         return await box.desk.submit(caller, submission, key)
     # To decode a picture is work: what would be refused without it is refused before.
-    if refusal := (await box.store.read(lambda: box.desk.quote(caller, body.type, body.n or 1))).refusal:
-        raise refusal
+    quote = await box.store.read(lambda: box.desk.quote(caller, body.type, body.n or 1, body.prompt))
+    if quote.refusal is not None:
+        raise quote.refusal
     async with box.uploads.offered(picture, field="image") as offered:
         return await box.desk.submit(caller, submission, key, offered)
 
