@@ -126,7 +126,7 @@ class Box:
         self.feed = Feed(clock)
         self.terms = open_terms(self.store, settings, clock())
         news = News(self.feed, self._wake)
-        self.inventory = inventory.take(settings)
+        self.inventory = inventory.take(settings, self.catalog.output_check)
         self.pauses = Pauses(self.store, self.inventory.devices, settings.quiet_hours, settings.zone(), clock)
         with self.store.snapshot() as rows:
             self.estimates = timings.recall(rows)
