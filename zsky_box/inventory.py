@@ -55,9 +55,7 @@ def _host_bytes() -> int:
     """The machine's memory, or what this control group may use of it."""
     total = devices.host_memory_bytes()
     try:
-        limit = CHECK_WORKING_BYTES: Final = GIB // 2
-"""A classifier's pictures are small: an allowance, not a measurement."""
-_CGROUP_LIMIT.read_text("ascii").strip()
+        limit = _CGROUP_LIMIT.read_text("ascii").strip()
     except OSError:
         return total
     return min(total, int(limit)) if limit.isdigit() else total
