@@ -11,6 +11,7 @@ from tests.doubles.scheduling import Stage
 from zsky_box import scheduler as scheduler_module
 from zsky_box import settler as settler_module
 from zsky_box.errors import JobFailure, StoreError
+from zsky_box.estimates import Timing
 from zsky_box.events import Progress
 from zsky_box.observer import Nobody
 from zsky_box.worker import Patience
@@ -64,26 +65,31 @@ def test_batch_jobs_wait_for_interactive_ones() -> None:
         assert child.hear_run().job_id == "batch"
 
 
+def holding(stage: Stage, device: str, model: str) -> None:
+    """Have a device load a model, which takes a while, and be free again."""
+    stage.estimates.learn(
+        Timing(kind="load", model=model, recipe="full", card="a fake card", shape="", operations=0, seconds=30)
+    )
+    child = stage.child(device)
+    child.get_ready()
+    stage.jobs.add(f"{model}-is-loaded", model=model)
+    child.finish(child.hear_run())
+    stage.jobs.until_ended(f"{model}-is-loaded")
+
+
 def test_a_job_goes_where_its_model_is_in_memory() -> None:
     with Stage("cpu", "cuda:0") as stage:
-        stage.child("cpu").get_ready("a")
-        stage.child("cuda:0").get_ready("b")
-        stage.jobs.until(lambda: stage.scheduler.resident() == {"a", "b"})
-        with_pause(stage, lambda: (stage.jobs.add("wants-b", model="b"), stage.jobs.add("wants-a", model="a")))
-        assert stage.child("cpu").hear_run().job_id == "wants-a"
-        assert stage.child("cuda:0").hear_run().job_id == "wants-b"
-
-
-def test_a_new_model_is_loaded_where_it_drives_out_none_that_is_wanted() -> None:
-    with Stage("cpu", "cuda:0", "cuda:1") as stage:
-        stage.child("cpu").get_ready("a")
-        stage.child("cuda:0").get_ready("b")
-        stage.child("cuda:1").get_ready()
-        stage.jobs.until(lambda: stage.scheduler.resident() == {"a", "b"})
-        with_pause(stage, lambda: [stage.jobs.add(f"wants-{model}", model=model) for model in "cab"])
-        assert stage.child("cuda:1").hear_run().job_id == "wants-c"
-        assert stage.child("cpu").hear_run().job_id == "wants-a"
-        assert stage.child("cuda:0").hear_run().job_id == "wants-b"
+        holding(stage, "cpu", "a")
+        stage.child("cuda:0").get_ready()
+        with_pause(stage, lambda: (stage.jobs.add("first-a"), stage.jobs.add("second-a")))
+        run = stage.child("cpu").hear_run()
+        assert run.job_id == "first-a"
+        assert stage.child("cuda:0").hears_nothing()
+        assert "waits for cpu" in str(stage.scheduler.reason("second-a"))
+        stage.child("cpu").finish(run)
+        assert stage.child("cpu").hear_run().job_id == "second-a"
+        assert "in memory" in stage.jobs.jobs["second-a"].why[0]
+        assert "waits for cpu" in stage.jobs.jobs["second-a"].why[0]
 
 
 def with_pause(stage: Stage, change: Callable[[], object]) -> None:
@@ -103,11 +109,11 @@ def test_a_job_that_somebody_else_took_costs_the_device_no_turn() -> None:
             stage.jobs.taken_by_others.add(name)
             stage.jobs.add(name)
         stage.jobs.add("mine")
-        looks_before = stage.jobs.count("queued")
+        looks_before = stage.jobs.count("heads")
         child = stage.child()
         child.get_ready()
         assert child.hear_run().job_id == "mine"
-        assert stage.jobs.count("queued") - looks_before <= 4
+        assert stage.jobs.count("heads") - looks_before <= 4
 
 
 def test_test_jobs_have_a_child_of_their_own() -> None:
@@ -614,7 +620,7 @@ def test_a_child_that_cannot_be_started_is_tried_again() -> None:
 # When the store fails
 
 
-@pytest.mark.parametrize("name", ["queued", "claim", "expire", "cancel_requested", "progress"])
+@pytest.mark.parametrize("name", ["heads", "claim", "expire", "cancel_requested", "progress"])
 def test_a_store_that_fails_for_a_moment_ends_nothing(name: str, caplog: pytest.LogCaptureFixture) -> None:
     with Stage() as stage:
         child = stage.child()

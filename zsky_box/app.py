@@ -22,7 +22,7 @@ from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.static_files import create_static_files_router
 from litestar.template.config import TemplateConfig
 
-from zsky_box import audit, devices, idempotency, secretfile, timeline
+from zsky_box import audit, idempotency, inventory, secretfile, timeline, timings
 from zsky_box.api import (
     account,
     files,
@@ -57,11 +57,13 @@ from zsky_box.jobs.views import JobReader
 from zsky_box.ledger.verify import verify
 from zsky_box.metrics import Metrics
 from zsky_box.pages import setup
+from zsky_box.pauses import Pauses
 from zsky_box.rate_limit import RateLimit
 from zsky_box.restart_budget import RestartBudget
-from zsky_box.scheduler import Limits, Scheduler
+from zsky_box.scheduler import Scheduler
 from zsky_box.server import Server, configuration, listen
 from zsky_box.settings import CHECKOUT, Settings
+from zsky_box.starter import Rules
 from zsky_box.tasks import Tasks
 from zsky_box.terms import open_terms
 from zsky_box.worker import Patience, Worker
@@ -114,12 +116,18 @@ class Box:
         self.feed = Feed(clock)
         self.terms = open_terms(self.store, settings, clock())
         news = News(self.feed, self._wake)
+        self.inventory = inventory.take(settings)
+        self.pauses = Pauses(self.store, self.inventory.devices, settings.quiet_hours, settings.zone(), clock)
+        with self.store.snapshot() as rows:
+            self.estimates = timings.recall(rows)
         self.metrics = Metrics()
-        self.book = JobBook(self.store, self.assets, self.catalog, news, self.terms, clock, observer=self.metrics)
+        self.book = JobBook(
+            self.store, self.assets, self.catalog, news, self.terms, clock, self.pauses, observer=self.metrics
+        )
         self.bookkeeping = Bookkeeping(self.store, self.terms, clock)
         self.desk = Desk(self.store, self.assets, self.book, news, self.terms, clock)
         self.scheduler = self._new_scheduler(worker_entry, on_fatal or _no_one_to_tell)
-        self.cards = CardWatch(devices.chosen(settings.devices), self.scheduler.tell_card)
+        self.cards = CardWatch(self.inventory.devices, self.scheduler.tell_card)
         self.tasks = Tasks(
             folder,
             wake=self.scheduler.wake,
@@ -208,7 +216,7 @@ class Box:
         installed = [spec for spec in self.catalog.specs.values() if self.catalog.installed(spec) is not None]
         warm = tuple(sorted({spec.family for spec in installed} & set(TORCH_FAMILIES)))
 
-        chosen = devices.chosen(settings.devices)
+        chosen = self.inventory.devices
         # Workers on the processor share its cores: torch's threads of one would wait for those of another.
         threads = max(1, (os.cpu_count() or 1) // max(1, chosen.count("cpu")))
 
@@ -227,16 +235,25 @@ class Box:
                 restarts=settings.worker_restarts_max, within_seconds=settings.worker_restart_window_seconds
             )
 
-        limits = Limits(job_seconds=settings.job_timeout_seconds, cancel_seconds=settings.worker_cancel_timeout_seconds)
+        cards, models = self.inventory.cards, self.catalog.specs
+        rules = Rules(
+            host_total_bytes=self.inventory.host_total_bytes,
+            job_seconds=settings.job_timeout_seconds,
+            cancel_seconds=settings.worker_cancel_timeout_seconds,
+            pins=inventory.models_by_device("pins", settings.pins, list(cards), models),
+            exclusions=inventory.models_by_device("exclusions", settings.exclusions, list(cards), models),
+            preview_steps=settings.preview_every_steps if settings.previews else 0,
+        )
         return Scheduler(
             self.book,
             self.catalog,
             chosen,
+            cards,
+            self.estimates,
             new_worker,
             new_budget,
-            limits,
+            rules,
             failed,
-            preview_steps=settings.preview_every_steps if settings.previews else 0,
             observer=self.metrics,
         )
 
