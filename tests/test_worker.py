@@ -109,9 +109,7 @@ def test_a_child_that_was_not_listened_to_is_not_hung() -> None:
         long_after = worker.last_heard + QUICK.silence_seconds + 1
         assert not worker.is_hung(long_after)
         os.kill(worker.pid, signal.SIGSTOP)
-        while worker.connection.poll():
-            worker.receive()
-        assert worker.is_hung(worker.last_heard + QUICK.silence_seconds + 1)
+        hear(worker, lambda _: worker.is_hung(worker.last_heard + QUICK.silence_seconds + 1))
 
 
 def test_a_child_that_never_gets_ready_counts_as_hung_after_the_time_to_start() -> None:
