@@ -18,7 +18,9 @@ from zsky_box.assets import Assets
 from zsky_box.catalog import Catalog
 from zsky_box.clock import parse_rfc3339
 from zsky_box.db import Row, Store
-from zsky_box.dispatch import Waiting
+from zsky_box.dispatch import Outlook, Waiting
+from zsky_box.estimates import Estimates
+from zsky_box.eta import Eta
 from zsky_box.events import Done, File
 from zsky_box.feed import Feed
 from zsky_box.idempotency import Answer, Idempotency
@@ -31,6 +33,7 @@ from zsky_box.pauses import Pauses
 from zsky_box.schemas import GenerateBody, JobView, OverageView
 from zsky_box.settings import CHECKOUT, Settings
 from zsky_box.terms import open_terms
+from zsky_box.ways import InstalledWays
 
 PEPPER = bytes(32)
 SIGNING = bytes(range(32))
@@ -123,8 +126,11 @@ class Rooms:
         news = News(self.feed, self.rung.append)
         pauses = Pauses(self.store, ["cpu"], self.settings.quiet_hours, self.settings.zone(), self.clock)
         self.book = JobBook(self.store, self.assets, self.catalog, news, self.terms, self.clock, pauses)
-        self.desk = Desk(self.store, self.assets, self.book, news, self.terms, self.clock)
-        self.reader = JobReader(self.store, self.assets, self.clock)
+        self.desk = Desk(self.store, self.assets, self.book, news, self.terms, self.clock, lambda _: 1.0)
+        ways = InstalledWays(self.catalog, Estimates())
+        self.outlook: list[Outlook] = []
+        eta = Eta(self.store, ways, lambda _: self.outlook, lambda _: None)
+        self.reader = JobReader(self.store, self.assets, self.clock, eta)
 
     def close(self) -> None:
         """Close the store."""

@@ -49,6 +49,7 @@ from zsky_box.control import FILE_NAME as CONTROL_FILE
 from zsky_box.control import Address
 from zsky_box.db import InstanceLock, Store
 from zsky_box.errors import Refusal, StoreError, ZskyError
+from zsky_box.eta import Eta
 from zsky_box.feed import Feed
 from zsky_box.jobs.book import JobBook
 from zsky_box.jobs.desk import Desk
@@ -60,12 +61,14 @@ from zsky_box.pages import setup
 from zsky_box.pauses import Pauses
 from zsky_box.rate_limit import RateLimit
 from zsky_box.restart_budget import RestartBudget
+from zsky_box.room import Room
 from zsky_box.scheduler import Scheduler
 from zsky_box.server import Server, configuration, listen
 from zsky_box.settings import CHECKOUT, Settings
 from zsky_box.starter import Rules
 from zsky_box.tasks import Tasks
 from zsky_box.terms import open_terms
+from zsky_box.ways import InstalledWays
 from zsky_box.worker import Patience, Worker
 
 LOCK_SECONDS: Final = 1.0  # a command is done in a moment
@@ -125,8 +128,13 @@ class Box:
             self.store, self.assets, self.catalog, news, self.terms, clock, self.pauses, observer=self.metrics
         )
         self.bookkeeping = Bookkeeping(self.store, self.terms, clock)
-        self.desk = Desk(self.store, self.assets, self.book, news, self.terms, clock)
+        self._rules = self._owners_rules()
+        ways = InstalledWays(self.catalog, self.estimates)
+        cards, host = self.inventory.cards, self.inventory.host_total_bytes
+        self.room = Room(self.catalog, ways, cards, host, self._rules.exclusions)
+        self.desk = Desk(self.store, self.assets, self.book, news, self.terms, clock, self.room.expected_seconds)
         self.scheduler = self._new_scheduler(worker_entry, on_fatal or _no_one_to_tell)
+        self.eta = Eta(self.store, ways, lambda test: self.scheduler.outlook(test=test), self.scheduler.left)
         self.cards = CardWatch(self.inventory.devices, self.scheduler.tell_card)
         self.tasks = Tasks(
             folder,
@@ -148,7 +156,9 @@ class Box:
             rate_limit=RateLimit(settings.requests_per_second, settings.requests_burst, time.monotonic_ns),
             terms=self.terms,
             desk=self.desk,
-            reader=JobReader(self.store, self.assets, clock),
+            room=self.room,
+            eta=self.eta,
+            reader=JobReader(self.store, self.assets, clock, self.eta),
             scheduler=self.scheduler,
             cards=self.cards,
             metrics=self.metrics,
@@ -235,26 +245,28 @@ class Box:
                 restarts=settings.worker_restarts_max, within_seconds=settings.worker_restart_window_seconds
             )
 
-        cards, models = self.inventory.cards, self.catalog.specs
-        rules = Rules(
-            host_total_bytes=self.inventory.host_total_bytes,
-            job_seconds=settings.job_timeout_seconds,
-            cancel_seconds=settings.worker_cancel_timeout_seconds,
-            pins=inventory.models_by_device("pins", settings.pins, list(cards), models),
-            exclusions=inventory.models_by_device("exclusions", settings.exclusions, list(cards), models),
-            preview_steps=settings.preview_every_steps if settings.previews else 0,
-        )
         return Scheduler(
             self.book,
             self.catalog,
             chosen,
-            cards,
+            self.inventory.cards,
             self.estimates,
             new_worker,
             new_budget,
-            rules,
+            self._rules,
             failed,
             observer=self.metrics,
+        )
+
+    def _owners_rules(self) -> Rules:
+        settings, labels, models = self.settings, list(self.inventory.cards), self.catalog.specs
+        return Rules(
+            host_total_bytes=self.inventory.host_total_bytes,
+            job_seconds=settings.job_timeout_seconds,
+            cancel_seconds=settings.worker_cancel_timeout_seconds,
+            pins=inventory.models_by_device("pins", settings.pins, labels, models),
+            exclusions=inventory.models_by_device("exclusions", settings.exclusions, labels, models),
+            preview_steps=settings.preview_every_steps if settings.previews else 0,
         )
 
     def _wake(self, job_id: str | None) -> None:
@@ -318,6 +330,7 @@ def create_app(box: Box) -> Litestar:
             jobs.job_status,
             jobs.list_jobs,
             jobs.get_job,
+            jobs.get_decisions,
             jobs.cancel,
             jobs.delete_job,
             streams.account_events,

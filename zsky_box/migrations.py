@@ -360,13 +360,13 @@ def m005_engine(db: Database) -> None:
     _run(
         db,
         """
+    ALTER TABLE job ADD COLUMN expected_seconds REAL NOT NULL DEFAULT 0 CHECK (expected_seconds >= 0);
     ALTER TABLE job ADD COLUMN recipe_floor INTEGER NOT NULL DEFAULT 0 CHECK (recipe_floor >= 0);
     ALTER TABLE job ADD COLUMN decisions TEXT NOT NULL DEFAULT '[]';
     ALTER TABLE job ADD COLUMN upload_id TEXT;
-    CREATE INDEX job_by_flow ON job (test, priority, account_id, model, seq) WHERE status = 'queued';
+    CREATE INDEX job_by_flow ON job (test, priority, account_id, model, seq, expected_seconds) WHERE status = 'queued';
     CREATE INDEX job_by_start_deadline ON job (test, start_deadline_at)
         WHERE status = 'queued' AND start_deadline_at IS NOT NULL;
-    ALTER TABLE job ADD COLUMN expected_seconds REAL NOT NULL DEFAULT 0 CHECK (expected_seconds >= 0);
     CREATE INDEX job_by_upload ON job (upload_id) WHERE upload_id IS NOT NULL;
 
     CREATE TABLE upload (

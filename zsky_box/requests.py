@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import unicodedata
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import Struct
 
@@ -57,7 +57,15 @@ class Submission(Struct, frozen=True, kw_only=True):
     deadline_seconds: float | None
 
 
-def resolve(body: GenerateBody, catalog: Catalog, *, test: bool, require_real_model: bool) -> Submission:
+class HasRoom(Protocol):
+    """Says why no device of the box can ever do a work, with what would fit; None where one can."""
+
+    def __call__(self, spec: ModelSpec, work: Work) -> str | None: ...
+
+
+def resolve(
+    body: GenerateBody, catalog: Catalog, *, test: bool, require_real_model: bool, no_room: HasRoom | None = None
+) -> Submission:
     """Raises InvalidFields with everything that is wrong, or a Refusal when there is no model to ask."""
     errors = _text_errors(body)
     if body.webhook_url is not None:
@@ -71,8 +79,11 @@ def resolve(body: GenerateBody, catalog: Catalog, *, test: bool, require_real_mo
     errors += _unsupported(body, spec)
     if errors:
         raise InvalidFields(errors)
+    work = _work(body, spec)
+    if no_room is not None and (reason := no_room(spec, work)):
+        raise InvalidFields([FieldError("resolution", "unsupported_for_model", f"resolution: {spec.name} {reason}.")])
     return Submission(
-        work=_work(body, spec),
+        work=work,
         metadata=body.metadata or {},
         notes=tuple(notes),
         batch=body.priority == "batch",

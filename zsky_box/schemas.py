@@ -212,6 +212,24 @@ class JobList(Struct, kw_only=True):
     next_cursor: str | None
 
 
+class Decision(Struct, kw_only=True):
+    """Where an attempt of a job ran, and why there and then."""
+
+    at: str
+    device: str
+    why: str
+
+
+class DecisionList(Struct, kw_only=True):
+    """The decisions about a job, oldest first; `waits` is why a queued one was passed over when its turn last came."""
+
+    object: Literal["list"] = "list"
+    data: list[Decision]
+    has_more: bool = False
+    next_cursor: str | None = None
+    waits: str | None = None
+
+
 class LicenceView(Struct, kw_only=True):
     """Who may use a model's output."""
 

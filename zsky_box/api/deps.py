@@ -13,12 +13,14 @@ from zsky_box.cards import CardWatch
 from zsky_box.catalog import Catalog
 from zsky_box.clock import Clock
 from zsky_box.db import Store
+from zsky_box.eta import Eta
 from zsky_box.feed import Feed
 from zsky_box.jobs.desk import Desk
 from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
 from zsky_box.metrics import Metrics
 from zsky_box.rate_limit import RateLimit
+from zsky_box.room import Room
 from zsky_box.scheduler import Scheduler
 from zsky_box.secretfile import Secrets
 from zsky_box.settings import Settings
@@ -43,6 +45,8 @@ class Services:
     rate_limit: RateLimit
     terms: Terms
     desk: Desk
+    room: Room
+    eta: Eta
     reader: JobReader
     scheduler: Scheduler
     cards: CardWatch

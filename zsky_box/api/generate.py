@@ -89,10 +89,14 @@ async def rerun(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Respo
     return answered(await box.desk.submit(caller, submission, key))
 
 
-def asked_for(box: Services, caller: Caller, body: GenerateBody) -> Submission:
-    """What a body asks of this box; raises what is wrong with it, or 503 `no_model`."""
-    real = box.settings.require_real_model
-    return resolve(body, box.catalog, test=caller.key.test, require_real_model=real)
+def asked_for(box: Services, caller: Caller, body: GenerateBody, *, bounded: bool = True) -> Submission:
+    """What a body asks of this box; raises what is wrong with it, or 503 `no_model`.
+
+    Where it is not `bounded`, whether any device has room for it is not asked.
+    """
+    real, test = box.settings.require_real_model, caller.key.test
+    no_room = box.room.refusal if bounded and not test else None
+    return resolve(body, box.catalog, test=test, require_real_model=real, no_room=no_room)
 
 
 def acted_out(caller: Caller, body: GenerateBody) -> Refusal | None:

@@ -6,6 +6,7 @@ A submit is one transaction: answer, money and job, or nothing. A quote tells wh
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import msgspec
 from msgspec import Struct
@@ -22,7 +23,7 @@ from zsky_box.jobs.rows import News
 from zsky_box.keys import Caller
 from zsky_box.ledger import Alert, Payer
 from zsky_box.manifest import JobType
-from zsky_box.requests import Submission
+from zsky_box.requests import Submission, Work
 from zsky_box.schemas import JobAccepted
 from zsky_box.terms import Terms
 
@@ -41,7 +42,17 @@ class Quote(Struct, frozen=True):
 class Desk:
     """Takes what clients bring; `draining` says that no further jobs are taken."""
 
-    def __init__(self, store: Store, assets: Assets, book: JobBook, news: News, terms: Terms, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        assets: Assets,
+        book: JobBook,
+        news: News,
+        terms: Terms,
+        clock: Clock,
+        expected_seconds: Callable[[Work], float],
+    ) -> None:
+        self._expected_seconds = expected_seconds
         self._store = store
         self._assets = assets
         self._book = book
@@ -124,8 +135,9 @@ class Desk:
 
         tx.execute(
             "INSERT INTO job (id, account_id, key_id, test, type, model, request, prompt, priority, n, status, phase,"
-            " price_micros, metadata, notes, created_at, start_deadline_at, deadline_at, wordmarked)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', 'waiting', ?, ?, ?, ?, ?, ?, ?)",
+            " price_micros, metadata, notes, created_at, start_deadline_at, deadline_at, wordmarked,"
+            " expected_seconds)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', 'waiting', ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 job_id,
                 caller.account.id,
@@ -144,6 +156,7 @@ class Desk:
                 after(submission.start_deadline_seconds),
                 after(submission.deadline_seconds),
                 wordmarked,
+                self._expected_seconds(work),
             ),
         )
 
