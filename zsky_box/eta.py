@@ -31,7 +31,7 @@ class Place(Struct, frozen=True):
     seconds: float | None
 
 
-class _Flow(Struct, frozen=True):
+class Flow(Struct, frozen=True):
     """The jobs of an account, a model and a priority that wait."""
 
     account_id: str
@@ -56,7 +56,7 @@ class Eta:
         self._outlook = outlook
         self._left = left
         self._lock = threading.Lock()
-        self._flows: dict[bool, tuple[float, list[_Flow]]] = {}
+        self._flows: dict[bool, tuple[float, list[Flow]]] = {}
 
     def running_seconds(self, job_id: str, progress: float) -> float | None:
         """Until a running job is done: as expected, and once that is over, as its progress has it."""
@@ -87,7 +87,7 @@ class Eta:
         return self._place(work, test=test, own=own, count=count, seconds=seconds)
 
     def _place(self, work: Work, *, test: bool, own: tuple[int, str, str], count: int, seconds: float) -> Place:
-        ahead_count, ahead_seconds = self._ahead(test, own, count, seconds)
+        ahead_count, ahead_seconds = ahead(self._waiting(test), own, count, seconds)
         outlook = [view for view in self._outlook(test) if not view.paused]
         now = time.monotonic()
         ways = [
@@ -95,40 +95,14 @@ class Eta:
         ]
         if not ways:
             return Place(1 + ahead_count, None)
-        start = _filled([max(0.0, view.free_at - now) for _, view in ways], ahead_seconds)
+        start = filled([max(0.0, view.free_at - now) for _, view in ways], ahead_seconds)
         best = min(
             way.run_seconds + way.tail_seconds + (0.0 if work.model in view.resident else way.load_seconds)
             for way, view in ways
         )
         return Place(1 + ahead_count, round(max(start + best, LEAST_SECONDS), 1))
 
-    def _ahead(self, test: bool, own: tuple[int, str, str], count: int, seconds: float) -> tuple[int, float]:
-        """How many jobs start before one that has so much of its own flow before it, and how long they take."""
-        priority, account, model = own
-        flows = self._waiting(test)
-        first = [flow for flow in flows if flow.priority < priority]
-        beside = [
-            flow for flow in flows if flow.priority == priority and (flow.account_id, flow.model) != (account, model)
-        ]
-        total_count = count + sum(flow.count for flow in first)
-        total_seconds = seconds + sum(flow.seconds for flow in first)
-        mine = seconds
-        for flow in (flow for flow in beside if flow.account_id == account):
-            mine += min(flow.seconds, seconds)
-            total_count += _part(flow, seconds)
-        total_seconds += mine - seconds
-        others: dict[str, list[_Flow]] = {}
-        for flow in beside:
-            if flow.account_id != account:
-                others.setdefault(flow.account_id, []).append(flow)
-        for theirs in others.values():
-            wanted = sum(flow.seconds for flow in theirs)
-            share = min(1.0, mine / wanted) if wanted > 0 else 1.0
-            total_seconds += wanted * share
-            total_count += sum(_part(flow, flow.seconds * share) for flow in theirs)
-        return total_count, total_seconds
-
-    def _waiting(self, test: bool) -> list[_Flow]:
+    def _waiting(self, test: bool) -> list[Flow]:
         now = time.monotonic()
         with self._lock:
             kept = self._flows.get(test)
@@ -137,21 +111,48 @@ class Eta:
             return kept[1]
 
 
-def _read(rows: Store | Rows, *, test: bool) -> list[_Flow]:
+def ahead(flows: Sequence[Flow], own: tuple[int, str, str], count: int, seconds: float) -> tuple[int, float]:
+    """How many jobs start before one that has so much of its own flow before it, and how long they take.
+
+    `own` is its priority, account and model; `flows` are all that wait.
+    """
+    priority, account, model = own
+    first = [flow for flow in flows if flow.priority < priority]
+    beside = [flow for flow in flows if flow.priority == priority and (flow.account_id, flow.model) != (account, model)]
+    total_count = count + sum(flow.count for flow in first)
+    total_seconds = seconds + sum(flow.seconds for flow in first)
+    mine = seconds
+    for flow in (flow for flow in beside if flow.account_id == account):
+        mine += min(flow.seconds, seconds)
+        total_count += _part(flow, seconds)
+    total_seconds += mine - seconds
+    others: dict[str, list[Flow]] = {}
+    for flow in beside:
+        if flow.account_id != account:
+            others.setdefault(flow.account_id, []).append(flow)
+    for theirs in others.values():
+        wanted = sum(flow.seconds for flow in theirs)
+        share = min(1.0, mine / wanted) if wanted > 0 else 1.0
+        total_seconds += wanted * share
+        total_count += sum(_part(flow, flow.seconds * share) for flow in theirs)
+    return total_count, total_seconds
+
+
+def _read(rows: Store | Rows, *, test: bool) -> list[Flow]:
     found = rows.all(
         "SELECT account_id, model, priority, count(*) AS n, sum(expected_seconds) AS seconds"
         " FROM job INDEXED BY job_by_flow WHERE status = 'queued' AND test = ? GROUP BY priority, account_id, model",
         (int(test),),
     )
-    return [_Flow(row["account_id"], row["model"], row["priority"], row["n"], row["seconds"]) for row in found]
+    return [Flow(row["account_id"], row["model"], row["priority"], row["n"], row["seconds"]) for row in found]
 
 
-def _part(flow: _Flow, seconds: float) -> int:
+def _part(flow: Flow, seconds: float) -> int:
     """How many of a flow's jobs so many seconds are."""
     return flow.count if seconds >= flow.seconds else int(flow.count * seconds / flow.seconds)
 
 
-def _filled(free_in_seconds: Sequence[float], work_seconds: float) -> float:
+def filled(free_in_seconds: Sequence[float], work_seconds: float) -> float:
     """When the next device is free once so much work was given to whichever was free first."""
     ordered = sorted(free_in_seconds)
     level, left = ordered[0], work_seconds

@@ -355,7 +355,8 @@ def m005_engine(db: Database) -> None:
     """What the engine keeps: reference images, how long things took here, which cards are paused, and why a job ran
     where it did. `expected_seconds` is what a job was expected to take when it came; `recipe_floor` the first of its
     model's recipes that it may still run by, since those before it ran out of memory. `job_by_flow` finds the oldest
-    jobs of each account, model and priority without reading the others.
+    jobs of each account, model and priority without reading the others. An upload's `used_at` is when a job first took
+    it.
     """
     _run(
         db,
@@ -379,9 +380,11 @@ def m005_engine(db: Database) -> None:
         width INTEGER NOT NULL CHECK (width > 0),
         height INTEGER NOT NULL CHECK (height > 0),
         created_at INTEGER NOT NULL,
+        used_at INTEGER,
         removed_at INTEGER
     ) STRICT;
-    CREATE INDEX upload_by_account ON upload (account_id, test, created_at) WHERE removed_at IS NULL;
+    CREATE INDEX upload_unused ON upload (account_id, test) WHERE used_at IS NULL AND removed_at IS NULL;
+    CREATE INDEX upload_by_content ON upload (account_id, test, sha256) WHERE removed_at IS NULL;
     CREATE INDEX upload_by_age ON upload (created_at) WHERE removed_at IS NULL;
 
     CREATE TABLE timing (

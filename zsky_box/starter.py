@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from zsky_box.catalog import Catalog
 from zsky_box.dispatch import CardView, Dispatcher, Held, Outlook, Start, Waiting
+from zsky_box.errors import JobFailure
 from zsky_box.estimates import Estimates, Kind, Timing, counted, shape_of
 from zsky_box.events import Check, Done, Run
 from zsky_box.job_source import ClaimedJob, JobSource
@@ -149,6 +150,11 @@ class Starter:
         if spec is None or folder is None:
             lost.append(((job.job_id, job.token), f"The model {waiting.model} is gone."))
             return False
+        try:
+            check = None if job.test else self._catalog.check()
+        except JobFailure as failure:
+            lost.append(((job.job_id, job.token), failure.message))
+            return False
         running = Running(
             kill_at=now + self._bound_seconds(spec, slot, start),
             deadline_at=None if job.deadline_in_seconds is None else now + job.deadline_in_seconds,
@@ -166,7 +172,7 @@ class Starter:
         )
         held = Held(recipe=way.recipe, needs=way.needs, load_seconds=way.load_seconds)
         slot.hold(waiting.model, held, start.evict)
-        slot.send(run_message(job, spec, start, str(folder), self._rules), running)
+        slot.send(run_message(job, spec, start, str(folder), check, self._rules), running)
         return True
 
     def _bound_seconds(self, spec: ModelSpec, slot: Slot, start: Start) -> float:
@@ -231,10 +237,9 @@ def _outlook(view: CardView, slot: Slot, now: float) -> Outlook:
     )
 
 
-def run_message(job: ClaimedJob, spec: ModelSpec, start: Start, folder: str, rules: Rules) -> Run:
+def run_message(job: ClaimedJob, spec: ModelSpec, start: Start, folder: str, check: Check | None, rules: Rules) -> Run:
     """The order that a child is given."""
     work = job.work
-    check: Check | None = None
     return Run(
         job_id=job.job_id,
         token=job.token,

@@ -42,7 +42,9 @@ class Unwritten(Desk):
 
     def __init__(self, box: Box) -> None:
         news = News(box.feed, _unwoken)
-        super().__init__(box.store, box.assets, box.book, news, box.terms, box.services.clock)
+        super().__init__(
+            box.store, box.assets, box.book, news, box.terms, box.services.clock, box.room.expected_seconds
+        )
         self._now = box.services.clock
 
     async def submit(

@@ -25,6 +25,7 @@ from zsky_box.scheduler import Scheduler
 from zsky_box.secretfile import Secrets
 from zsky_box.settings import Settings
 from zsky_box.terms import Terms
+from zsky_box.uploads import Uploads
 
 _HOST: Final = re.compile(r"^(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:\d{1,5})?$")
 
@@ -40,6 +41,7 @@ class Services:
     store: Store
     catalog: Catalog
     assets: Assets
+    uploads: Uploads
     feed: Feed
     news: News
     rate_limit: RateLimit

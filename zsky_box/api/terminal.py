@@ -9,8 +9,8 @@ from litestar import Request, post
 
 from zsky_box import control
 from zsky_box.api.access import control_only
+from zsky_box.api.bodies import read_bytes
 from zsky_box.api.deps import services
-from zsky_box.api.generate import read_bytes
 from zsky_box.errors import Refusal
 
 

@@ -15,6 +15,7 @@ FLOWS_MAX: Final = 256
 """So many flows are looked at in one turn; where there are more, the next turn goes on behind them."""
 URGENT_MAX: Final = 32
 WORKS_MAX: Final = 4_096
+SEQ_MAX: Final = 2**63 - 1
 
 _COLUMNS: Final = "id, account_id, model, priority, request, created_at, start_deadline_at, recipe_floor"
 
@@ -58,9 +59,9 @@ class Queue:
         while len(found) < limit:
             row = self._store.one(
                 "SELECT priority, account_id, model FROM job INDEXED BY job_by_flow WHERE status = 'queued'"
-                " AND test = ? AND (priority, account_id, model) > (?, ?, ?)"
-                " ORDER BY priority, account_id, model LIMIT 1",
-                (int(test), *place),
+                " AND test = ? AND (priority, account_id, model, seq) > (?, ?, ?, ?)"
+                " ORDER BY priority, account_id, model, seq LIMIT 1",
+                (int(test), *place, SEQ_MAX),  # without the last column the whole flow would be read to skip it
             )
             if row is None:
                 break

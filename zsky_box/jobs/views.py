@@ -119,6 +119,7 @@ class JobReader:
             priority="batch" if row["priority"] == BATCH else "interactive",
             metadata=msgspec.json.decode(row["metadata"], type=dict[str, str]),
             notes=msgspec.json.decode(row["notes"], type=list[str]),
+            reference=work.reference or None,
             test=bool(row["test"]),
             cancel_requested=bool(row["cancel_requested"]),
             charge=_charge_view(row, charge),
