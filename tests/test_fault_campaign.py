@@ -124,7 +124,7 @@ def test_every_one_of_many_faults_comes_to_its_end_and_leaves_nothing(
     fault, began = FAULTS[name], time.monotonic()
     monkeypatch.setenv(MARK, MARK_VALUE.partition("=")[2])
     with (
-        running(tmp_path / "data", **OPTIONS) as box,
+        running(tmp_path / "data", ready=False, **OPTIONS) as box,
         box.client() as client,
         box.client("test") as tester,
     ):

@@ -162,13 +162,16 @@ class Worker:
             self._write(Stop())
 
     def is_hung(self, now: float) -> bool:
-        """Whether at `now` (monotonic seconds) the child has been silent, or slow to start or leave, for too long."""
+        """Whether at `now` (monotonic seconds) the child has been silent, or slow to start or leave, for too long.
+
+        What it has said and nobody has read yet breaks its silence: another child may have held the reader up.
+        """
         if self.dead:
             return False
         if self._stopping_since is not None and not self.attempts:
             return now - self._stopping_since > self.patience.stop_seconds
         bound_seconds = self.patience.start_seconds if self.ready is None else self.patience.silence_seconds
-        return now - self.last_heard > bound_seconds
+        return now - self.last_heard > bound_seconds and not self.connection.poll()
 
     def kill(self, reason: str, error_code: ErrorCode = "gpu_timeout") -> None:
         """End the child and its group now: SIGTERM, then SIGKILL, each with a bounded wait (6 s in all by default).

@@ -175,6 +175,7 @@ def act_out(run: Run) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
         case "garbage_on_pipe":
             os.write(int(sys.argv[1]), b"\x00\x00\x00\x08 garbage")
+            threading.Event().wait()  # a Done that is on the pipe before the garbage is read would count
         case "endless_message":
             os.write(int(sys.argv[1]), b"\x7f\xff\xff\xff and on it goes")
         case "half_message":
