@@ -158,12 +158,15 @@ class Dispatcher:
         self._wanted_at: dict[str, float] = {}
         self._last_seconds: dict[str, float] = {}
         self._reasons: dict[str, str] = {}
+        self.without_room: list[Waiting] = []
+        """Those of the last decision that no card offered to take, however long they wait."""
 
     def decide(
         self, flows: Sequence[Sequence[Waiting]], cards: Sequence[CardView], host_total_bytes: int, now: float
     ) -> list[Start]:
         """What starts now. `flows` are the oldest jobs of each account, model and priority; `now` is in seconds."""
         self._meet(flows, now)
+        self.without_room = []
         starts: list[Start] = []
         deferred: list[tuple[Waiting, _Offer]] = []
         depth = {flow[0].model: 0 for flow in flows if flow}
@@ -256,6 +259,7 @@ class Dispatcher:
         ]
         if not offers:
             self._note(job, "no card that takes jobs now has room for it")
+            self.without_room.append(job)
             return None
         best = min(offers, key=lambda offer: offer.done_in_seconds)
         if best.view.is_free:

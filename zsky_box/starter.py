@@ -92,27 +92,32 @@ class Starter:
         per_flow = sum(slot.has_room for slot in slots) + len(gone) + SPARE_HEADS
         heads = self._jobs.heads(test=self._test, per_flow=per_flow)
         flows = [[job for job in flow if job.id not in gone] for flow in heads]
-        flows = [flow for flow in flows if flow and not self._is_hopeless(flow, lost)]
+        flows = [flow for flow in flows if flow]
         views = [self._view(slot, now) for slot in slots if slot.is_up and not slot.is_paused]
         starts = self._dispatcher.decide(flows, views, self._rules.host_total_bytes, now)
         vain = {start.job.id for start in starts if not self._carry_out(by_label[start.device], start, now, lost)}
         gone |= vain
+        for job in self._dispatcher.without_room:
+            self._end_hopeless(job, lost)
         self._end_early(flows, views, {start.job.id for start in starts})
         return bool(vain)
 
-    def _is_hopeless(self, flow: Sequence[Waiting], lost: list[tuple[AttemptKey, str]]) -> bool:
-        """Whether no device of the box can run the flow's first job, now or later; it is then claimed to be ended."""
-        job, cards = flow[0], [card for label, card in self._cards.items() if (label == TEST_LABEL) == self._test]
+    def _end_hopeless(self, job: Waiting, lost: list[tuple[AttemptKey, str]]) -> None:
+        """Claim a job, to be ended, where no device of the box can run it now or later."""
+        cards = [
+            card
+            for label, card in self._cards.items()
+            if (label == TEST_LABEL) == self._test and job.model not in self._rules.exclusions.get(label, frozenset())
+        ]
         if not self._ways.is_here(job.model):
             why = f"The model {job.model} is gone."
         elif not self._ways.what_fits(job.model, job.work, cards, self._rules.host_total_bytes):
             why = "No device of this box has room for it any more."
         else:
-            return False
+            return
         claimed = self._jobs.claim(job.id, "none", why)
         if claimed is not None:
             lost.append(((claimed.job_id, claimed.token), why))
-        return True
 
     def outlook(self) -> tuple[Outlook, ...]:
         """The devices at the last look; from any thread."""
