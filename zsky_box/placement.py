@@ -27,6 +27,7 @@ _PARAMETER_BYTES: Final[dict[Quantisation, float]] = {"int8": 1.03, "fp8": 1.03,
 # With blocks streamed, the card holds two blocks of the transformer at a time: one at work, one on its way.
 _STREAMED_PART: Final = 0.05
 STREAMED: Final = "transformer"
+DECODER: Final = "vae"
 _REFERENCE_PIXELS: Final = 1920 * 1080
 
 
@@ -93,7 +94,8 @@ def footprint(recipe: Recipe, sizes: Mapping[str, int], working_bytes: int) -> F
         for name, size in sizes.items()
     }
     largest = max(on_card.values(), default=0)
-    return Footprint(held_bytes=0, working_bytes=largest + working_bytes, host_bytes=total)
+    # What decoded last stays until something else wants the place.
+    return Footprint(held_bytes=sizes.get(DECODER, 0), working_bytes=largest + working_bytes, host_bytes=total)
 
 
 def working_bytes(spec: ModelSpec, recipe: Recipe, work: Work) -> int:
