@@ -44,6 +44,7 @@ class SlotView(Struct, frozen=True, kw_only=True):
     restarts: int
     reason: str = ""
     bytes_held: int = 0
+    paused: bool = False
 
 
 @dataclass
@@ -300,6 +301,7 @@ class Slot:
             restarts=self.restarts,
             reason=reason,
             bytes_held=0 if worker is None else worker.bytes_held,
+            paused=self.is_paused,
         )
 
 

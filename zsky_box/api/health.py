@@ -16,7 +16,7 @@ from zsky_box.api.problems import documented
 class Readiness(Struct, frozen=True, omit_defaults=True):
     """Whether jobs are begun; `quarantined` has each device that is out of service, and why."""
 
-    status: Literal["ready", "starting", "draining", "quarantined"]
+    status: Literal["ready", "starting", "draining", "paused", "quarantined"]
     quarantined: dict[str, str] = {}
 
 
@@ -49,6 +49,8 @@ async def readyz(request: Request[Any, Any, Any]) -> Response[Readiness]:
         return Response(Readiness("draining", quarantined), status_code=503, headers={"Retry-After": "10"})
     if len(quarantined) == len(slots):
         return Response(Readiness("quarantined", quarantined), status_code=503, headers={"Retry-After": "60"})
+    if all(slot.paused or slot.state == "quarantined" for slot in slots):
+        return Response(Readiness("paused", quarantined), status_code=503, headers={"Retry-After": "60"})
     if not box.scheduler.is_ready():
         return Response(Readiness("starting", quarantined), status_code=503, headers={"Retry-After": "1"})
     return Response(Readiness("ready", quarantined))
