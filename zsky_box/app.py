@@ -266,6 +266,7 @@ class Box:
                 ffmpeg=settings.ffmpeg or None,
                 warm=() if test else warm,
                 threads=threads if device == "cpu" else None,
+                uuid=self.inventory.uuids.get(device, ""),
                 patience=patience,
                 entry=worker_entry,
             )

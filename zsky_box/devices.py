@@ -14,12 +14,16 @@ log = logging.getLogger(__name__)
 
 
 class Card(Struct, frozen=True, kw_only=True):
-    """An NVIDIA card as the driver tells of it; `device` is its name here, such as `cuda:1`."""
+    """An NVIDIA card as the driver tells of it; `device` is its name here, such as `cuda:1`.
+
+    Cards are numbered by what is there: when one is lost, those behind it move up. The `uuid` stays.
+    """
 
     device: str
     name: str
     total_bytes: int
     capability: float
+    uuid: str = ""
 
 
 def chosen(setting: str) -> list[str]:
@@ -87,6 +91,7 @@ def _card(number: int) -> Card:
         name=str(pynvml.nvmlDeviceGetName(handle)),
         total_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
         capability=major + minor / 10,
+        uuid=str(pynvml.nvmlDeviceGetUUID(handle)),
     )
 
 

@@ -24,11 +24,12 @@ _CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
 
 
 class Inventory(Struct, frozen=True, kw_only=True):
-    """`devices` are the workers' in order, `cards` the same by their labels."""
+    """`devices` are the workers' in order, `cards` the same by their labels; `uuids` are the NVIDIA cards'."""
 
     devices: list[str]
     cards: Mapping[str, Card]
     host_total_bytes: int
+    uuids: Mapping[str, str] = {}
 
 
 def take(settings: Settings, check: ModelSpec | None = None) -> Inventory:
@@ -48,7 +49,8 @@ def take(settings: Settings, check: ModelSpec | None = None) -> Inventory:
         else:
             usable = max(0, card.total_bytes - settings.card_reserve_bytes - beside)
             cards[label] = Card(device=label, total_bytes=usable, capability=card.capability)
-    return Inventory(devices=chosen, cards=cards, host_total_bytes=host)
+    uuids = {device: card.uuid for device, card in known.items()}
+    return Inventory(devices=chosen, cards=cards, host_total_bytes=host, uuids=uuids)
 
 
 def _host_bytes() -> int:

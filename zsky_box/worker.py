@@ -74,7 +74,7 @@ class Worker:
     """One child on one device.
 
     `device` is `cpu` or `cuda:N`, N as nvidia-smi counts. `warm` names the families whose libraries the child imports
-    while it waits. `entry` is the child's module; only tests give another one.
+    while it waits. `uuid` names the card for good, where it is known. `entry` is the child's module; only tests give another one.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class Worker:
         ffmpeg: str | None = None,
         warm: tuple[str, ...] = (),
         threads: int | None = None,
+        uuid: str = "",
         patience: Patience | None = None,
         entry: str = "zsky_box.worker_main",
     ) -> None:
@@ -100,6 +101,7 @@ class Worker:
             device=device, heartbeat_seconds=self.patience.heartbeat_seconds, ffmpeg=ffmpeg, warm=warm
         )
         self._threads = threads
+        self._uuid = uuid
         self._entry = entry
         self._inbox: list[ToParent | Dead] = []
         self._stopping_since: float | None = None
@@ -107,7 +109,7 @@ class Worker:
 
     def start(self) -> None:
         """Start the process and return at once; Ready comes over the pipe. Raises OSError where none can be started."""
-        self._process = WorkerProcess(self._entry, self._config, self._threads)
+        self._process = WorkerProcess(self._entry, self._config, self._threads, self._uuid)
         self.last_heard = time.monotonic()
 
     @property
