@@ -74,7 +74,8 @@ class Worker:
     """One child on one device.
 
     `device` is `cpu` or `cuda:N`, N as nvidia-smi counts. `warm` names the families whose libraries the child imports
-    while it waits. `uuid` names the card for good, where it is known. `entry` is the child's module; only tests give another one.
+    while it waits. `uuid` names the card for good, where it is known. `entry` is the child's module; only
+    tests give another one.
     """
 
     def __init__(

@@ -96,8 +96,8 @@ class WorkerProcess:
 def environment(device: str, threads: int | None, uuid: str = "") -> dict[str, str]:
     """A child's environment: its own card and no other, so many threads, no hub, and the service's own code.
 
-    `cuda:N` counts as nvidia-smi does, and the card's UUID, where it is known, names it whatever others do; inside the child that card is the only one, so that no library can open a
-    context on a card that belongs to another child.
+    `cuda:N` counts as nvidia-smi does; the card's UUID, where it is known, names it whatever becomes of the others.
+    Inside the child that card is the only one, so that no library can open a context on a card of another child.
     """
     ours = str(Path(__file__).parents[1])
     inherited = os.environ.get("PYTHONPATH")
