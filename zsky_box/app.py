@@ -36,6 +36,7 @@ from zsky_box.control import Address
 from zsky_box.db import InstanceLock, Store
 from zsky_box.errors import Refusal, StoreError, ZskyError
 from zsky_box.feed import Feed
+from zsky_box.install.staging import repair_all
 from zsky_box.jobs.book import JobBook
 from zsky_box.jobs.desk import Desk
 from zsky_box.jobs.rows import News
@@ -54,7 +55,7 @@ from zsky_box.worker import Patience, Worker
 LOCK_SECONDS: Final = 1.0  # a command is done in a moment
 CHAIN_ROWS_AT_START: Final = 1_000
 WORKER_ENTRY: Final = "zsky_box.worker_main"
-TORCH_FAMILIES: Final = ("ltx2", "flux2_klein")
+TORCH_FAMILIES: Final = ("ltx2", "flux2_klein", "z_image")
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,8 @@ class Box:
         self.secrets = secretfile.load(folder)
         self.store = Store(folder, on_fatal)
         self.catalog = open_catalog(folder)
+        for name in repair_all(self.catalog.weights):
+            log.warning("the installation of %s was interrupted at its very end; it is whole again", name)
         for reason in self.catalog.refused:
             log.error("a model manifest is refused: %s", reason)
         outputs = Path(settings.outputs).expanduser() if settings.outputs else folder / "outputs"
@@ -184,9 +187,6 @@ class Box:
         patience = Patience(
             start_seconds=settings.worker_start_timeout_seconds, silence_seconds=settings.worker_silence_timeout_seconds
         )
-        installed = [spec for spec in self.catalog.specs.values() if self.catalog.installed(spec) is not None]
-        warm = tuple(sorted({spec.family for spec in installed} & set(TORCH_FAMILIES)))
-
         chosen = devices.chosen(settings.devices)
         # Workers on the processor share its cores: torch's threads of one would wait for those of another.
         threads = max(1, (os.cpu_count() or 1) // max(1, chosen.count("cpu")))
@@ -195,7 +195,7 @@ class Box:
             return Worker(
                 device,
                 ffmpeg=settings.ffmpeg or None,
-                warm=() if test else warm,
+                warm=() if test else self._warm_families(),
                 threads=threads if device == "cpu" else None,
                 patience=patience,
                 entry=worker_entry,
@@ -208,6 +208,11 @@ class Box:
 
         limits = Limits(job_seconds=settings.job_timeout_seconds, cancel_seconds=settings.worker_cancel_timeout_seconds)
         return Scheduler(self.book, self.catalog, chosen, new_worker, new_budget, limits, failed)
+
+    def _warm_families(self) -> tuple[str, ...]:
+        """The families of what is installed by now: asked at each child's start, as models come while the box runs."""
+        installed = [spec for spec in self.catalog.specs.values() if self.catalog.installed(spec) is not None]
+        return tuple(sorted({spec.family for spec in installed} & set(TORCH_FAMILIES)))
 
     def _wake(self, job_id: str | None) -> None:
         if job_id is None:

@@ -19,7 +19,7 @@ from typing import Final, Protocol
 from zsky_box.catalog import Catalog
 from zsky_box.errors import ErrorCode, JobFailure
 from zsky_box.events import Done, Failed, Phase, Progress, Ready, Run
-from zsky_box.manifest import ModelSpec
+from zsky_box.manifest import WHOLE, ModelSpec
 from zsky_box.requests import Work
 from zsky_box.restart_budget import RestartBudget
 from zsky_box.settler import Settler
@@ -376,12 +376,14 @@ def _unfitness(slot: Slot, model: str, wanted: set[str]) -> tuple[bool, bool, bo
 
 def _run_message(job: ClaimedJob, spec: ModelSpec, catalog: Catalog) -> Run:
     work = job.work
+    loadable = ((recipe, catalog.weights_folder(spec, recipe)) for recipe in spec.ways)
+    recipe, folder = next(((recipe, found) for recipe, found in loadable if found), (WHOLE, catalog.folder(spec)))
     return Run(
         job_id=job.job_id,
         token=job.token,
         type=work.type,
         model=spec,
-        weights_dir=str(catalog.folder(spec)),
+        weights_dir=str(folder),
         out_dir=job.out_dir,
         stem=job.stem,
         prompt=work.prompt,
@@ -396,4 +398,5 @@ def _run_message(job: ClaimedJob, spec: ModelSpec, catalog: Catalog) -> Run:
         wordmarked=work.wordmarked,
         reference=job.reference_path,
         strength=work.strength,
+        recipe=recipe,
     )

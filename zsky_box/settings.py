@@ -37,6 +37,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     public_url: str = ""
     outputs: str = ""
     ffmpeg: str = ""
+    hub_url: str = "https://huggingface.co"
+    hub_token_file: str = ""
     timezone: str = "UTC"
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
 
@@ -158,6 +160,10 @@ def _is_devices(text: str) -> bool:
     return parts == ["auto"] or all(part == "cpu" or (part.isascii() and part.isdigit()) for part in parts)
 
 
+def _is_hub_url(text: str) -> bool:
+    return _is_public_url(text) and text != ""
+
+
 def _is_public_url(text: str) -> bool:
     return text == "" or (text.startswith(("http://", "https://")) and not text.endswith("/"))
 
@@ -172,5 +178,6 @@ _RULES: Final = (
     ("plan_year_usd", _is_fee, _FEE),
     ("low_wallet_usd", _is_fee, _FEE),
     ("devices", _is_devices, "auto, cpu, card numbers such as 0,1, or a list such as cpu,cpu"),
+    ("hub_url", _is_hub_url, "http(s)://host[:port] without a final slash"),
     ("public_url", _is_public_url, "empty, or http(s)://host[:port] without a final slash"),
 )
