@@ -29,7 +29,7 @@ from zsky_box.api.deps import Services
 from zsky_box.api.document import CONFIG, build
 from zsky_box.assets import Assets
 from zsky_box.bookkeeping import Bookkeeping
-from zsky_box.catalog import Catalog
+from zsky_box.catalog import open_catalog
 from zsky_box.clock import Clock, rfc3339, system_clock
 from zsky_box.control import FILE_NAME as CONTROL_FILE
 from zsky_box.control import Address
@@ -247,11 +247,6 @@ class Box:
 
 def _no_one_to_tell(error: BaseException) -> None:
     log.critical("the box cannot go on", exc_info=error)
-
-
-def open_catalog(folder: Path) -> Catalog:
-    """The manifests of the checkout and of the data folder, and the weights of the data folder."""
-    return Catalog([CHECKOUT / "models", folder / "models"], folder / "weights")
 
 
 def create_app(box: Box) -> Litestar:

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from zsky_box.errors import ManifestError
 from zsky_box.manifest import FULL, JobType, ModelSpec, Recipe
+from zsky_box.settings import CHECKOUT
 
 FALLBACKS: Final = ("mini", "leader")
 RECORD_NAME: Final = "installed.json"
@@ -129,3 +130,8 @@ class Catalog:
         record = self.installed(spec)
         variant = None if record is None else record.variant(recipe)
         return None if variant is None else self.folder(spec) / variant.folder
+
+
+def open_catalog(folder: Path) -> Catalog:
+    """The manifests of the checkout and of the data folder, and the weights of the data folder."""
+    return Catalog([CHECKOUT / "models", folder / "models"], folder / "weights")

@@ -73,11 +73,10 @@ class HubDouble:
         self.holding = threading.Event()
         self.released = threading.Event()
         self._lock = threading.Lock()
-        self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), self._handler()) for _ in range(2)]
+        self._servers = [_Server(("127.0.0.1", 0), self._handler()) for _ in range(2)]
         self.hub_port, self.content_port = (server.server_address[1] for server in self._servers)
         self.url = f"http://127.0.0.1:{self.hub_port}"
         for server in self._servers:
-            server.daemon_threads = True
             threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
@@ -102,20 +101,13 @@ class HubDouble:
         """The requests whose path holds `part`."""
         return [asked.path for asked in self.asked if part in asked.path]
 
-    def take(self, path: str, at: int, size: int) -> bool:
-        """Count bytes that are about to be sent; False where the hub holds before all of them."""
-        del at
+    def take(self, path: str, size: int) -> int:
+        """How many of so many bytes may be sent; they are counted as sent. None where the hub holds."""
         with self._lock:
-            left = None if self.faults.hold_after is None else self.faults.hold_after - self.served.total()
-            if left is not None and left < size:
-                return False
+            if self.faults.hold_after is not None:
+                size = max(0, min(size, self.faults.hold_after - self.served.total()))
             self.served[path] += size
-            return True
-
-    def room(self) -> int | None:
-        """How many bytes may still be sent."""
-        with self._lock:
-            return None if self.faults.hold_after is None else self.faults.hold_after - self.served.total()
+            return size
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         hub = self
@@ -124,6 +116,13 @@ class HubDouble:
             double = hub
 
         return Handler
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that was killed is nothing to tell of."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -250,11 +249,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _pour(self, name: str, body: bytes) -> None:
         hub, at = self.double, 0
         while at < len(body):
-            room = hub.room()
-            piece = body[at : at + PIECE_BYTES]
-            if room is not None:
-                piece = piece[: max(0, room)]
-            if not piece or not hub.take(name, at, len(piece)):
+            piece = body[at : at + hub.take(name, min(PIECE_BYTES, len(body) - at))]
+            if not piece:
                 hub.holding.set()
                 hub.released.wait(HOLD_SECONDS)
                 self.close_connection = True

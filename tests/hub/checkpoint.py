@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any, Final
 
 from msgspec.structs import replace
 
+from scripts.tiny_models import tiny_manifests
 from zsky_box.manifest import Flux2KleinOptions, Licence, Limits, ModelSpec, Recipe
 
 REPOSITORY: Final = "studio/small"
+TINY_REPOSITORY: Final = "studio/tiny-klein"
 COMPONENTS: Final = ("scheduler", "text_encoder", "tokenizer", "transformer", "vae")
 
 SPEC: Final = ModelSpec(
@@ -27,6 +31,16 @@ SPEC: Final = ModelSpec(
 def spec_with(*recipes: Recipe, **changes: Any) -> ModelSpec:
     """The manifest with other recipes."""
     return replace(SPEC, recipes=recipes, **changes)
+
+
+def write_manifest(data: Path) -> None:
+    """The tiny klein's manifest in a data folder, with a repository to install it from."""
+    tiny_manifests(data / "all")
+    text, nowhere = (data / "all" / "tiny-klein.toml").read_text(), 'repository = ""'
+    assert text.count(nowhere) == 1
+    (data / "models").mkdir(parents=True, exist_ok=True)
+    (data / "models" / "tiny-klein.toml").write_text(text.replace(nowhere, f'repository = "{TINY_REPOSITORY}"'))
+    shutil.rmtree(data / "all")
 
 
 def safetensors(count: int, *, fill: int = 7) -> bytes:

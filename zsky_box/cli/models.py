@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from zsky_box import settings
-from zsky_box.catalog import RECORD_NAME, Catalog
+from zsky_box.catalog import RECORD_NAME, Catalog, open_catalog
 from zsky_box.cli import show
 from zsky_box.cli.command import INTERRUPTED, CommandError, Group, json_option
 from zsky_box.cli.install_report import shown
@@ -56,7 +56,6 @@ def models_list(folder: Path, as_json: bool) -> None:
     Example: zsky-box models list
     """
     from zsky_box.api.account import catalog_views
-    from zsky_box.app import open_catalog
 
     session = Session(folder)
     listed = session.request("GET", "/v1/models") if session.is_running() else catalog_views(open_catalog(folder))
@@ -96,7 +95,7 @@ def models_install(
 
     Example: zsky-box models install flux2-klein-4b --accept-licence
     """
-    configured, catalog = settings.load(folder), _catalog(folder)
+    configured, catalog = settings.load(folder), open_catalog(folder)
     spec = _known(catalog, name)
     if from_folder is not None and revision:
         raise CommandError("A folder has one revision: --revision goes with a hub, --from without.")
@@ -130,7 +129,7 @@ def models_verify(folder: Path, name: str | None, as_json: bool) -> None:
 
     Exits with 1 when one byte is not as it was, or a file is missing or too many. Example: zsky-box models verify
     """
-    weights = _catalog(folder).weights
+    weights = open_catalog(folder).weights
     here = sorted(path.parent.name for path in weights.glob(f"[!.]*/{RECORD_NAME}"))
     if name is not None and name not in here:
         raise CommandError(f"{name} is not installed; `zsky-box models list` shows what is.")
@@ -160,7 +159,7 @@ def models_remove(folder: Path, name: str, as_json: bool) -> None:
 
     Example: zsky-box models remove ltx-2.3-distilled
     """
-    catalog = _catalog(folder)
+    catalog = open_catalog(folder)
     weights = catalog.weights
     if (spec := catalog.specs.get(name)) is not None and spec.bundled:
         raise CommandError(f"{name} is part of the box and stays.")
@@ -177,12 +176,6 @@ def models_remove(folder: Path, name: str, as_json: bool) -> None:
             )
         staging.remove()
     show.told({"event": "removed", "name": name}, as_json, lambda _: click.echo(f"{name} is removed."))
-
-
-def _catalog(folder: Path) -> Catalog:
-    from zsky_box.app import open_catalog
-
-    return open_catalog(folder)
 
 
 def _known(catalog: Catalog, name: str) -> ModelSpec:

@@ -213,19 +213,19 @@ class _Work:
         digest = digest_of(stock, self._below)
         variants: dict[str, Variant] = {}
         recipes = _to_prepare(choices)
-        kept = [choice.recipe for choice in choices if choice.recipe is not None]
-        if self._wish.keep_full or not recipes or any(recipe.variant == FULL for recipe in kept):
+        wanted = {choice.recipe.variant for choice in choices if choice.recipe is not None}
+        if self._wish.keep_full or FULL in wanted:
             variants[FULL] = _variant(self._below, stock)
         for recipe in recipes:
             folder = self._prepare(recipe, choices)
             made = take_stock(self._staging.tree, folder.name)
-            for file in made:
-                look_into(self._staging.tree / file.path, file.path)
             variants[recipe.variant] = _variant(folder.name, made)
             stock = stock + made
-        if FULL not in variants:
-            shutil.rmtree(self._staging.tree / self._below)
-            stock = [file for file in stock if not file.path.startswith(f"{self._below}/")]
+        kept = {variant.folder for variant in variants.values()}
+        for folder in self._staging.tree.iterdir():
+            if folder.name not in kept:  # of a run that was asked for something else, or full weights that nobody wants
+                shutil.rmtree(folder)
+        stock = [file for file in stock if file.path.partition("/")[0] in kept]
         now = self._tools.now()
         record = Installed(
             revision=self._pin.revision,
@@ -268,6 +268,9 @@ class _Work:
         prepare(self._spec, recipe, source, fresh, device=device, tell=tell, entry=self._tools.prepare_entry)
         if not fresh.is_dir():
             raise InstallError(f"{self._spec.name} was prepared by the recipe {recipe.name}, but nothing came of it.")
+        for path in fresh.rglob("*"):
+            if path.is_symlink() or not path.is_dir():
+                look_into(path, path.relative_to(fresh).as_posix())
         fresh.rename(folder)
         return folder
 
