@@ -35,3 +35,29 @@ def test_a_model_that_was_installed_meanwhile_makes_an_image(run: Run, tmp_path:
         assert made["model"] == "tiny-klein"
         assert made["receipt"]["revision"] == commit
         assert client.get(made["result_url"]).content.startswith(b"\x89PNG")
+
+
+@pytest.mark.timeout(300)
+def test_a_model_is_measured_without_a_box(run: Run, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_manifest(data)
+    run("models", "install", "tiny-klein", "--from", str(cached("tiny-klein")), "--accept-licence", data=data)
+    told = run("models", "bench", "tiny-klein", "--device", "cpu", "--resolution", "480p", "--json", data=data)
+    assert told.status == 0, told.err
+    first, second = told.json["runs"]
+    assert (told.json["width"], told.json["height"], told.json["recipe"]) == (854, 480, "full")
+    assert first["phases"]["denoising"] > 0
+    assert second["phases"]["denoising"] > 0
+    assert second["phases"]["loading"] < first["phases"]["loading"], "the second run finds the model in memory"
+    assert not list(data.rglob("*.png"))
+
+
+def test_only_what_is_installed_is_measured_and_not_beside_the_box(run: Run, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_manifest(data)
+    assert "is not installed" in run("models", "bench", "tiny-klein", data=data).sentence
+    assert (
+        "cannot run on cpu by that recipe" in run("models", "bench", "leader", "--recipe", "int8", data=data).sentence
+    )
+    with running(data, ready=False):
+        assert "The box is running" in run("models", "bench", "leader", data=data).sentence

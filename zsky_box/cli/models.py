@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from zsky_box import settings
+from zsky_box import devices, settings
 from zsky_box.catalog import RECORD_NAME, Catalog, open_catalog
 from zsky_box.cli import show
 from zsky_box.cli.command import INTERRUPTED, CommandError, Group, json_option
@@ -20,7 +20,7 @@ from zsky_box.cli.install_report import shown
 from zsky_box.cli.session import Session, open_reader
 from zsky_box.clock import rfc3339, system_clock
 from zsky_box.db import FILE_NAME
-from zsky_box.devices import cards, host_memory_bytes
+from zsky_box.formats import RESOLUTIONS, Resolution
 from zsky_box.install.disk import in_gib
 from zsky_box.install.fitting import Machine
 from zsky_box.install.hub import Hub
@@ -107,7 +107,7 @@ def models_install(
     try:
         with shown(as_json=as_json) as report, locked(catalog.weights, spec.name) as staging:
             tools = Tools(
-                machine=Machine(cards=cards(), host_bytes=host_memory_bytes()),
+                machine=Machine(cards=devices.cards(), host_bytes=devices.host_memory_bytes()),
                 report=report,
                 now=lambda: rfc3339(system_clock()),
                 floor_bytes=configured.free_space_floor_bytes,
@@ -148,6 +148,34 @@ def models_verify(folder: Path, name: str | None, as_json: bool) -> None:
     show.told({"models": checked}, as_json, _say_verified)
     if any(model["state"] == "bad" for model in checked):
         sys.exit(1)
+
+
+@models_group.command(name="bench")
+@click.argument("name", metavar="NAME")
+@click.option("--device", metavar="DEVICE", help="cpu or cuda:N (default: the first that the settings name).")
+@click.option("--recipe", metavar="NAME", help="The recipe (default: the best whose weights are here).")
+@click.option("--resolution", type=click.Choice(RESOLUTIONS), help="The size (default: the largest that it makes).")
+@json_option
+@click.pass_obj
+def models_bench(
+    folder: Path, name: str, device: str | None, recipe: str | None, resolution: Resolution | None, as_json: bool
+) -> None:
+    """Run a model twice in a process of its own, and tell what loading, each phase and the card's memory took.
+
+    Example: zsky-box models bench flux2-klein-4b --resolution 720p
+    """
+    from zsky_box.cli.model_bench import measure, recipe_for
+
+    configured, catalog = settings.load(folder), open_catalog(folder)
+    spec = catalog.specs.get(name)
+    if spec is None or catalog.installed(spec) is None or not spec.makes:
+        raise CommandError(f"{name} is not installed, or makes nothing; `zsky-box models list` shows what is.")
+    if Session(folder).is_running():
+        raise CommandError("The box is running, and both would be measured: stop it first.")
+    where = devices.chosen("cpu" if device == "cpu" else (device or configured.devices).removeprefix("cuda:"))[0]
+    way = recipe_for(catalog, spec, where, recipe)
+    size = resolution or max(spec.limits.resolutions, key=RESOLUTIONS.index)
+    show.told(measure(catalog, spec, way, where, size, configured), as_json, _say_measured)
 
 
 @models_group.command(name="remove")
@@ -264,3 +292,12 @@ def _say_verified(told: dict[str, Any]) -> None:
         click.echo(f"{model['name']}: {'as installed' if model['state'] == 'good' else 'not as installed'}")
         for finding in model["findings"]:
             click.echo(f"  {finding['path']} {finding['fault']}")
+
+
+def _say_measured(told: dict[str, Any]) -> None:
+    size = f"{told['width']}x{told['height']}" + (f", {told['frames']} frames" if told["frames"] else "")
+    click.echo(f"{told['model']} by the recipe {told['recipe']} on {told['device_name']}, {size}")
+    for number, run in enumerate(told["runs"], 1):
+        phases = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in run["phases"].items())
+        peak = f"; at most {in_gib(run['peak_bytes'])} on the card" if run["peak_bytes"] else ""
+        click.echo(f"run {number}: {run['seconds']:.2f} s ({phases}){peak}")
