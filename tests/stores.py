@@ -18,6 +18,7 @@ from zsky_box.assets import Assets
 from zsky_box.catalog import Catalog
 from zsky_box.clock import parse_rfc3339
 from zsky_box.db import Row, Store
+from zsky_box.dispatch import Waiting
 from zsky_box.events import Done, File
 from zsky_box.feed import Feed
 from zsky_box.idempotency import Answer, Idempotency
@@ -26,6 +27,7 @@ from zsky_box.jobs.desk import Desk
 from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
 from zsky_box.keys import Caller
+from zsky_box.pauses import Pauses
 from zsky_box.schemas import GenerateBody, JobView, OverageView
 from zsky_box.settings import CHECKOUT, Settings
 from zsky_box.terms import open_terms
@@ -119,7 +121,8 @@ class Rooms:
         self.feed = Feed(self.clock)
         self.terms = open_terms(self.store, self.settings, self.clock())
         news = News(self.feed, self.rung.append)
-        self.book = JobBook(self.store, self.assets, self.catalog, news, self.terms, self.clock)
+        pauses = Pauses(self.store, ["cpu"], self.settings.quiet_hours, self.settings.zone(), self.clock)
+        self.book = JobBook(self.store, self.assets, self.catalog, news, self.terms, self.clock, pauses)
         self.desk = Desk(self.store, self.assets, self.book, news, self.terms, self.clock)
         self.reader = JobReader(self.store, self.assets, self.clock)
 
@@ -148,6 +151,10 @@ class Rooms:
     def new_job(self, caller: Caller | None = None, **fields: Any) -> str:
         """The id of a job just submitted."""
         return job_id_of(self.submit(caller, **fields))
+
+    def queued(self, *, test: bool) -> list[Waiting]:
+        """The jobs that wait, flow by flow."""
+        return [job for flow in self.book.heads(test=test, per_flow=100) for job in flow]
 
     def cancel(self, job_id: str, caller: Caller | None = None) -> None:
         """As the client's request does."""

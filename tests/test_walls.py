@@ -16,7 +16,15 @@ from zsky_box.settings import CHECKOUT
 PACKAGE: Final = CHECKOUT / "zsky_box"
 
 HEAVY: Final = {"torch", "torchaudio", "torchao", "torchvision", "diffusers", "transformers", "accelerate"}
-CHILD: Final = ("pipelines", "media", "worker_main", "worker_engine", "worker_attempt")
+CHILD: Final = (
+    "pipelines",
+    "media",
+    "worker_main",
+    "worker_engine",
+    "worker_attempt",
+    "worker_meter",
+    "worker_residents",
+)
 """What runs in a GPU's process; everything else is the service or a command."""
 
 DOMAIN: Final = (
@@ -40,6 +48,7 @@ DOMAIN: Final = (
     "ledger",
     "manifest",
     "migrations",
+    "observer",
     "overage",
     "periods",
     "plans",

@@ -22,13 +22,27 @@ from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.static_files import create_static_files_router
 from litestar.template.config import TemplateConfig
 
-from zsky_box import audit, devices, idempotency, secretfile, timeline
-from zsky_box.api import account, files, generate, health, jobs, overage, problems, quote, statements, streams, terminal
+from zsky_box import audit, idempotency, inventory, secretfile, timeline, timings
+from zsky_box.api import (
+    account,
+    files,
+    generate,
+    health,
+    jobs,
+    metrics,
+    overage,
+    problems,
+    quote,
+    statements,
+    streams,
+    terminal,
+)
 from zsky_box.api.access import authenticate, tell_limits
 from zsky_box.api.deps import Services
 from zsky_box.api.document import CONFIG, build
 from zsky_box.assets import Assets
 from zsky_box.bookkeeping import Bookkeeping
+from zsky_box.cards import CardWatch
 from zsky_box.catalog import open_catalog
 from zsky_box.clock import Clock, rfc3339, system_clock
 from zsky_box.control import FILE_NAME as CONTROL_FILE
@@ -42,12 +56,15 @@ from zsky_box.jobs.desk import Desk
 from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
 from zsky_box.ledger.verify import verify
+from zsky_box.metrics import Metrics
 from zsky_box.pages import setup
+from zsky_box.pauses import Pauses
 from zsky_box.rate_limit import RateLimit
 from zsky_box.restart_budget import RestartBudget
-from zsky_box.scheduler import Limits, Scheduler
+from zsky_box.scheduler import Scheduler
 from zsky_box.server import Server, configuration, listen
 from zsky_box.settings import CHECKOUT, Settings
+from zsky_box.starter import Rules
 from zsky_box.tasks import Tasks
 from zsky_box.terms import open_terms
 from zsky_box.worker import Patience, Worker
@@ -102,10 +119,18 @@ class Box:
         self.feed = Feed(clock)
         self.terms = open_terms(self.store, settings, clock())
         news = News(self.feed, self._wake)
-        self.book = JobBook(self.store, self.assets, self.catalog, news, self.terms, clock)
+        self.inventory = inventory.take(settings)
+        self.pauses = Pauses(self.store, self.inventory.devices, settings.quiet_hours, settings.zone(), clock)
+        with self.store.snapshot() as rows:
+            self.estimates = timings.recall(rows)
+        self.metrics = Metrics()
+        self.book = JobBook(
+            self.store, self.assets, self.catalog, news, self.terms, clock, self.pauses, observer=self.metrics
+        )
         self.bookkeeping = Bookkeeping(self.store, self.terms, clock)
         self.desk = Desk(self.store, self.assets, self.book, news, self.terms, clock)
         self.scheduler = self._new_scheduler(worker_entry, on_fatal or _no_one_to_tell)
+        self.cards = CardWatch(self.inventory.devices, self.scheduler.tell_card)
         self.tasks = Tasks(
             folder,
             wake=self.scheduler.wake,
@@ -128,6 +153,8 @@ class Box:
             desk=self.desk,
             reader=JobReader(self.store, self.assets, clock),
             scheduler=self.scheduler,
+            cards=self.cards,
+            metrics=self.metrics,
         )
         self._clock = clock
         self._closing = False
@@ -149,6 +176,7 @@ class Box:
         self.assets.purge(self._clock())
         self.bookkeeping.sweep()
         self.scheduler.start()
+        self.cards.start()
         self.tasks.start()
         self._verifier.start()
         address = Address(self._url(), self.services.control_token, os.getpid())
@@ -172,6 +200,7 @@ class Box:
         self.desk.draining = True
         self._closing = True
         self.feed.close()
+        self.cards.stop()
         self.scheduler.stop()
         self.tasks.stop()
         self.store.close()
@@ -187,7 +216,7 @@ class Box:
         patience = Patience(
             start_seconds=settings.worker_start_timeout_seconds, silence_seconds=settings.worker_silence_timeout_seconds
         )
-        chosen = devices.chosen(settings.devices)
+        chosen = self.inventory.devices
         # Workers on the processor share its cores: torch's threads of one would wait for those of another.
         threads = max(1, (os.cpu_count() or 1) // max(1, chosen.count("cpu")))
 
@@ -206,8 +235,27 @@ class Box:
                 restarts=settings.worker_restarts_max, within_seconds=settings.worker_restart_window_seconds
             )
 
-        limits = Limits(job_seconds=settings.job_timeout_seconds, cancel_seconds=settings.worker_cancel_timeout_seconds)
-        return Scheduler(self.book, self.catalog, chosen, new_worker, new_budget, limits, failed)
+        cards, models = self.inventory.cards, self.catalog.specs
+        rules = Rules(
+            host_total_bytes=self.inventory.host_total_bytes,
+            job_seconds=settings.job_timeout_seconds,
+            cancel_seconds=settings.worker_cancel_timeout_seconds,
+            pins=inventory.models_by_device("pins", settings.pins, list(cards), models),
+            exclusions=inventory.models_by_device("exclusions", settings.exclusions, list(cards), models),
+            preview_steps=settings.preview_every_steps if settings.previews else 0,
+        )
+        return Scheduler(
+            self.book,
+            self.catalog,
+            chosen,
+            cards,
+            self.estimates,
+            new_worker,
+            new_budget,
+            rules,
+            failed,
+            observer=self.metrics,
+        )
 
     def _warm_families(self) -> tuple[str, ...]:
         """The families of what is installed by now: asked at each child's start, as models come while the box runs."""
@@ -295,6 +343,7 @@ def create_app(box: Box) -> Litestar:
             files.head_file,
             health.healthz,
             health.readyz,
+            metrics.metrics,
             terminal.run_command,
             setup.setup,
             _static(),

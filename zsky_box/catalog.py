@@ -131,6 +131,15 @@ class Catalog:
         variant = None if record is None else record.variant(recipe)
         return None if variant is None else self.folder(spec) / variant.folder
 
+    def bytes_on_disk(self, spec: ModelSpec) -> dict[str, int]:
+        """The bytes of each component's weights in a folder that was laid there by hand; {} where there is none."""
+        folder = self.folder(spec)
+        if spec.bundled or not folder.is_dir():
+            return {}
+        parts = (part for part in folder.iterdir() if part.is_dir())
+        sizes = {part.name: sum(file.stat().st_size for file in part.glob("*.safetensors")) for part in parts}
+        return {name: size for name, size in sizes.items() if size}
+
 
 def open_catalog(folder: Path) -> Catalog:
     """The manifests of the checkout and of the data folder, and the weights of the data folder."""

@@ -353,8 +353,9 @@ def m004_money(db: Database) -> None:
 @schema()
 def m005_engine(db: Database) -> None:
     """What the engine keeps: reference images, how long things took here, which cards are paused, and why a job ran
-    where it did. `recipe_floor` is the first of its model's recipes that a job may still run by: those before it ran
-    out of memory. `job_by_flow` finds the oldest jobs of each account, model and priority without reading the others.
+    where it did. `expected_seconds` is what a job was expected to take when it came; `recipe_floor` the first of its
+    model's recipes that it may still run by, since those before it ran out of memory. `job_by_flow` finds the oldest
+    jobs of each account, model and priority without reading the others.
     """
     _run(
         db,
@@ -363,6 +364,9 @@ def m005_engine(db: Database) -> None:
     ALTER TABLE job ADD COLUMN decisions TEXT NOT NULL DEFAULT '[]';
     ALTER TABLE job ADD COLUMN upload_id TEXT;
     CREATE INDEX job_by_flow ON job (test, priority, account_id, model, seq) WHERE status = 'queued';
+    CREATE INDEX job_by_start_deadline ON job (test, start_deadline_at)
+        WHERE status = 'queued' AND start_deadline_at IS NOT NULL;
+    ALTER TABLE job ADD COLUMN expected_seconds REAL NOT NULL DEFAULT 0 CHECK (expected_seconds >= 0);
     CREATE INDEX job_by_upload ON job (upload_id) WHERE upload_id IS NOT NULL;
 
     CREATE TABLE upload (
@@ -382,7 +386,7 @@ def m005_engine(db: Database) -> None:
 
     CREATE TABLE timing (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
-        kind TEXT NOT NULL CHECK (kind IN ('run', 'load')),
+        kind TEXT NOT NULL CHECK (kind IN ('run', 'load', 'tail')),
         model TEXT NOT NULL,
         recipe TEXT NOT NULL,
         card TEXT NOT NULL,

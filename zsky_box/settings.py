@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from zsky_box.errors import SettingsError
+from zsky_box.hours import parse_hours
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 FILE_NAME: Final = "zsky.toml"
@@ -40,7 +41,14 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     hub_url: str = "https://huggingface.co"
     hub_token_file: str = ""
     timezone: str = "UTC"
+    metrics_token: Annotated[str, Meta(pattern=r"^([!-~]{16,200})?$")] = ""
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
+
+    card_reserve_bytes: Annotated[int, Meta(ge=0)] = 1024**3
+    host_memory_max_bytes: Annotated[int, Meta(ge=0)] = 0
+    pins: str = ""
+    exclusions: str = ""
+    quiet_hours: str = ""
 
     require_real_model: bool = False
     included_videos: Annotated[int, Meta(ge=0, le=10**9)] = 300
@@ -67,6 +75,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     attempts_max: Annotated[int, Meta(ge=1, le=10)] = 3
     drain_seconds: Seconds = 30.0
+    previews: bool = True
+    preview_every_steps: Annotated[int, Meta(ge=1, le=1_000)] = 2
     job_timeout_seconds: Seconds = 3_600.0
     worker_start_timeout_seconds: Seconds = 120.0
     worker_silence_timeout_seconds: Seconds = 60.0
@@ -155,6 +165,14 @@ def _is_fee(text: str) -> bool:
     return _is_amount(text, "0", "1000000")
 
 
+def _is_hours(text: str) -> bool:
+    try:
+        parse_hours(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_devices(text: str) -> bool:
     parts = [part.strip() for part in text.split(",")]
     return parts == ["auto"] or all(part == "cpu" or (part.isascii() and part.isdigit()) for part in parts)
@@ -179,5 +197,6 @@ _RULES: Final = (
     ("low_wallet_usd", _is_fee, _FEE),
     ("devices", _is_devices, "auto, cpu, card numbers such as 0,1, or a list such as cpu,cpu"),
     ("hub_url", _is_hub_url, "http(s)://host[:port] without a final slash"),
+    ("quiet_hours", _is_hours, "empty, or hours such as mon-fri 09:00-18:00; sat 10:00-12:00"),
     ("public_url", _is_public_url, "empty, or http(s)://host[:port] without a final slash"),
 )

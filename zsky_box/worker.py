@@ -92,6 +92,8 @@ class Worker:
         self.ready: Ready | None = None
         self.dead: Dead | None = None
         self.resident: tuple[str, ...] = ()
+        self.bytes_held = 0
+        self.flops = 0.0
         self.attempts: dict[AttemptKey, Phase] = {}
         self.last_heard = 0.0
         self._config = ChildConfig(
@@ -220,7 +222,8 @@ class Worker:
             case Ready():
                 self.ready = message
             case Heartbeat():
-                self.resident = message.resident
+                self.resident, self.bytes_held = message.resident, message.bytes_held
+                self.flops = message.flops or self.flops
             case Progress():
                 if (message.job_id, message.token) in self.attempts:
                     self.attempts[message.job_id, message.token] = message.phase

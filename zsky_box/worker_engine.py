@@ -48,10 +48,14 @@ class WriteStill(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """`load` is given the device as the child sees it; all may raise what `worker_attempt.failure_of` sorts."""
+    """`load` and `measure` are given the device as the child sees it; all may raise what `failure_of` sorts.
+
+    `measure` tells what the device does: floating-point operations a second.
+    """
 
     load: Callable[[Run, str], Pipeline]
     warm: Callable[[str], None]
+    measure: Callable[[str], float]
     versions: Callable[[str], dict[str, str]]
     feed_clip: FeedClip
     write_still: WriteStill
@@ -107,6 +111,7 @@ def real_engine() -> Engine:
     from zsky_box.media.stills import write_still
     from zsky_box.media.video import feed_clip
     from zsky_box.pipelines import loader
+    from zsky_box.worker_meter import measure
 
     def load(run: Run, device: str) -> Pipeline:
         return loader(run.model.family)(run.model, run.recipe, Path(run.weights_dir), device)
@@ -124,4 +129,6 @@ def real_engine() -> Engine:
 
         return loading.versions()
 
-    return Engine(load=load, warm=warm, versions=versions, feed_clip=feed_clip, write_still=write_still)
+    return Engine(
+        load=load, warm=warm, measure=measure, versions=versions, feed_clip=feed_clip, write_still=write_still
+    )

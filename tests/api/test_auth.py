@@ -67,6 +67,9 @@ def test_no_route_but_the_public_ones_answers_without_a_key(
         problem(client.post("/control", content=b'{"command": "keys.list"}'), 401, "invalid_key")
         assert client.get("/setup").status_code == 403
         assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+        # Not in the document: open to this machine, and to nobody who is not plainly on it.
+        assert client.get("/metrics").status_code == 200
+        problem(client.get("/metrics", headers={"X-Forwarded-For": "192.0.2.7"}), 401, "missing_key")
 
 
 @pytest.mark.parametrize(

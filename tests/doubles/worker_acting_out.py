@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from hashlib import sha256
@@ -24,6 +25,7 @@ from PIL import Image
 from zsky_box.errors import JobFailure
 from zsky_box.events import File, Run
 from zsky_box.pipelines.base import SAMPLE_RATE_HZ, Clip, OutOfMemory, Picture, Reporter, Still
+from zsky_box.worker_attempt import PREVIEW_BYTES_MAX
 from zsky_box.worker_engine import Engine, OnFrame
 from zsky_box.worker_main import main
 
@@ -31,6 +33,7 @@ STEPS = 4
 SLOW_STEPS = 200
 SLOW_STEP_SECONDS = 0.05
 WARM_SECONDS = 0.4
+FLOPS = 3e12
 GATE = "gate"  # a named pipe of this name in an attempt's folder holds its tail up until somebody writes to it
 
 warmed: list[str] = []
@@ -43,9 +46,18 @@ def act(run: Run) -> str:
 
 def load(run: Run, device: str) -> ActingPipeline:
     """A model that is loaded at once, or not at all."""
-    if act(run) == "raises_in_load":
-        raise ZeroDivisionError("the double divides by zero while it loads")
-    return ActingPipeline(run.job_id, device)
+    match act(run):
+        case "raises_in_load":
+            raise ZeroDivisionError("the double divides by zero while it loads")
+        case "out_of_memory_in_load":
+            raise OutOfMemory("the double's weights want 900 GiB")
+        case "device_lost_in_load":
+            raise device_lost()
+        case "hangs_in_load":
+            hang()
+        case _:
+            pass
+    return ActingPipeline(run, device)
 
 
 def warm(family: str) -> None:
@@ -54,12 +66,22 @@ def warm(family: str) -> None:
     warmed.append(family)
 
 
-class ActingPipeline:
-    """`loaded_for` and `device` show in a clip's notes, so that a test sees when and where a model was loaded."""
+def measure(device: str) -> float:
+    """A device that is as fast as a test expects it."""
+    del device
+    return FLOPS
 
-    def __init__(self, loaded_for: str, device: str) -> None:
-        self.loaded_for = loaded_for
-        self.device = device
+
+def device_lost() -> RuntimeError:
+    """As torch's libraries tell it."""
+    return RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+class ActingPipeline:
+    """What it was loaded for, how and where shows in a clip's notes, so that a test sees it."""
+
+    def __init__(self, run: Run, device: str) -> None:
+        self.told = [f"loaded for {run.job_id}", f"recipe {run.recipe.name}", f"device {device}"]
 
     def video(self, run: Run, report: Reporter) -> Clip:
         denoise(run, report)
@@ -70,7 +92,7 @@ class ActingPipeline:
             frames=run.frames,
             pictures=grey(run, run.frames),
             sound=np.zeros((run.frames * SAMPLE_RATE_HZ // run.fps, 2), np.float32),
-            notes=[f"loaded for {self.loaded_for}", f"device {self.device}", f"warmed {','.join(warmed)}"],
+            notes=[*self.told, f"warmed {','.join(warmed)}"],
         )
 
     def images(self, run: Run, report: Reporter) -> Iterator[Still]:
@@ -92,29 +114,44 @@ def denoise(run: Run, report: Reporter) -> None:
     for step in range(1, steps + 1):
         if is_slow:
             time.sleep(SLOW_STEP_SECONDS)
-        report.step(step, steps)
+        report.step(step, steps, lambda step=step: preview(run, step))
         if step == 1:
             act_out(run)
+
+
+def preview(run: Run, step: int) -> bytes:
+    """A small picture that is another one at every step."""
+    match act(run):
+        case "fails_preview":
+            raise ZeroDivisionError("the double has no preview")
+        case "large_preview":
+            return bytes(PREVIEW_BYTES_MAX + 1)
+        case _:
+            return image(64, 36, "JPEG", step)
 
 
 def act_out(run: Run) -> None:
     """The faults; a prompt that names none of them goes on."""
     match act(run):
-        case "raises_in_run" | "raises_in_load":  # the latter where the model was already there
+        case "raises_in_run" | "raises_in_load":  # what is acted out in the load, where the model was already there
             raise ZeroDivisionError("the double divides by zero")
         case "safety_blocked":
             raise JobFailure("safety_blocked", "The double will not make this.")
-        case "out_of_memory":
+        case "out_of_memory" | "out_of_memory_in_load":
             raise OutOfMemory("the double wants 900 GiB")
-        case "device_lost":
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        case "device_lost" | "device_lost_in_load":
+            raise device_lost()
         case "disk_full":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        case "killed":  # as the kernel does where the machine's memory is used up
+            os.kill(os.getpid(), signal.SIGKILL)
         case "segfaults":
             ctypes.string_at(0)
         case "exits_silently":
             os._exit(3)
-        case "hangs":
+        case "blocks":  # as a call into the driver that never returns: the heart beats on, and nobody hears a cancel
+            threading.Event().wait()
+        case "hangs" | "hangs_in_load":
             hang()
         case "hangs_with_grandchild":
             start_grandchild(run)
@@ -226,5 +263,5 @@ def versions(family: str) -> dict[str, str]:
 if __name__ == "__main__":
     main(
         sys.argv[1:],
-        Engine(load=load, warm=warm, versions=versions, feed_clip=feed_clip, write_still=write_still),
+        Engine(load=load, warm=warm, measure=measure, versions=versions, feed_clip=feed_clip, write_still=write_still),
     )

@@ -11,23 +11,24 @@ import pytest
 from tests.doubles.hub import HubDouble, a_hub
 from tests.hub.checkpoint import REPOSITORY, SPEC, checkpoint
 from zsky_box.catalog import Catalog
-from zsky_box.devices import Card
 from zsky_box.install.disk import GIB, Disk
 from zsky_box.install.fitting import Machine
 from zsky_box.install.hub import Hub, Patience
 from zsky_box.install.installing import Outcome, Tools, Wish, install
-from zsky_box.install.inventory import Finding, compare
 from zsky_box.install.source import FolderSource, HubSource, Source
 from zsky_box.install.staging import locked
+from zsky_box.install.stock import Finding, compare
 from zsky_box.manifest import ModelSpec
+from zsky_box.placement import Card
 
 NOW = "2026-11-25T12:00:00Z"
 QUICK = Patience(connect_seconds=5.0, silence_seconds=0.5, tries_max=4)
-ON_CPU = Machine(cards=(), host_bytes=64 * GIB)
+ON_CPU = Machine(cards=(Card(device="cpu", total_bytes=64 * GIB),), host_bytes=64 * GIB)
 
 
 def a_card(gib: float, *, number: int = 0, capability: float = 8.9) -> Card:
-    return Card(device=f"cuda:{number}", name="Card", total_bytes=round(gib * GIB), capability=capability)
+    """A card of so many GiB, of which the box keeps one for the driver."""
+    return Card(device=f"cuda:{number}", total_bytes=round((gib - 1) * GIB), capability=capability)
 
 
 @dataclass

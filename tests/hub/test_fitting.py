@@ -7,8 +7,9 @@ from tests.hub.conftest import ON_CPU, a_card
 from zsky_box.catalog import open_catalog
 from zsky_box.errors import InstallError
 from zsky_box.install.disk import GIB
-from zsky_box.install.fitting import Machine, card_bytes, choose, component_bytes, expected_bytes, host_bytes
+from zsky_box.install.fitting import Machine, choose, needs
 from zsky_box.manifest import Recipe
+from zsky_box.placement import Card
 from zsky_box.settings import CHECKOUT
 
 CATALOG = open_catalog(CHECKOUT / "nowhere")
@@ -21,28 +22,25 @@ FP8 = Recipe(name="fp8", quantise={"transformer": "fp8"}, capability=8.9)
 
 
 def machine(*gib: float, host_gib: float = 64, capability: float = 8.6) -> Machine:
-    cards = tuple(a_card(each, number=number, capability=capability) for number, each in enumerate(gib))
-    return Machine(cards=cards, host_bytes=round(host_gib * GIB))
+    host_bytes = round(host_gib * GIB)
+    on_host = (Card(device="cpu", total_bytes=host_bytes),)
+    cards = tuple(a_card(each, number=number, capability=capability) for number, each in enumerate(gib)) or on_host
+    return Machine(cards=cards, host_bytes=host_bytes)
 
 
 @pytest.mark.parametrize(
-    ("recipe", "gib"),
+    ("recipe", "card_gib", "host_gib"),
     [
-        (BEST, 31 + 2 + 1),
-        (INT8, 20 / 2 * 1.03 + 10 / 2 * 1.03 + 1 + 2 + 1),
-        (SWAP, 20 / 2 * 1.03 + 2 + 1),
-        (BLOCKS, 10 / 2 * 0.56 + 1 + 1),
+        (BEST, 31 + 2, 0),
+        (INT8, 20 / 2 * 1.03 + 10 / 2 * 1.03 + 1 + 2, 0),
+        (SWAP, 20 / 2 * 1.03 + 2, 20 / 2 * 1.03 + 10 / 2 * 1.03 + 1),
+        (BLOCKS, 10 / 2 * 0.58 + 1, 20 / 2 * 1.03 + 10 / 2 * 0.58 + 1),
     ],
 )
-def test_bytes_are_counted_by_component_and_recipe(recipe: Recipe, gib: float) -> None:
-    assert card_bytes(spec_with(recipe), recipe, FULL_BYTES) == pytest.approx(gib * GIB, abs=4)
-
-
-def test_what_waits_in_the_machines_memory_is_counted_too() -> None:
-    spec = spec_with(SWAP, BEST)
-    assert host_bytes(spec, SWAP, FULL_BYTES, "cuda:0") == sum(component_bytes(spec, SWAP, FULL_BYTES).values())
-    assert host_bytes(spec, BEST, FULL_BYTES, "cuda:0") == 0
-    assert host_bytes(spec, BEST, FULL_BYTES, "cpu") == 33 * GIB
+def test_bytes_are_counted_by_component_and_recipe(recipe: Recipe, card_gib: float, host_gib: float) -> None:
+    taken = needs(spec_with(recipe), recipe, FULL_BYTES)
+    assert taken.held_bytes + taken.working_bytes == pytest.approx(card_gib * GIB, abs=4)
+    assert taken.host_bytes == pytest.approx(host_gib * GIB, abs=4)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +63,7 @@ def test_what_waits_in_the_machines_memory_is_counted_too() -> None:
 def test_each_device_gets_the_best_that_fits(box: Machine, names: list[str | None] | None) -> None:
     spec = spec_with(BEST, INT8, SWAP, BLOCKS)
     if names is None:
-        with pytest.raises(InstallError, match="does not fit here: its smallest recipe takes about 5 GiB"):
+        with pytest.raises(InstallError, match="does not fit here: its smallest recipe takes about 4 GiB of a card"):
             choose(spec, FULL_BYTES, box)
     else:
         assert [choice.recipe and choice.recipe.name for choice in choose(spec, FULL_BYTES, box)] == names
@@ -93,7 +91,7 @@ def test_the_shipped_manifests_serve_cards_of_every_size() -> None:
     for name in ("ltx-2.5", "flux2-klein-4b", "flux2-klein-9b", "z-image-turbo"):
         for gib in (16, 24, 32, 48, 80, 96, 141):
             spec = CATALOG.specs[name]
-            recipe = choose(spec, expected_bytes(spec), machine(gib - 0.4, host_gib=96, capability=8.9))[0].recipe
+            recipe = choose(spec, {}, machine(gib - 0.4, host_gib=96, capability=8.9))[0].recipe
             assert recipe is not None
             chosen[name, gib] = recipe.name
     assert [chosen["ltx-2.5", gib] for gib in (16, 24, 32, 48, 80, 96, 141)] == [

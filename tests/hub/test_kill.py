@@ -19,7 +19,7 @@ from scripts.tiny_models import cached
 from tests.cli.conftest import clean_environment
 from tests.doubles.hub import HubDouble, a_hub, files_of
 from tests.hub.checkpoint import TINY_REPOSITORY, write_manifest
-from zsky_box.install.inventory import compare
+from zsky_box.install.stock import compare
 
 BOUND_SECONDS: Final = 60.0
 FILES: Final = files_of(cached("tiny-klein"))

@@ -9,6 +9,7 @@ from typing import Any, Final
 from litestar.connection import ASGIConnection
 
 from zsky_box.assets import Assets
+from zsky_box.cards import CardWatch
 from zsky_box.catalog import Catalog
 from zsky_box.clock import Clock
 from zsky_box.db import Store
@@ -16,6 +17,7 @@ from zsky_box.feed import Feed
 from zsky_box.jobs.desk import Desk
 from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
+from zsky_box.metrics import Metrics
 from zsky_box.rate_limit import RateLimit
 from zsky_box.scheduler import Scheduler
 from zsky_box.secretfile import Secrets
@@ -43,6 +45,8 @@ class Services:
     desk: Desk
     reader: JobReader
     scheduler: Scheduler
+    cards: CardWatch
+    metrics: Metrics
 
 
 def services(connection: ASGIConnection[Any, Any, Any, Any]) -> Services:

@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException, InternalServerException, MethodNo
 from litestar.openapi import ResponseSpec
 from msgspec import UNSET
 
+from zsky_box.api.deps import services
 from zsky_box.errors import Refusal, StoreError
 from zsky_box.schemas import Problem
 
@@ -98,6 +99,7 @@ def request_id(request: Request[Any, Any, Any]) -> str:
 
 def from_refusal(request: Request[Any, Any, Any], refusal: Refusal) -> Response[bytes]:
     """A refusal as problem details."""
+    services(request).metrics.refused(refusal.code if refusal.code in STATUS_OF else "other")
     problem = Problem(
         type=f"urn:zsky-box:problem:{refusal.code}",
         title=TITLES.get(refusal.status, "Not done"),

@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from zsky_box import devices, settings
+from zsky_box import devices, inventory, settings
 from zsky_box.catalog import RECORD_NAME, Catalog, open_catalog
 from zsky_box.cli import show
 from zsky_box.cli.command import INTERRUPTED, CommandError, Group, json_option
@@ -25,9 +25,9 @@ from zsky_box.install.disk import in_gib
 from zsky_box.install.fitting import Machine
 from zsky_box.install.hub import Hub
 from zsky_box.install.installing import Outcome, Tools, Wish, install
-from zsky_box.install.inventory import compare, read_inventory
 from zsky_box.install.source import FolderSource, HubSource, Source
 from zsky_box.install.staging import locked
+from zsky_box.install.stock import compare, read_inventory
 from zsky_box.manifest import ModelSpec
 from zsky_box.settings import Settings
 
@@ -96,6 +96,7 @@ def models_install(
     Example: zsky-box models install flux2-klein-4b --accept-licence
     """
     configured, catalog = settings.load(folder), open_catalog(folder)
+    found = inventory.take(configured)
     spec = _known(catalog, name)
     if from_folder is not None and revision:
         raise CommandError("A folder has one revision: --revision goes with a hub, --from without.")
@@ -107,7 +108,7 @@ def models_install(
     try:
         with shown(as_json=as_json) as report, locked(catalog.weights, spec.name) as staging:
             tools = Tools(
-                machine=Machine(cards=devices.cards(), host_bytes=devices.host_memory_bytes()),
+                machine=Machine(cards=tuple(found.cards.values()), host_bytes=found.host_total_bytes),
                 report=report,
                 now=lambda: rfc3339(system_clock()),
                 floor_bytes=configured.free_space_floor_bytes,
@@ -138,11 +139,11 @@ def models_verify(folder: Path, name: str | None, as_json: bool) -> None:
         checked = []
         for each in names:
             with locked(weights, each):
-                inventory = read_inventory(weights / each)
-                if inventory is None:
+                recorded = read_inventory(weights / each)
+                if recorded is None:
                     findings = [{"path": RECORD_NAME, "fault": "no record tells what the files should be"}]
                 else:
-                    report.phase(f"verifying {each}", sum(file.bytes for file in inventory.files))
+                    report.phase(f"verifying {each}", sum(file.bytes for file in recorded.files))
                     findings = [msgspec.to_builtins(one) for one in compare(weights / each, report.advance)]
             checked.append({"name": each, "state": "bad" if findings else "good", "findings": findings})
     show.told({"models": checked}, as_json, _say_verified)

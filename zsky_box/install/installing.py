@@ -10,33 +10,31 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
-import msgspec
 from msgspec import Struct
 
 from zsky_box.catalog import Installed, Variant
 from zsky_box.errors import InstallError
 from zsky_box.install import disk as disks
-from zsky_box.install import fitting, tensors
-from zsky_box.install.inventory import (
-    FileRecord,
-    Inventory,
-    digest_of,
-    read_inventory,
-    take_stock,
-    write_inventory,
-)
+from zsky_box.install import fitting
+from zsky_box.install.content import look_into
 from zsky_box.install.listing import Remote, check_listing, components, layout, needed
 from zsky_box.install.part import Part
 from zsky_box.install.preparing import ENTRY, prepare
 from zsky_box.install.source import Source, is_same_blob
 from zsky_box.install.staging import Pin, Staging
+from zsky_box.install.stock import (
+    FLAT,
+    FileRecord,
+    Inventory,
+    digest_of,
+    read_inventory,
+    take_stock,
+    variant_of,
+    write_inventory,
+)
 from zsky_box.manifest import FULL, ModelSpec, Recipe
-
-_FLAT: Final = "model"
-"""What the one component of a model without a pipeline is called."""
-_TEXTS: Final = (".json", ".txt", ".model", ".jinja")
 
 
 class Report(Protocol):
@@ -169,7 +167,7 @@ class _Work:
         here = sum(path.stat().st_size for path in self._staging.tree.rglob("*.part"))
         fetched = sum(file.bytes for file in self._missing(files)) - here
         made = sum(
-            sum(fitting.component_bytes(self._spec, recipe, weights).values())
+            fitting.quantised_bytes(self._spec, recipe, weights)
             for recipe in _to_prepare(choices)
             if not self._folder(recipe.variant).exists()
         )
@@ -215,11 +213,11 @@ class _Work:
         recipes = _to_prepare(choices)
         wanted = {choice.recipe.variant for choice in choices if choice.recipe is not None}
         if self._wish.keep_full or FULL in wanted:
-            variants[FULL] = _variant(self._below, stock)
+            variants[FULL] = variant_of(self._below, stock)
         for recipe in recipes:
             folder = self._prepare(recipe, choices)
             made = take_stock(self._staging.tree, folder.name)
-            variants[recipe.variant] = _variant(folder.name, made)
+            variants[recipe.variant] = variant_of(folder.name, made)
             stock = stock + made
         kept = {variant.folder for variant in variants.values()}
         for folder in self._staging.tree.iterdir():
@@ -248,7 +246,9 @@ class _Work:
             return folder
         device = "cpu"
         if recipe.needs_cuda:
-            able = [choice.device for choice in choices if choice.recipe == recipe and choice.device != "cpu"]
+            able = [
+                choice.device for choice in choices if choice.recipe == recipe and choice.device.startswith("cuda:")
+            ]
             if not able:
                 raise InstallError(f"The recipe {recipe.name} is made on an NVIDIA card, and none here can.")
             device = able[0]
@@ -275,24 +275,11 @@ class _Work:
         return folder
 
 
-def look_into(path: Path, name: str) -> None:
-    """Raises InstallError for a file that is not what its name says, or of a kind that a model does not need."""
-    if path.suffix == ".safetensors":
-        tensors.check(path, name)
-    elif path.suffix == ".json":
-        try:
-            msgspec.json.decode(path.read_bytes())
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise InstallError(f"{name} is no JSON ({error}); nothing is installed.") from error
-    elif path.suffix not in _TEXTS:
-        raise InstallError(f"{name} is neither weights as safetensors nor a configuration; nothing is installed.")
-
-
 def _weights_by_component(files: list[Remote]) -> dict[str, int]:
     found: dict[str, int] = {}
     for file in files:
         if file.is_weights:
-            part = file.path.rpartition("/")[0] or _FLAT
+            part = file.path.rpartition("/")[0] or FLAT
             found[part] = found.get(part, 0) + file.bytes
     return found
 
@@ -305,7 +292,7 @@ def _choices(spec: ModelSpec, weights: dict[str, int], wish: Wish, tools: Tools)
         if not wish.anyway or not named:
             raise
         tools.report.note(str(error))
-        devices = [card.device for card in tools.machine.cards] or ["cpu"]
+        devices = [card.device for card in tools.machine.cards]
         return tuple(fitting.Choice(device=device, recipe=named[0]) for device in devices)
 
 
@@ -320,16 +307,6 @@ def _is_enough(before: Inventory, pin: Pin, choices: tuple[fitting.Choice, ...],
     wanted |= {FULL} if wish.keep_full else set()
     record = before.record
     return bool(pin.revision) and record.revision == pin.revision and wanted <= set(record.variants)
-
-
-def _variant(folder: str, stock: list[FileRecord]) -> Variant:
-    parts: dict[str, int] = {}
-    for file in stock:
-        below = file.path.removeprefix(f"{folder}/")
-        if below != file.path and file.path.endswith(".safetensors"):
-            part = below.rpartition("/")[0] or _FLAT
-            parts[part] = parts.get(part, 0) + file.bytes
-    return Variant(folder=folder, components=parts, weights_sha256=digest_of(stock, folder))
 
 
 def _total(files: list[FileRecord]) -> int:

@@ -12,9 +12,9 @@ import httpx
 
 from zsky_box.errors import InstallError
 from zsky_box.install.hub import Hindered, Hub, Tries
-from zsky_box.install.inventory import Inventory, read_inventory
 from zsky_box.install.listing import FILES_MAX, Remote
 from zsky_box.install.part import CHUNK_BYTES, Part
+from zsky_box.install.stock import Inventory, read_inventory
 from zsky_box.manifest import FULL
 
 SPOILED_MAX: Final = 3

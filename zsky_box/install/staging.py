@@ -23,8 +23,8 @@ from msgspec import Struct
 
 from zsky_box.catalog import RECORD_NAME
 from zsky_box.errors import InstallError
-from zsky_box.install.inventory import FileRecord, write_durable
 from zsky_box.install.listing import Remote
+from zsky_box.install.stock import FileRecord, write_durable
 from zsky_box.secretfile import sync_folder
 
 _TAG_BYTES: Final = 4

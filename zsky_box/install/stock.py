@@ -11,13 +11,15 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from zsky_box.catalog import RECORD_NAME, Installed
+from zsky_box.catalog import RECORD_NAME, Installed, Variant
 from zsky_box.errors import InstallError
 from zsky_box.install.listing import same_weights
 from zsky_box.install.part import CHUNK_BYTES
 from zsky_box.secretfile import sync_folder
 
 FILES_NAME: Final = "files.json"
+FLAT: Final = "model"
+"""What the one component of a model without a pipeline is called."""
 
 
 class FileRecord(Struct, frozen=True, kw_only=True):
@@ -47,6 +49,17 @@ def digest_of(files: list[FileRecord], folder: str) -> str:
     prefix = f"{folder}/"
     below = [(file.path.removeprefix(prefix), file.sha256) for file in files if file.path.startswith(prefix)]
     return hashlib.sha256(same_weights(below)).hexdigest()
+
+
+def variant_of(folder: str, stock: list[FileRecord]) -> Variant:
+    """One form of the weights as the catalogue must know it: its folder, and the bytes of each component."""
+    parts: dict[str, int] = {}
+    for file in stock:
+        below = file.path.removeprefix(f"{folder}/")
+        if below != file.path and file.path.endswith(".safetensors"):
+            part = below.rpartition("/")[0] or FLAT
+            parts[part] = parts.get(part, 0) + file.bytes
+    return Variant(folder=folder, components=parts, weights_sha256=digest_of(stock, folder))
 
 
 def read_inventory(folder: Path) -> Inventory | None:
