@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 HOLD_SECONDS: Final = 60.0
@@ -134,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         hub, faults = self.double, self.double.faults
-        port = int(self.server.server_address[1])
+        port = cast(tuple[str, int], self.server.server_address)[1]
         hub.asked.append(Asked(port, self.path, dict(self.headers)))
         split = urlsplit(self.path)
         path = unquote(split.path)
