@@ -40,10 +40,10 @@ class Listener:
     notes: list[str] = field(default_factory=list[str])
     now: str = ""
 
-    def phase(self, name: str, of: int) -> None:
+    def phase(self, name: str, of: int, done: int = 0) -> None:
         self.now = name
         self.phases[name] = of
-        self.done[name] = 0
+        self.done[name] = done
 
     def advance(self, count: int) -> None:
         self.done[self.now] += count

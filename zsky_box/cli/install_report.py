@@ -23,12 +23,14 @@ from rich.progress import (
 from zsky_box.install.disk import in_gib
 
 LINE_SECONDS: Final = 1.0
+PARTS_MAX: Final = 1_000
+"""What is counted below this are parts, and not bytes worth a line."""
 
 
 class Shown(Protocol):
     """What `installing.Report` and the other commands over a model's files tell."""
 
-    def phase(self, name: str, of: int) -> None: ...
+    def phase(self, name: str, of: int, done: int = 0) -> None: ...
 
     def advance(self, count: int) -> None: ...
 
@@ -42,10 +44,10 @@ class Bar:
         self._progress = progress
         self._task: TaskID | None = None
 
-    def phase(self, name: str, of: int) -> None:
+    def phase(self, name: str, of: int, done: int = 0) -> None:
         if self._task is not None:
             self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(name, total=of)
+        self._task = self._progress.add_task(name, total=of, completed=done)
 
     def advance(self, count: int) -> None:
         if self._task is not None:
@@ -61,8 +63,8 @@ class Lines:
     def __init__(self) -> None:
         self._phase, self._done, self._of, self._told = "", 0, 0, 0.0
 
-    def phase(self, name: str, of: int) -> None:
-        self._phase, self._done, self._of = name, 0, of
+    def phase(self, name: str, of: int, done: int = 0) -> None:
+        self._phase, self._done, self._of = name, done, of
         self._tell()
 
     def advance(self, count: int) -> None:
@@ -81,8 +83,9 @@ class Lines:
 class Sentences:
     """What a log can hold: a line on stderr at each phase, and each note."""
 
-    def phase(self, name: str, of: int) -> None:
-        click.echo(f"{name}: {in_gib(of)}", err=True)
+    def phase(self, name: str, of: int, done: int = 0) -> None:
+        here = f", of which {in_gib(done)} are here" if done else ""
+        click.echo(f"{name}: {in_gib(of)}{here}" if of > PARTS_MAX else name, err=True)
 
     def advance(self, count: int) -> None:
         """Nothing: a log needs no bar."""

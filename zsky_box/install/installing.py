@@ -20,7 +20,7 @@ from zsky_box.install import disk as disks
 from zsky_box.install import fitting
 from zsky_box.install.content import look_into
 from zsky_box.install.listing import Remote, check_listing, components, layout, needed
-from zsky_box.install.part import Part
+from zsky_box.install.part import Part, part_bytes
 from zsky_box.install.preparing import ENTRY, prepare
 from zsky_box.install.source import Source, is_same_blob
 from zsky_box.install.staging import Pin, Staging
@@ -40,8 +40,8 @@ from zsky_box.manifest import FULL, ModelSpec, Recipe
 class Report(Protocol):
     """How an installation tells where it is."""
 
-    def phase(self, name: str, of: int) -> None:
-        """Something begins that has `of` bytes, or parts."""
+    def phase(self, name: str, of: int, done: int = 0) -> None:
+        """Something begins that has `of` bytes, or parts, of which `done` are there from before."""
         ...
 
     def advance(self, count: int) -> None:
@@ -108,7 +108,7 @@ def _pin(staging: Staging, source: Source, wish: Wish, tools: Tools) -> Pin:
     """Go on with what is unfinished, if it is the same; else ask the source what its revision is now."""
     pin = staging.pinned()
     if pin is not None and (pin.source, pin.requested) == (source.name, wish.requested) and staging.tree.is_dir():
-        staging.mend_journal()
+        staging.reopen()
         if staging.done():
             tools.report.note(
                 f"Going on with an installation that was interrupted ({pin.revision[:12] or pin.source})."
@@ -135,7 +135,7 @@ class _Work:
         index = layout(self._spec, files)
         if index is None:
             return needed(self._spec, files, ())
-        self._tools.report.phase("configuration", index.bytes)
+        self._tools.report.phase("configuration", index.bytes, self._arrived([index]))
         self._fetch_one(index)
         content = (self._staging.tree / self._below / index.path).read_bytes()
         return needed(self._spec, files, components(self._spec, content))
@@ -164,21 +164,18 @@ class _Work:
 
     def make_room(self, files: list[Remote], choices: tuple[fitting.Choice, ...], weights: dict[str, int]) -> None:
         """Raises InstallError unless what is to be fetched and what is to be quantised has room beside the floor."""
-        here = sum(path.stat().st_size for path in self._staging.tree.rglob("*.part"))
-        fetched = sum(file.bytes for file in self._missing(files)) - here
+        fetched = sum(file.bytes for file in files) - self._arrived(files)
         made = sum(
             fitting.quantised_bytes(self._spec, recipe, weights)
             for recipe in _to_prepare(choices)
             if not self._folder(recipe.variant).exists()
         )
-        disks.require(self._tools.disk, self._staging.folder, max(0, fetched) + made, self._tools.floor_bytes)
+        disks.require(self._tools.disk, self._staging.folder, fetched + made, self._tools.floor_bytes)
 
     def fetch(self, files: list[Remote]) -> list[FileRecord]:
         """All files whole, hashed, looked into, and durable."""
-        missing = self._missing(files)
-        self._tools.report.phase("fetching", sum(file.bytes for file in files))
-        self._tools.report.advance(sum(file.bytes for file in files) - sum(file.bytes for file in missing))
-        for file in missing:
+        self._tools.report.phase("fetching", sum(file.bytes for file in files), self._arrived(files))
+        for file in self._missing(files):
             self._fetch_one(file)
         done = self._staging.done()
         return [done[f"{self._below}/{file.path}"][1] for file in files]
@@ -188,13 +185,18 @@ class _Work:
         nothing = ("", None)
         return [file for file in files if done.get(f"{self._below}/{file.path}", nothing)[0] != file.identity]
 
+    def _arrived(self, files: list[Remote]) -> int:
+        """The bytes of these files that are here, whole files and parts."""
+        missing = self._missing(files)
+        parts = sum(part_bytes(self._staging.tree / self._below / file.path, file) for file in missing)
+        return sum(file.bytes for file in files) - sum(file.bytes for file in missing) + parts
+
     def _fetch_one(self, remote: Remote) -> None:
         if not self._missing([remote]):
             return
         path = f"{self._below}/{remote.path}"
         target = self._staging.tree / path
         with Part(target, remote, self._tools.disk) as part:
-            self._tools.report.advance(part.length)
             self._source.fetch(self._pin.revision, part, self._tools.report.advance)
             part.keep()
             try:
@@ -221,7 +223,7 @@ class _Work:
             stock = stock + made
         kept = {variant.folder for variant in variants.values()}
         for folder in self._staging.tree.iterdir():
-            if folder.name not in kept:  # of a run that was asked for something else, or full weights that nobody wants
+            if folder.is_dir() and folder.name not in kept:  # another run's wish, or full weights that nobody wants
                 shutil.rmtree(folder)
         stock = [file for file in stock if file.path.partition("/")[0] in kept]
         now = self._tools.now()

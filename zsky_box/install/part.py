@@ -116,7 +116,8 @@ class Part:
             self._sha1.update(data)
 
 
-def sha256_of(path: Path) -> str:
-    """A file's SHA-256, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def part_bytes(target: Path, remote: Remote) -> int:
+    """How much of a file is here; a part that is too long is none."""
+    path = target.with_name(target.name + SUFFIX)
+    size = path.stat().st_size if path.exists() else 0
+    return size if size <= remote.bytes else 0

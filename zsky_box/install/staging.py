@@ -103,8 +103,9 @@ class Staging:
             journal.flush()
             os.fsync(journal.fileno())
 
-    def mend_journal(self) -> None:
-        """Before the first `note` of a command: write the journal anew without the line that a kill cut off."""
+    def reopen(self) -> None:
+        """Before a command goes on: no record yet, and the journal without the line that a kill cut off."""
+        (self.tree / RECORD_NAME).unlink(missing_ok=True)
         entries = self.done().values()
         lines = [msgspec.json.encode(_Done(file, identity)) + b"\n" for identity, file in entries]
         write_durable(self._journal, b"".join(lines))
