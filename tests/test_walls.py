@@ -22,6 +22,7 @@ CHILD: Final = (
     "worker_main",
     "worker_engine",
     "worker_attempt",
+    "worker_check",
     "worker_meter",
     "worker_residents",
 )
@@ -36,6 +37,7 @@ DOMAIN: Final = (
     "clock",
     "cursors",
     "db",
+    "decoder",
     "entries",
     "errors",
     "events",
@@ -51,7 +53,9 @@ DOMAIN: Final = (
     "observer",
     "overage",
     "periods",
+    "picture",
     "plans",
+    "policy",
     "pricing",
     "rate_limit",
     "requests",
@@ -62,6 +66,7 @@ DOMAIN: Final = (
     "statements",
     "terms",
     "timeline",
+    "uploads",
     "usage",
     "webhooks",
 )

@@ -52,13 +52,16 @@ class Waiting(Struct, frozen=True, kw_only=True):
 
 
 class Way(Struct, frozen=True, kw_only=True):
-    """One recipe by which a job can run on a card: its bytes, and how long it takes to load and to run."""
+    """One recipe by which a job can run on a card: its bytes, how long it takes to load and to run, and the encoder's
+    tail, for which it needs no card.
+    """
 
     recipe: Recipe
     index: int
     needs: Footprint
     load_seconds: float
     run_seconds: float
+    tail_seconds: float = 0.0
 
 
 class Ways(Protocol):
@@ -121,6 +124,27 @@ class _Offer:
     @property
     def done_in_seconds(self) -> float:
         return self.view.free_in_seconds + self.swap_seconds + self.way.run_seconds
+
+
+class Outlook(Struct, frozen=True, kw_only=True):
+    """One device as those who estimate see it: when it is free, whether it takes jobs, what it holds, how many bytes
+    are left beside that, and how long it would take to load what it holds again.
+    """
+
+    card: Card
+    name: str
+    free_at: float
+    paused: bool
+    resident: frozenset[str]
+    room_bytes: int = 0
+    reload_seconds: float = 0.0
+
+
+class Left(Struct, frozen=True):
+    """Of a running job: how long since it started, and how long until it is expected to be done; may be negative."""
+
+    elapsed_seconds: float
+    left_seconds: float
 
 
 class Dispatcher:

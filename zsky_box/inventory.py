@@ -11,12 +11,15 @@ from msgspec import Struct
 
 from zsky_box import devices
 from zsky_box.errors import SettingsError
-from zsky_box.placement import Card
+from zsky_box.manifest import ModelSpec
+from zsky_box.placement import GIB, Card, published_bytes
 from zsky_box.settings import Settings
 from zsky_box.slot import labels
 
 HOST_PART: Final = 0.8
 """Of the machine's memory; the rest is for the service, ffmpeg, the page cache and whoever sits there."""
+CHECK_WORKING_BYTES: Final = GIB // 2
+"""A classifier's pictures are small: an allowance, not a measurement."""
 _CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -28,18 +31,22 @@ class Inventory(Struct, frozen=True, kw_only=True):
     host_total_bytes: int
 
 
-def take(settings: Settings) -> Inventory:
-    """Raises SettingsError for a device that this machine has not."""
+def take(settings: Settings, check: ModelSpec | None = None) -> Inventory:
+    """What is left for models: the output check, where there is one, stays on each card beside them.
+
+    Raises SettingsError for a device that this machine has not.
+    """
     chosen = devices.chosen(settings.devices)
     host = settings.host_memory_max_bytes or round(HOST_PART * _host_bytes())
     known = {card.device: card for card in devices.cards()} if any(name != "cpu" for name in chosen) else {}
+    beside = 0 if check is None else sum(published_bytes(check).values()) + CHECK_WORKING_BYTES
     cards: dict[str, Card] = {}
     for device, label in zip(chosen, labels(chosen), strict=True):
         card = known.get(device)
         if card is None:
             cards[label] = Card(device=label, total_bytes=host)
         else:
-            usable = max(0, card.total_bytes - settings.card_reserve_bytes)
+            usable = max(0, card.total_bytes - settings.card_reserve_bytes - beside)
             cards[label] = Card(device=label, total_bytes=usable, capability=card.capability)
     return Inventory(devices=chosen, cards=cards, host_total_bytes=host)
 

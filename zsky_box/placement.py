@@ -77,6 +77,12 @@ def component_bytes(
     return sizes
 
 
+def published_bytes(spec: ModelSpec) -> dict[str, int]:
+    """Each counted component's bytes in the manifest's dtype."""
+    dtype_bytes = _DTYPE_BYTES[spec.dtype]
+    return {name: round(billion * 1e9 * dtype_bytes) for name, billion in spec.parameters_billion.items()}
+
+
 def footprint(recipe: Recipe, sizes: Mapping[str, int], working_bytes: int) -> Footprint:
     """The bytes of a model with components of these sizes, whose jobs work with so much."""
     total = sum(sizes.values())

@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from typing import Final
 
 from zsky_box.catalog import Catalog
+from zsky_box.dispatch import Left, Outlook
 from zsky_box.errors import ErrorCode, JobFailure
 from zsky_box.estimates import Estimates
 from zsky_box.events import Done, Failed, Heartbeat, Progress, Ready
@@ -26,7 +27,7 @@ from zsky_box.placement import Card
 from zsky_box.restart_budget import RestartBudget
 from zsky_box.settler import Settler
 from zsky_box.slot import AttemptKey, Slot, SlotView, labels
-from zsky_box.starter import TEST_LABEL, Outlook, Rules, Starter
+from zsky_box.starter import TEST_LABEL, Rules, Starter
 from zsky_box.worker import Dead, Worker
 
 TICK_SECONDS: Final = 1.0
@@ -127,6 +128,15 @@ class Scheduler:
     def outlook(self, *, test: bool = False) -> tuple[Outlook, ...]:
         """The devices as they were at the last look, for those who estimate."""
         return self._starters[test].outlook()
+
+    def left(self, job_id: str) -> Left | None:
+        """How far a running job is in time, as far as that was to be expected; None where it does not run."""
+        now = time.monotonic()
+        for slot in self._slots:
+            for (running_id, _), running in list(slot.running.items()):
+                if running_id == job_id:
+                    return Left(now - running.started_at, running.expected_end_at + running.tail_seconds - now)
+        return None
 
     def reason(self, job_id: str) -> str | None:
         """Why a queued job was passed over the last time that its turn came, if it was."""

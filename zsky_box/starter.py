@@ -14,7 +14,8 @@ from typing import Final
 from msgspec import Struct
 
 from zsky_box.catalog import Catalog
-from zsky_box.dispatch import CardView, Dispatcher, Held, Start, Waiting
+from zsky_box.dispatch import CardView, Dispatcher, Held, Outlook, Start, Waiting
+from zsky_box.errors import JobFailure
 from zsky_box.estimates import Estimates, Kind, Timing, counted, shape_of
 from zsky_box.events import Check, Done, Run
 from zsky_box.job_source import ClaimedJob, JobSource
@@ -46,16 +47,6 @@ class Rules(Struct, frozen=True, kw_only=True):
     pins: Mapping[str, frozenset[str]] = {}
     exclusions: Mapping[str, frozenset[str]] = {}
     preview_steps: int = 0
-
-
-class Outlook(Struct, frozen=True, kw_only=True):
-    """One device as those who estimate see it: when it is free, whether it takes jobs, and what it holds."""
-
-    card: Card
-    name: str
-    free_at: float
-    paused: bool
-    resident: frozenset[str]
 
 
 class Starter:
@@ -159,10 +150,13 @@ class Starter:
         if spec is None or folder is None:
             lost.append(((job.job_id, job.token), f"The model {waiting.model} is gone."))
             return False
-        is_cpu = self._cards[slot.label].is_cpu
-        tail = self._estimates.tail_seconds(spec, way.recipe, slot.name, waiting.work, is_cpu=is_cpu)
+        try:
+            check = None if job.test else self._catalog.check()
+        except JobFailure as failure:
+            lost.append(((job.job_id, job.token), failure.message))
+            return False
         running = Running(
-            kill_at=now + self._bound_seconds(spec, slot, start, tail),
+            kill_at=now + self._bound_seconds(spec, slot, start),
             deadline_at=None if job.deadline_in_seconds is None else now + job.deadline_in_seconds,
             account_id=waiting.account_id,
             model=waiting.model,
@@ -173,20 +167,20 @@ class Starter:
             recipe_index=way.index,
             started_at=now,
             expected_seconds=expected,
-            tail_seconds=tail,
+            tail_seconds=way.tail_seconds,
             working_bytes=way.needs.working_bytes,
         )
         held = Held(recipe=way.recipe, needs=way.needs, load_seconds=way.load_seconds)
         slot.hold(waiting.model, held, start.evict)
-        slot.send(run_message(job, spec, start, str(folder), self._rules), running)
+        slot.send(run_message(job, spec, start, str(folder), check, self._rules), running)
         return True
 
-    def _bound_seconds(self, spec: ModelSpec, slot: Slot, start: Start, tail_seconds: float) -> float:
+    def _bound_seconds(self, spec: ModelSpec, slot: Slot, start: Start) -> float:
         """How long the job may take before its child counts as hung."""
         most = min(spec.timeout_seconds, self._rules.job_seconds)
         if not self._estimates.has_run(spec, start.way.recipe, slot.name, start.job.work):
             return most
-        usual = start.load_seconds + start.way.run_seconds + tail_seconds
+        usual = start.load_seconds + start.way.run_seconds + start.way.tail_seconds
         return min(most, max(HURRY_SECONDS_MIN, HURRY * usual))
 
     def _end_early(self, flows: Sequence[Sequence[Waiting]], views: Sequence[CardView], started: set[str]) -> None:
@@ -240,13 +234,14 @@ def _outlook(view: CardView, slot: Slot, now: float) -> Outlook:
         free_at=now + view.free_in_seconds,
         paused=slot.is_paused or not slot.is_up,
         resident=frozenset(view.held),
+        room_bytes=view.card.total_bytes - sum(held.needs.held_bytes for held in view.held.values()),
+        reload_seconds=sum(held.load_seconds for held in view.held.values()),
     )
 
 
-def run_message(job: ClaimedJob, spec: ModelSpec, start: Start, folder: str, rules: Rules) -> Run:
+def run_message(job: ClaimedJob, spec: ModelSpec, start: Start, folder: str, check: Check | None, rules: Rules) -> Run:
     """The order that a child is given."""
     work = job.work
-    check: Check | None = None
     return Run(
         job_id=job.job_id,
         token=job.token,

@@ -83,6 +83,7 @@ class InstalledWays:
             needs=needs,
             load_seconds=self._estimates.load_seconds(spec, recipe, card_name, size_bytes, quantises=not is_own),
             run_seconds=self._estimates.run_seconds(spec, recipe, card_name, work, is_cpu=card.is_cpu),
+            tail_seconds=self._estimates.tail_seconds(spec, recipe, card_name, work, is_cpu=card.is_cpu),
         )
 
     def _look_up(self, spec: ModelSpec) -> _OnDisk:

@@ -52,9 +52,10 @@ class Attempt:
     def step(self, step: int, steps: int, preview: Callable[[], bytes] | None = None) -> None:
         """A denoising step is complete; it is told even when it is the last one before a cancel, for it was done.
 
-        A preview goes with every so many of them, but not with the last: the result itself is next.
+        A preview goes with every so many of them, but not with the last: the result itself is next. Where the result
+        is to be checked there are none: nobody sees it before.
         """
-        every = self.run.preview_steps
+        every = self.run.preview_steps if self.run.check is None else 0
         is_wanted = every > 0 and step % every == 0 and step < steps and not self._cancelled.is_set()
         self._report(step, steps, self._previewed(preview) if preview is not None and is_wanted else b"")
         self.check()

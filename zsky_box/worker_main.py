@@ -43,6 +43,7 @@ from zsky_box.events import (
 )
 from zsky_box.pipelines.base import Cancelled, Pipeline, Still
 from zsky_box.worker_attempt import Attempt, failure_of, is_device_lost, is_out_of_memory, is_unexpected, log_failure
+from zsky_box.worker_check import Checker, Samples
 from zsky_box.worker_engine import WITHOUT_TORCH, Engine, Outcome, real_engine, told_of_wordmark, write_stills
 from zsky_box.worker_meter import Meter, device_name
 from zsky_box.worker_process import ChildConfig, end_group, hold_lifeline
@@ -70,6 +71,7 @@ class Child:
         self._meter = Meter(self._device)
         # A change is told at once: the service counts on it when it chooses the next job, which may be before a beat.
         self._residents = Residents(lambda run: engine.load(run, self._device), self._tell_memory)
+        self._checker = Checker(lambda check: engine.load_check(check, self._device))
         self._flops = 0.0
         self._tail: threading.Thread | None = None
         self._leaving = threading.Event()
@@ -92,6 +94,7 @@ class Child:
             self._perform(order)
         self._join_tail()
         self._residents.evict_all()
+        self._checker.close()
         self._leaving.set()
 
     def _send(self, message: ToParent) -> None:
@@ -165,15 +168,18 @@ class Child:
     def _pipeline(self, attempt: Attempt) -> Pipeline:
         """The Run's model, read into memory where it is not there as the Run wants it; first go those it names."""
         run = attempt.run
-        if run.model.family in self._config.warm:
-            while self._warming.is_alive():
-                self._warming.join(WARM_WAIT_SECONDS)
-                attempt.check()
+        self._await_imports(run.model.family, attempt)
         self._residents.make_room(run)
         self._meter.begin()
         pipeline = self._residents.get(run) or self._load(attempt)
         attempt.check()
         return pipeline
+
+    def _await_imports(self, family: str, attempt: Attempt) -> None:
+        if family in self._config.warm:
+            while self._warming.is_alive():
+                self._warming.join(WARM_WAIT_SECONDS)
+                attempt.check()
 
     def _load(self, attempt: Attempt) -> Pipeline:
         began = time.monotonic()
@@ -184,8 +190,8 @@ class Child:
         return pipeline
 
     def _film(self, pipeline: Pipeline, attempt: Attempt) -> Callable[[], Outcome]:
-        run = attempt.run
-        clip = pipeline.video(run, attempt)
+        run, samples = attempt.run, Samples(attempt.run)
+        clip = samples.of_clip(pipeline.video(run, attempt))
         attempt.phase("decoding")
         tail = self._engine.feed_clip(
             clip,
@@ -196,7 +202,12 @@ class Child:
             on_frame=attempt.frame,
             wordmarked=run.wordmarked > 0,
         )
-        return lambda: Outcome(tail.finish(), [], clip.notes)
+        try:
+            checked = self._look(attempt, samples)
+        except BaseException:
+            tail.abort()
+            raise
+        return lambda: Outcome(tail.finish(), [], clip.notes, checked)
 
     def _draw(self, pipeline: Pipeline, attempt: Attempt) -> Callable[[], Outcome]:
         run = attempt.run
@@ -211,7 +222,20 @@ class Child:
                 raise
             trouble = error
             self._note_failure(attempt, error)
-        return partial(write_stills, self._engine, attempt, stills, trouble)
+        samples = Samples(attempt.run)
+        samples.of_stills(stills)
+        return partial(write_stills, self._engine, attempt, stills, trouble, self._look(attempt, samples))
+
+    def _look(self, attempt: Attempt, samples: Samples) -> tuple[str, ...]:
+        """The output check, where the Run names one; raises what keeps its result from being given out."""
+        check = attempt.run.check
+        if check is None:
+            return ()
+        attempt.check()
+        self._await_imports(check.model.family, attempt)
+        checked = self._checker.look(attempt.run, samples)
+        self._meter.torch_is_there()
+        return checked
 
     def _finish(self, attempt: Attempt, finish: Callable[[], Outcome], peak_bytes: int) -> None:
         """The tail's thread. A Cancel is too late for a clip now: the work is done and its file is all but there."""
@@ -235,6 +259,7 @@ class Child:
                 notes=(*outcome.notes, *told_of_wordmark(run, outcome.files)),
                 versions=versions,
                 seconds=attempt.seconds,
+                checked=outcome.checked,
                 peak_bytes=peak_bytes,
             )
         )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from zsky_box.dispatch import CardView, Dispatcher, Held, Waiting, Way
+from zsky_box.eta import Flow, ahead, filled, patience_seconds
 from zsky_box.manifest import Recipe
 from zsky_box.placement import GIB, Card, Footprint, cheapest_eviction
 from zsky_box.requests import Work
@@ -66,6 +67,7 @@ class Job:
     started_at: float = -1.0
     ended_at: float = -1.0
     card: int = -1
+    expected_at: float = -1.0
 
     @property
     def waited_seconds(self) -> float:
@@ -86,6 +88,10 @@ class VirtualCard:
     loads: int = 0
     swaps: int = 0
     load_seconds: float = 0.0
+
+    @property
+    def room_bytes(self) -> int:
+        return self.capacity_bytes - sum(held.needs.held_bytes for held in self.held.values())
 
     @property
     def device(self) -> str:
@@ -115,7 +121,7 @@ class Choice:
 
 
 class Policy(Protocol):
-    """Decides at each change and each second of the virtual clock."""
+    """Decides at each change, and each second of the virtual clock while a card is free and a job waits."""
 
     def choose(self, world: World) -> list[Choice]: ...
 
@@ -143,7 +149,9 @@ def run(
             instants.append(world.now + TICK_SECONDS)
         world.now = max(world.now, min(instants))
         while coming and coming[0].arrival.at <= world.now:
-            world.waiting.append(coming.popleft())
+            job = coming.popleft()
+            job.expected_at = world.now + expected_seconds(world, job)
+            world.waiting.append(job)
         while ends and ends[0][0] <= world.now:
             _, number = heapq.heappop(ends)
             card = world.cards[number]
@@ -178,6 +186,33 @@ def _start(world: World, choice: Choice, run_factor: float, load_factor: float) 
     card.busy_until = world.now + seconds
     world.waiting.remove(job)
     return card.busy_until
+
+
+def expected_seconds(world: World, job: Job) -> float:
+    """What a client that has just sent the job is told: how long until it is done."""
+    flows: dict[tuple[int, str, str], list[float]] = {}
+    for other in world.waiting:
+        own = (int(other.arrival.batch), other.arrival.account, other.arrival.model)
+        flows.setdefault(own, []).append(world.models[other.arrival.model].run_seconds)
+    mine = (int(job.arrival.batch), job.arrival.account, job.arrival.model)
+    waiting = [
+        Flow(account, model, priority, len(all_), sum(all_)) for (priority, account, model), all_ in flows.items()
+    ]
+    before = flows.get(mine, [])
+    _, seconds = ahead(waiting, mine, len(before), sum(before))
+    start = filled(
+        [0.0 if card.job is None else max(0.0, card.busy_until - world.now) for card in world.cards], seconds
+    )
+    model = world.models[job.arrival.model]
+    is_held = any(model.name in card.held for card in world.cards)
+    swaps = [
+        0.0
+        if model.name in card.held or model.needs.held_bytes + model.needs.working_bytes <= card.room_bytes
+        else model.load_seconds + sum(held.load_seconds for held in card.held.values())
+        for card in world.cards
+    ]
+    start = max(start, patience_seconds(min(swaps), len(before)))
+    return start + model.run_seconds + (0.0 if is_held else model.load_seconds)
 
 
 def evicted(world: World, card: VirtualCard, model: Model) -> tuple[str, ...]:
@@ -228,7 +263,7 @@ class FifoPerCard:
 
 
 class ModelAffine:
-    """A card goes on with the jobs of a model that it holds; when none is left, the next model in the round is loaded."""
+    """A card goes on with the jobs of a model that it holds; when none is left, the next model in turn is loaded."""
 
     def __init__(self) -> None:
         self._round = 0

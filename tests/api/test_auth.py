@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Generator
 from typing import Any
 
@@ -32,7 +33,7 @@ def routes(live: httpx.Client) -> list[tuple[str, str]]:
     """Every method and path of the served document, with ids that name nothing."""
     document = live.get("/v1/openapi.json").json()
     return [
-        (method.upper(), path.replace("{job_id}", "job_0").replace("{file_id}", "file_0").replace("{name}", "a.mp4"))
+        (method.upper(), re.sub(r"{(\w+?)(_id)?}", r"\1_0", path))
         for path, item in document["paths"].items()
         if path not in PUBLIC
         for method in item

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from zsky_box.errors import JobFailure
-from zsky_box.events import File, Run
+from zsky_box.events import Check, File, Run
 from zsky_box.pipelines.base import SAMPLE_RATE_HZ, Clip, OutOfMemory, Picture, Reporter, Still
 from zsky_box.worker_attempt import PREVIEW_BYTES_MAX
 from zsky_box.worker_engine import Engine, OnFrame
@@ -34,6 +34,8 @@ SLOW_STEPS = 200
 SLOW_STEP_SECONDS = 0.05
 WARM_SECONDS = 0.4
 FLOPS = 3e12
+BLOCKED_SEED = 666  # a picture of this seed is white where all others are grey, and the double's check blocks white
+BLOCKED_LABEL = "white"
 GATE = "gate"  # a named pipe of this name in an attempt's folder holds its tail up until somebody writes to it
 
 warmed: list[str] = []
@@ -92,7 +94,10 @@ class ActingPipeline:
             frames=run.frames,
             pictures=grey(run, run.frames),
             sound=np.zeros((run.frames * SAMPLE_RATE_HZ // run.fps, 2), np.float32),
-            notes=[*self.told, f"warmed {','.join(warmed)}"],
+            notes=[
+                *(*self.told, f"warmed {','.join(warmed)}"),
+                *([begun_with(run)] if run.reference else []),
+            ],
         )
 
     def images(self, run: Run, report: Reporter) -> Iterator[Still]:
@@ -104,6 +109,13 @@ class ActingPipeline:
 
     def close(self) -> None:
         """It holds nothing."""
+
+
+def begun_with(run: Run) -> str:
+    """What the child finds at the path of the picture that it is given, and the strength."""
+    with Image.open(run.reference, formats=("PNG",)) as picture:
+        picture.load()
+        return f"begins with {picture.mode} {picture.width}x{picture.height} at {run.strength}"
 
 
 def denoise(run: Run, report: Reporter) -> None:
@@ -185,9 +197,38 @@ def hang() -> None:
 
 
 def grey(run: Run, count: int) -> Iterator[Picture]:
-    """Grey pictures that take no memory."""
-    for _ in range(count):
-        yield np.broadcast_to(np.uint8(128), (run.height, run.width, 3))
+    """Grey pictures that take no memory; see BLOCKED_SEED."""
+    for index in range(count):
+        is_still = run.type == "image"
+        is_white = run.seed + index == BLOCKED_SEED if is_still else run.seed == BLOCKED_SEED and index >= 0.75 * count
+        yield np.broadcast_to(np.uint8(255 if is_white else 128), (run.height, run.width, 3))
+
+
+def load_check(check: Check, device: str) -> ActingClassifier:
+    """An output check that is loaded at once, or, by its name, not at all."""
+    del device
+    if check.model.name == "breaks-in-load":
+        raise JobFailure("internal_error", "The model breaks-in-load cannot be loaded: the double says so.")
+    return ActingClassifier(check.model.name)
+
+
+class ActingClassifier:
+    """Finds white pictures, or stops as its name says."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def scores(self, pictures: Sequence[Picture]) -> list[dict[str, float]]:
+        match self.name:
+            case "breaks":
+                raise ZeroDivisionError("the double's check divides by zero")
+            case "out-of-memory":
+                raise OutOfMemory("the double's check wants 900 GiB")
+            case _:
+                return [{BLOCKED_LABEL: float(picture.mean()) / 255, "grey": 0.5} for picture in pictures]
+
+    def close(self) -> None:
+        """It holds nothing."""
 
 
 class ActingTail:
@@ -195,6 +236,10 @@ class ActingTail:
 
     def __init__(self, clip: Clip, folder: Path, stem: str, seed: int) -> None:
         self.clip, self.folder, self.stem, self.seed = clip, folder, stem, seed
+
+    def abort(self) -> None:
+        """The stub is written by `finish` only."""
+        (self.folder / "aborted").touch()
 
     def finish(self) -> list[File]:
         if (self.folder / GATE).is_fifo():
@@ -263,5 +308,13 @@ def versions(family: str) -> dict[str, str]:
 if __name__ == "__main__":
     main(
         sys.argv[1:],
-        Engine(load=load, warm=warm, measure=measure, versions=versions, feed_clip=feed_clip, write_still=write_still),
+        Engine(
+            load=load,
+            load_check=load_check,
+            warm=warm,
+            measure=measure,
+            versions=versions,
+            feed_clip=feed_clip,
+            write_still=write_still,
+        ),
     )

@@ -31,6 +31,7 @@ from zsky_box.pauses import Pauses
 from zsky_box.requests import Work
 from zsky_box.schemas import Receipt
 from zsky_box.terms import Terms
+from zsky_box.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class JobBook:
         self,
         store: Store,
         assets: Assets,
+        uploads: Uploads,
         catalog: Catalog,
         news: News,
         terms: Terms,
@@ -71,6 +73,7 @@ class JobBook:
         self._pauses = pauses
         self._store = store
         self._assets = assets
+        self._uploads = uploads
         self._catalog = catalog
         self._news = news
         self._terms = terms
@@ -97,10 +100,14 @@ class JobBook:
         try:
             work, deadline = rows.submission_of(row).work, row["deadline_at"]
             work = msgspec.structs.replace(work, wordmarked=row["wordmarked"])
+            reference = str(self._uploads.path(work.reference, self._clock())) if work.reference else ""
             folder = self._assets.begin(job_id, row["token"])
         except msgspec.DecodeError:
             log.exception("job %s cannot be read", job_id)
             self._fail_claimed(job_id, row["token"], "internal_error", "What was asked for cannot be read any more.")
+            return None
+        except JobFailure as failure:
+            self._fail_claimed(job_id, row["token"], failure.error_code, failure.message)
             return None
         except OSError as error:
             told = f"The outputs' disk cannot be written ({error.strerror})."
@@ -114,6 +121,7 @@ class JobBook:
             out_dir=str(folder),
             stem=stem(work.prompt, work.seed),
             deadline_in_seconds=None if deadline is None else (deadline - self._clock()) / SECOND_US,
+            reference_path=reference,
         )
 
     def _fail_claimed(self, job_id: str, token: int, code: ErrorCode, message: str) -> None:
@@ -189,11 +197,14 @@ class JobBook:
         return True
 
     def _receipt(self, done: Done, device_name: str, versions: dict[str, str], recipe_name: str) -> Receipt:
-        row = self._store.one("SELECT model FROM job WHERE id = ?", (done.job_id,))
+        row = self._store.one("SELECT model, test FROM job WHERE id = ?", (done.job_id,))
         spec = None if row is None else self._catalog.specs.get(row["model"])
         installed = None if spec is None else self._catalog.installed(spec)
         if spec is None or installed is None:
             raise JobFailure("internal_error", "The model was removed while the job ran.")
+        check = self._catalog.output_check
+        if check is not None and row is not None and not row["test"] and check.name not in done.checked:
+            raise JobFailure("internal_error", f"The output check {check.name} did not look at the result.")
         recipe = next((recipe for recipe in spec.ways if recipe.name == recipe_name), spec.ways[0])
         variant = installed.variant(recipe)
         return Receipt(
@@ -206,8 +217,14 @@ class JobBook:
             licence=spec.licence.name,
             commercial_use=spec.licence.commercial_use,
             recipe=recipe.name,
-            checks=list(done.checked),
+            checks=[self._named(name) for name in done.checked],
         )
+
+    def _named(self, check: str) -> str:
+        """A check that ran, with its revision where that is known: NAME@REVISION."""
+        spec = self._catalog.specs.get(check)
+        installed = None if spec is None else self._catalog.installed(spec)
+        return f"{check}@{installed.revision}" if installed is not None and installed.revision else check
 
     def fail(self, job_id: str, token: int, code: ErrorCode, message: str) -> bool:
         """End an attempt's job without a result; False when it is not this attempt's any more."""
