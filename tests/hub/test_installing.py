@@ -130,6 +130,17 @@ def test_what_was_interrupted_goes_on_with_the_revision_that_it_began_with(studi
     assert record.revision == began
 
 
+def test_a_commit_that_was_taken_back_meanwhile_is_left_for_the_new_one(studio: Studio, hub: HubDouble) -> None:
+    hub.faults.truncate["vae/diffusion_pytorch_model.safetensors"] = -1
+    with pytest.raises(InstallError):
+        studio.install()
+    hub.faults.truncate.clear()
+    hub.files["vae/config.json"] = b'{"new": 1}'
+    assert studio.install().record.revision == hub.commit
+    assert studio.full == {path: hub.files[path] for path in NEEDED}
+    assert "begins anew" in studio.report.notes[-1]
+
+
 @pytest.mark.parametrize("path", ["tokenizer/tokenizer.json", "vae/config.json"])
 def test_a_text_that_is_no_json_is_refused(studio: Studio, hub: HubDouble, path: str) -> None:
     hub.files[path] = b"\x80\x04\x95 a pickle"

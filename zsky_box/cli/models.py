@@ -91,7 +91,7 @@ def models_install(
     again: bool,
     as_json: bool,
 ) -> None:
-    """Fetch a model, check it, and quantise it once for this box's cards. Interrupted, the same command goes on.
+    """Fetch, check and quantise a model. It is quantised once, for this box's cards; interrupted, the command goes on.
 
     Example: zsky-box models install flux2-klein-4b --accept-licence
     """
@@ -126,7 +126,7 @@ def models_install(
 @json_option
 @click.pass_obj
 def models_verify(folder: Path, name: str | None, as_json: bool) -> None:
-    """Read all files of a model (of all installed ones where none is named) and compare them with what was installed.
+    """Compare all files with what was installed. Without NAME, those of every installed model.
 
     Exits with 1 when one byte is not as it was, or a file is missing or too many. Example: zsky-box models verify
     """
@@ -161,7 +161,7 @@ def models_verify(folder: Path, name: str | None, as_json: bool) -> None:
 def models_bench(
     folder: Path, name: str, device: str | None, recipe: str | None, resolution: Resolution | None, as_json: bool
 ) -> None:
-    """Run a model twice in a process of its own, and tell what loading, each phase and the card's memory took.
+    """Measure a model. It runs twice in a process of its own: loading, each phase and the card's memory are told.
 
     Example: zsky-box models bench flux2-klein-4b --resolution 720p
     """
@@ -184,7 +184,7 @@ def models_bench(
 @json_option
 @click.pass_obj
 def models_remove(folder: Path, name: str, as_json: bool) -> None:
-    """Take a model's files away; jobs that it made, and their receipts, stay.
+    """Take a model's files away. Jobs that it made, and their receipts, stay.
 
     Example: zsky-box models remove ltx-2.3-distilled
     """

@@ -49,6 +49,10 @@ class Hindered(Exception):
         self.wait_seconds = wait_seconds
 
 
+class NotThere(InstallError):
+    """The hub has no such repository, revision or file."""
+
+
 class Tries:
     """Counts failures in a row, and waits between them, longer each time; `moved` says that something got on."""
 
@@ -212,7 +216,7 @@ class Hub:
         if status == 416:
             raise Hindered(f"{host} has no such range of the file ({status})")
         if status == 404:
-            raise InstallError(f"{host} has no {_missing(repository, response)} ({status}).")
+            raise NotThere(f"{host} has no {_missing(repository, response)} ({status}).")
         if status in (401, 403):  # the address that the hub led to has run out: the hub gives a new one
             raise Hindered(f"{host} does not give the file ({status})")
         raise InstallError(f"{host} answers {status} for {repository}, which was not expected.")

@@ -19,6 +19,7 @@ from zsky_box.errors import InstallError
 from zsky_box.install import disk as disks
 from zsky_box.install import fitting
 from zsky_box.install.content import look_into
+from zsky_box.install.hub import NotThere
 from zsky_box.install.listing import Remote, check_listing, components, layout, needed
 from zsky_box.install.part import Part, part_bytes
 from zsky_box.install.preparing import ENTRY, prepare
@@ -86,9 +87,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 def install(spec: ModelSpec, staging: Staging, source: Source, wish: Wish, tools: Tools) -> Outcome:
     """Install a model whose licence was accepted, under its lock. Raises InstallError with what to do."""
-    pin = _pin(staging, source, wish, tools)
-    work = _Work(spec, staging, source, pin, wish, tools)
-    files = work.list_files()
+    pin, work, files = _begun(spec, staging, source, wish, tools)
     weights = _weights_by_component(files)
     choices = _choices(spec, weights, wish, tools)
     before = read_inventory(staging.target)
@@ -102,6 +101,21 @@ def install(spec: ModelSpec, staging: Staging, source: Source, wish: Wish, tools
     write_inventory(staging.tree, Inventory(record, stock))
     staging.publish()
     return Outcome(record=record, choices=choices, bytes=_total(stock), fresh=True)
+
+
+def _begun(
+    spec: ModelSpec, staging: Staging, source: Source, wish: Wish, tools: Tools
+) -> tuple[Pin, _Work, list[Remote]]:
+    """What is installed and its files. A commit that its owner has taken back meanwhile is not gone on with."""
+    pin = _pin(staging, source, wish, tools)
+    work = _Work(spec, staging, source, pin, wish, tools)
+    try:
+        return pin, work, work.list_files()
+    except NotThere as gone:
+        tools.report.note(f"{gone} What was begun cannot be gone on with: it begins anew.")
+        pin = staging.begin(source.name, wish.requested, source.resolve())
+    work = _Work(spec, staging, source, pin, wish, tools)
+    return pin, work, work.list_files()
 
 
 def _pin(staging: Staging, source: Source, wish: Wish, tools: Tools) -> Pin:
