@@ -70,6 +70,9 @@ DOMAIN: Final = (
     "usage",
     "webhooks",
 )
+INSTALL: Final = ("catalog", "errors", "install", "manifest", "placement", "secretfile", "worker_process")
+"""What installing a model may use of ours: it runs beside the service, and knows none of it."""
+
 LEAVES: Final = ("clock", "errors", "formats", "ids", "settings")
 """Import nothing of ours but each other."""
 
@@ -133,6 +136,16 @@ def test_domain_rooms_know_neither_the_web_nor_the_doorbell() -> None:
 def test_domain_rooms_import_only_domain_rooms() -> None:
     domain = {name: ours(path) for name, path in MODULES.items() if within(name, *DOMAIN)}
     assert {(name, used) for name, names in domain.items() for used in names if not within(used, *DOMAIN)} == set()
+
+
+def test_installing_knows_neither_the_service_nor_the_commands() -> None:
+    room = {name: path for name, path in MODULES.items() if within(name, "install")}
+    assert len(room) > 10
+    used = {name: imports(path) for name, path in room.items()}
+    strange = ("litestar", "uvicorn", "huey", "click", "rich", "huggingface_hub", "requests", "safetensors")
+    assert {(name, each) for name, names in used.items() for each in names if within(each, *strange)} == set()
+    inside = {(name, each) for name, path in room.items() for each in ours(path) if not within(each, *INSTALL)}
+    assert inside == {("install.hub", "__version__")}
 
 
 def test_leaves_import_nothing_internal() -> None:

@@ -45,7 +45,7 @@ from zsky_box.api.document import CONFIG, build
 from zsky_box.assets import Assets
 from zsky_box.bookkeeping import Bookkeeping
 from zsky_box.cards import CardWatch
-from zsky_box.catalog import Catalog
+from zsky_box.catalog import open_catalog
 from zsky_box.clock import Clock, rfc3339, system_clock
 from zsky_box.control import FILE_NAME as CONTROL_FILE
 from zsky_box.control import Address
@@ -54,6 +54,7 @@ from zsky_box.decoder import Decoder
 from zsky_box.errors import Refusal, StoreError, ZskyError
 from zsky_box.eta import Eta
 from zsky_box.feed import Feed
+from zsky_box.install.staging import repair_all
 from zsky_box.jobs.book import JobBook
 from zsky_box.jobs.desk import Desk
 from zsky_box.jobs.rows import News
@@ -78,7 +79,7 @@ from zsky_box.worker import Patience, Worker
 LOCK_SECONDS: Final = 1.0  # a command is done in a moment
 CHAIN_ROWS_AT_START: Final = 1_000
 WORKER_ENTRY: Final = "zsky_box.worker_main"
-TORCH_FAMILIES: Final = ("ltx2", "flux2_klein")
+TORCH_FAMILIES: Final = ("ltx2", "flux2_klein", "z_image")
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,8 @@ class Box:
         self.secrets = secretfile.load(folder)
         self.store = Store(folder, on_fatal)
         self.catalog = open_catalog(folder)
+        for name in repair_all(self.catalog.weights):
+            log.warning("the installation of %s was interrupted at its very end; it is whole again", name)
         for reason in self.catalog.refused:
             log.error("a model manifest is refused: %s", reason)
         self.catalog.use_check(settings.output_check)
@@ -250,12 +253,6 @@ class Box:
         patience = Patience(
             start_seconds=settings.worker_start_timeout_seconds, silence_seconds=settings.worker_silence_timeout_seconds
         )
-        installed = [spec for spec in self.catalog.specs.values() if self.catalog.installed(spec) is not None]
-        families = {spec.family for spec in installed} & set(TORCH_FAMILIES)
-        if self.catalog.output_check is not None:
-            families.add(self.catalog.output_check.family)
-        warm = tuple(sorted(families))
-
         chosen = self.inventory.devices
         # Workers on the processor share its cores: torch's threads of one would wait for those of another.
         threads = max(1, (os.cpu_count() or 1) // max(1, chosen.count("cpu")))
@@ -264,7 +261,7 @@ class Box:
             return Worker(
                 device,
                 ffmpeg=settings.ffmpeg or None,
-                warm=() if test else warm,
+                warm=() if test else self._warm_families(),
                 threads=threads if device == "cpu" else None,
                 uuid=self.inventory.uuids.get(device, ""),
                 patience=patience,
@@ -288,6 +285,14 @@ class Box:
             failed,
             observer=self.metrics,
         )
+
+    def _warm_families(self) -> tuple[str, ...]:
+        """The families of what is installed by now: asked at each child's start, as models come while the box runs."""
+        installed = [spec for spec in self.catalog.specs.values() if self.catalog.installed(spec) is not None]
+        families = {spec.family for spec in installed} & set(TORCH_FAMILIES)
+        if self.catalog.output_check is not None:
+            families.add(self.catalog.output_check.family)
+        return tuple(sorted(families))
 
     def _owners_rules(self) -> Rules:
         settings, labels, models = self.settings, list(self.inventory.cards), self.catalog.specs
@@ -334,11 +339,6 @@ class Box:
 
 def _no_one_to_tell(error: BaseException) -> None:
     log.critical("the box cannot go on", exc_info=error)
-
-
-def open_catalog(folder: Path) -> Catalog:
-    """The manifests of the checkout and of the data folder, and the weights of the data folder."""
-    return Catalog([CHECKOUT / "models", folder / "models"], folder / "weights")
 
 
 def create_app(box: Box) -> Litestar:

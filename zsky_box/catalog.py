@@ -16,6 +16,7 @@ from msgspec import Struct
 from zsky_box.errors import JobFailure, ManifestError, SettingsError
 from zsky_box.events import Check
 from zsky_box.manifest import FULL, JobType, ModelSpec, Recipe
+from zsky_box.settings import CHECKOUT
 
 FALLBACKS: Final = ("mini", "leader")
 RECORD_NAME: Final = "installed.json"
@@ -169,3 +170,8 @@ class Catalog:
         parts = (part for part in folder.iterdir() if part.is_dir())
         sizes = {part.name: sum(file.stat().st_size for file in part.glob("*.safetensors")) for part in parts}
         return {name: size for name, size in sizes.items() if size}
+
+
+def open_catalog(folder: Path) -> Catalog:
+    """The manifests of the checkout and of the data folder, and the weights of the data folder."""
+    return Catalog([CHECKOUT / "models", folder / "models"], folder / "weights")

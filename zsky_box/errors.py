@@ -7,6 +7,7 @@ ZskyError
 ├── JobFailure         the end of a job that did not succeed; carries the job's error_code
 ├── SettingsError      a setting that stops the start
 ├── ManifestError      a model manifest that is not loaded
+├── InstallError       a model that is not installed, verified or removed; says what to do
 └── StoreError         the ledger's file: locked by another box, newer than the code, failed to commit
 """
 
@@ -95,6 +96,10 @@ class SettingsError(ZskyError):
 
 class ManifestError(ZskyError):
     """A model manifest is refused; the message names file, key and reason."""
+
+
+class InstallError(ZskyError):
+    """A model could not be installed, verified or removed; the message says why, and what to do."""
 
 
 class StoreError(ZskyError):

@@ -47,6 +47,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     public_url: str = ""
     outputs: str = ""
     ffmpeg: str = ""
+    hub_url: str = "https://huggingface.co"
+    hub_token_file: str = ""
     timezone: str = "UTC"
     metrics_token: Annotated[str, Meta(pattern=r"^([!-~]{16,200})?$")] = ""
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
@@ -204,6 +206,10 @@ def _is_devices(text: str) -> bool:
     return parts == ["auto"] or all(part == "cpu" or (part.isascii() and part.isdigit()) for part in parts)
 
 
+def _is_hub_url(text: str) -> bool:
+    return _is_public_url(text) and text != ""
+
+
 def _is_public_url(text: str) -> bool:
     return text == "" or (text.startswith(("http://", "https://")) and not text.endswith("/"))
 
@@ -222,6 +228,7 @@ _RULES: Final = (
     ("plan_year_usd", _is_fee, _FEE),
     ("low_wallet_usd", _is_fee, _FEE),
     ("devices", _is_devices, "auto, cpu, card numbers such as 0,1, or a list such as cpu,cpu"),
+    ("hub_url", _is_hub_url, "http(s)://host[:port] without a final slash"),
     ("blocked_terms", _is_terms, f"up to {RULES_MAX} rules with up to {TERMS_MAX} terms together"),
     ("quiet_hours", _is_hours, "empty, or hours such as mon-fri 09:00-18:00; sat 10:00-12:00"),
     ("public_url", _is_public_url, "empty, or http(s)://host[:port] without a final slash"),

@@ -145,7 +145,7 @@ def _existing(path: Path) -> Path:
 
 
 def _models(folder: Path) -> Finding:
-    from zsky_box.app import open_catalog
+    from zsky_box.catalog import open_catalog
 
     catalog = open_catalog(folder)
     if catalog.refused:

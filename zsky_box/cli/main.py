@@ -20,6 +20,7 @@ from zsky_box.cli.devices import pause, resume, unload
 from zsky_box.cli.generate import generate
 from zsky_box.cli.keys import keys_group
 from zsky_box.cli.ledger import ledger_group
+from zsky_box.cli.models import models_group
 from zsky_box.cli.session import Session, open_store
 from zsky_box.clock import rfc3339, system_clock
 from zsky_box.db import FILE_NAME
@@ -171,30 +172,7 @@ cli.add_command(unload)
 cli.add_command(keys_group)
 cli.add_command(accounts_group)
 cli.add_command(ledger_group)
-
-
-@cli.group(name="models")
-def models_group() -> None:
-    """The models this box knows.
-
-    Example: zsky-box models list
-    """
-
-
-@models_group.command(name="list")
-@json_option
-@click.pass_obj
-def models_list(folder: Path, as_json: bool) -> None:
-    """List the models: what they make, whether they are installed, and who may use them.
-
-    Example: zsky-box models list
-    """
-    from zsky_box.api.account import catalog_views
-    from zsky_box.app import open_catalog
-
-    session = Session(folder)
-    listed = session.request("GET", "/v1/models") if session.is_running() else catalog_views(open_catalog(folder))
-    show.told(listed, as_json, show.models)
+cli.add_command(models_group)
 
 
 @cli.command()
