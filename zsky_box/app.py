@@ -54,7 +54,7 @@ from zsky_box.worker import Patience, Worker
 LOCK_SECONDS: Final = 1.0  # a command is done in a moment
 CHAIN_ROWS_AT_START: Final = 1_000
 WORKER_ENTRY: Final = "zsky_box.worker_main"
-TORCH_FAMILIES: Final = ("ltx2", "flux2_klein")
+TORCH_FAMILIES: Final = ("ltx2", "flux2_klein", "z_image")
 
 log = logging.getLogger(__name__)
 

@@ -45,10 +45,11 @@ class CancelAt(Listener):
 
 
 class Counter:
-    """Counts the calls of modules and keeps the keyword arguments of each."""
+    """Counts the calls of modules and keeps the arguments of each."""
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
+        self.args: list[tuple[Any, ...]] = []
 
     def __len__(self) -> int:
         return len(self.calls)
@@ -61,6 +62,7 @@ def counting(*modules: Any) -> Generator[Counter]:
 
     def note(module: Any, args: Any, kwargs: dict[str, Any]) -> None:  # noqa: ARG001
         counter.calls.append(kwargs)
+        counter.args.append(args)
 
     handles = [module.register_forward_pre_hook(note, with_kwargs=True) for module in modules]
     try:

@@ -29,6 +29,10 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
         "diffusers.pipelines.ltx2.pipeline_ltx2_latent_upsample",
     ),
     "flux2_klein": ("diffusers.pipelines.flux2.pipeline_flux2_klein",),
+    "z_image": (
+        "diffusers.pipelines.z_image.pipeline_z_image",
+        "diffusers.pipelines.z_image.pipeline_z_image_img2img",
+    ),
 }
 
 _PICKLE_SUFFIXES: Final = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
