@@ -113,7 +113,9 @@ def tiny_manifests(folder: Path) -> None:
     """Write the manifests of the tiny models, one TOML file each."""
     folder.mkdir(parents=True, exist_ok=True)
     for spec in tiny_specs():
-        (folder / f"{spec.name}.toml").write_text(tomli_w.dumps(msgspec.to_builtins(spec)), "utf-8")
+        # TOML has no null: what a manifest leaves out is None here.
+        said = {key: value for key, value in msgspec.to_builtins(spec).items() if value is not None}
+        (folder / f"{spec.name}.toml").write_text(tomli_w.dumps(said), "utf-8")
 
 
 def cached(name: str, cache: Path = CACHE) -> Path:

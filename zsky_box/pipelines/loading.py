@@ -7,6 +7,7 @@ has told them to stay off the network.
 from __future__ import annotations
 
 import gc
+import inspect
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -17,8 +18,9 @@ from typing import Any, Final
 import torch
 
 from zsky_box.errors import JobFailure
-from zsky_box.manifest import ModelSpec
+from zsky_box.manifest import ModelSpec, Recipe
 from zsky_box.pipelines.base import OutOfMemory
+from zsky_box.pipelines.quantisation import quantising, refuse_unable, stored
 
 LIBRARIES: Final = ("torch", "diffusers", "transformers")
 
@@ -70,24 +72,55 @@ def quiet() -> None:
         library.disable_progress_bar()
 
 
-def open_part(kind: Any, spec: ModelSpec, folder: Path, device: str, **options: Any) -> Any:
-    """Load a pipeline or model class from `folder` on to `device`, in the manifest's dtype.
+def open_pipeline(kind: Any, spec: ModelSpec, recipe: Recipe, folder: Path, device: str, **given: Any) -> Any:
+    """Load a diffusers pipeline class from `folder`, each component as the recipe keeps it; see `place` for the rest.
 
-    `kind` is a diffusers class with `from_pretrained`; `options` go to it; a component given as None is not loaded.
-    Raises OutOfMemory, and JobFailure where the folder is missing, broken, or holds anything that could run code.
+    With `offload = "none"` each component is on `device` before the next is read: host memory holds one at a time. A
+    component that is `given` is taken as it is, and one given as None is not loaded. Raises OutOfMemory, and JobFailure
+    where the device cannot run the recipe, or the folder is missing, broken, or holds anything that could run code.
     """
+    refuse_unable(spec, recipe, device)
     refuse_unsafe_files(spec, folder)
     with memory_guard(), _broken_folder(spec):
-        part = kind.from_pretrained(
-            str(folder),
-            dtype=getattr(torch, spec.dtype),
-            local_files_only=True,
-            use_safetensors=True,
-            **options,
-        )
-        if hasattr(part, "set_progress_bar_config"):
-            part.set_progress_bar_config(disable=True)
-        return part.to(device)
+        parts = dict(given)
+        for name, part_kind in component_kinds(kind, folder).items():
+            if name not in given:
+                parts[name] = _open_component(part_kind, name, spec, recipe, folder, device)
+        pipe = kind.from_pretrained(str(folder), local_files_only=True, use_safetensors=True, **parts)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+
+def open_part(kind: Any, name: str, spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> Any:
+    """Load one model class from the subfolder `name`, kept and placed as `open_pipeline` does; raises the same."""
+    refuse_unable(spec, recipe, device)
+    refuse_unsafe_files(spec, folder)
+    with memory_guard(), _broken_folder(spec):
+        return _open_component(kind, name, spec, recipe, folder, device)
+
+
+def component_kinds(kind: Any, folder: Path) -> dict[str, Any]:
+    """The classes of the torch modules that the pipeline class `kind` takes and the folder's `model_index.json` names."""
+    from diffusers.pipelines.pipeline_loading_utils import simple_get_class_obj
+
+    wanted = inspect.signature(kind.__init__).parameters
+    kinds: dict[str, Any] = {}
+    for name, named in kind.load_config(str(folder), local_files_only=True).items():
+        if name in wanted and isinstance(named, list) and len(named) == 2 and all(isinstance(it, str) for it in named):
+            part_kind = simple_get_class_obj(*named)
+            if issubclass(part_kind, torch.nn.Module):
+                kinds[name] = part_kind
+    return kinds
+
+
+def _open_component(kind: Any, name: str, spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> Any:
+    dtype = getattr(torch, spec.dtype)
+    quantise = recipe.quantise.get(name)
+    options: dict[str, Any] = {}
+    if quantise is not None and stored(folder / name) is None:
+        options = quantising(kind, quantise, dtype, device)
+    part = kind.from_pretrained(str(folder / name), dtype=dtype, local_files_only=True, use_safetensors=True, **options)
+    return part.to(device) if recipe.offload == "none" else part
 
 
 def refuse_unsafe_files(spec: ModelSpec, folder: Path) -> None:

@@ -19,7 +19,8 @@ from zsky_box.formats import render_size
 from zsky_box.manifest import Ltx2Options, ModelSpec, Recipe
 from zsky_box.pipelines.base import Clip, Reporter, Still
 from zsky_box.pipelines.decode import Tiling, pictures
-from zsky_box.pipelines.loading import failure, memory_guard, open_part, quiet, release
+from zsky_box.pipelines.loading import failure, memory_guard, open_part, open_pipeline, quiet, release
+from zsky_box.pipelines.offloading import place
 from zsky_box.pipelines.sound import decode_sound
 
 UPSAMPLER: Final = "latent_upsampler"
@@ -41,7 +42,7 @@ _NO_GUIDANCE: Final[dict[str, float]] = {
 }
 
 
-def load(spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> Ltx2:  # noqa: ARG001
+def load(spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> Ltx2:
     """Open the checkpoint; raises OutOfMemory, and JobFailure for a broken folder or a manifest that does not fit."""
     options = spec.options
     if not isinstance(options, Ltx2Options):
@@ -51,12 +52,13 @@ def load(spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> Ltx2:  #
     from diffusers.pipelines.ltx2.pipeline_ltx2 import LTX2Pipeline
     from diffusers.pipelines.ltx2.pipeline_ltx2_latent_upsample import LTX2LatentUpsamplePipeline
 
-    pipe = open_part(LTX2Pipeline, spec, folder, device, **_UNUSED)
+    pipe = open_pipeline(LTX2Pipeline, spec, recipe, folder, device, **_UNUSED)
     upsample = None
     if options.stages == 2:
-        upsampler = open_part(LTX2LatentUpsamplerModel, spec, folder, device, subfolder=UPSAMPLER)
+        upsampler = open_part(LTX2LatentUpsamplerModel, UPSAMPLER, spec, recipe, folder, device)
         upsample = LTX2LatentUpsamplePipeline(vae=pipe.vae, latent_upsampler=upsampler)
         upsample.set_progress_bar_config(disable=True)
+    place(recipe, device, *filter(None, (pipe, upsample)))
     grid: tuple[int, int] = pipe.vae_spatial_compression_ratio, pipe.vae_temporal_compression_ratio
     if spec.size_multiple % grid[0] or spec.frame_step != grid[1]:
         raise failure(spec, f"its grid is {grid[0]} pixels and {grid[1]} frames, its manifest says otherwise")

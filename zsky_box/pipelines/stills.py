@@ -6,7 +6,7 @@ In a batch every image has its own seed, and a generator of its own on the CPU.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from zsky_box.events import Run
 from zsky_box.pipelines.base import Picture, Reporter, Still
 from zsky_box.pipelines.decode import to_pictures
 from zsky_box.pipelines.loading import memory_guard
+from zsky_box.pipelines.preview import MAX_SIDE_PIXELS, clean_latents, jpeg
 
 Preview = Callable[[], bytes]
 StepDone = Callable[[int, int, Preview | None], None]
@@ -92,3 +93,37 @@ class Stills:
             self._report.step(self._told, self._run.n * steps, preview)
 
         return list(self._painter.denoise(seeds, done).split(1))
+
+
+class Watch:
+    """Follows a sampler from state to state, so that each but the first can be shown as it would come out.
+
+    `show` turns an estimate of the first image's clean state, [1, ...] in float32, into a small frame [1, 3, H, W].
+    """
+
+    def __init__(self, show: Callable[[Tensor], Tensor]) -> None:
+        self._show = show
+        self._state: Tensor | None = None
+
+    def look(self, scheduler: Any, state: Tensor) -> Preview | None:
+        """How the state [n, ...] after the scheduler's last step looks, or None where that step was the first."""
+        earlier, self._state = self._state, state[:1].to(torch.float32)
+        if earlier is None:
+            return None
+        before, after = (float(scheduler.sigmas[scheduler.step_index + place]) for place in (-1, 0))
+        clean = clean_latents(earlier, self._state, before, after)
+        return lambda: self._jpeg(clean)
+
+    def _jpeg(self, clean: Tensor) -> bytes:
+        frame = self._show(clean)
+        if not bool(torch.isfinite(frame).all()):
+            return b""  # the image itself will say so, and no other of its batch may fail with it
+        return jpeg(to_pictures(frame, frame.shape[3], frame.shape[2])[0])
+
+
+def shrunk(latents: Tensor, pixels_per_latent: int) -> Tensor:
+    """Latents [1, C, h, w] averaged down to what decodes to a preview's size: decoding it costs next to nothing."""
+    height, width = latents.shape[2:]
+    factor = min(1.0, MAX_SIDE_PIXELS / pixels_per_latent / max(height, width))
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    return torch.nn.functional.interpolate(latents, size=size, mode="area")

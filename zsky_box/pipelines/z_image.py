@@ -14,8 +14,10 @@ from zsky_box.events import Run
 from zsky_box.formats import render_size
 from zsky_box.manifest import ModelSpec, Recipe, ZImageOptions
 from zsky_box.pipelines.base import Clip, Reporter, Still
-from zsky_box.pipelines.loading import failure, open_part, quiet, release
-from zsky_box.pipelines.stills import StepDone, Stills
+from zsky_box.pipelines.loading import failure, open_pipeline, quiet, release
+from zsky_box.pipelines.offloading import place
+from zsky_box.pipelines.reference import cover, framed
+from zsky_box.pipelines.stills import StepDone, Stills, Watch, shrunk
 
 DEFAULT_STRENGTH: Final = 0.6  # the library's
 
@@ -29,7 +31,8 @@ def load(spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> ZImage:
     from diffusers.pipelines.z_image.pipeline_z_image import ZImagePipeline
     from diffusers.pipelines.z_image.pipeline_z_image_img2img import ZImageImg2ImgPipeline
 
-    pipe = open_part(ZImagePipeline, spec, folder, device)
+    pipe = open_pipeline(ZImagePipeline, spec, recipe, folder, device)
+    place(recipe, device, pipe)
     redraw = ZImageImg2ImgPipeline(**pipe.components)
     redraw.set_progress_bar_config(disable=True)
     grid: int = (
@@ -62,7 +65,7 @@ class ZImage:
         With a reference they start from it instead of noise alone: of the manifest's steps the last `strength` part is
         taken, rounded up, and never none.
         """
-        painter = _Painter(self._spec, self._options, self._pipe, self._redraw, run)
+        painter = _Painter(self._spec, self._options, self._pipe, self._redraw, run, can_show=self._recipe.offload != "model")
         return Stills(painter, run, report, self._recipe.images_at_once)
 
     def close(self) -> None:
@@ -71,18 +74,23 @@ class ZImage:
 
 
 class _Painter:
-    """The images of one job."""
+    """The images of one job. `can_show` is False where a look at one would send the transformer off the card."""
 
-    def __init__(self, spec: ModelSpec, options: ZImageOptions, pipe: Any, redraw: Any, run: Run) -> None:
+    def __init__(
+        self, spec: ModelSpec, options: ZImageOptions, pipe: Any, redraw: Any, run: Run, *, can_show: bool
+    ) -> None:
         self._options = options
         self._pipe = pipe
         self._redraw = redraw
         self._run = run
+        self._shows = can_show and run.preview_steps > 0
         self._size = render_size(run.width, run.height, spec.size_multiple)
         self._prompt: dict[str, Any] = {}
         self._reference: Any = None
 
     def prepare(self) -> None:
+        if self._run.reference:
+            self._reference = framed(cover(self._run.reference, self._run.width, self._run.height), *self._size)
         guided = self._options.guidance_scale > 0
         embeds, negative = self._pipe.encode_prompt(
             prompt=self._run.prompt,
@@ -93,8 +101,11 @@ class _Painter:
         self._prompt = {"prompt_embeds": embeds, "negative_prompt_embeds": negative}
 
     def denoise(self, seeds: list[int], done: StepDone) -> Tensor:
+        watch = Watch(self._show)
+
         def count(pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
-            done(step + 1, pipe.num_timesteps, None)
+            preview = watch.look(pipe.scheduler, kwargs["latents"]) if self._shows else None
+            done(step + 1, pipe.num_timesteps, preview)
             return kwargs
 
         width, height = self._size
@@ -110,17 +121,21 @@ class _Painter:
             "output_type": "latent",
             "return_dict": False,
             "callback_on_step_end": count,
-            "callback_on_step_end_tensor_inputs": [],
         }
         if self._reference is None:
             return self._pipe(**common)[0]
         strength = DEFAULT_STRENGTH if self._run.strength is None else self._run.strength
-        # One copy for each image: its latents are drawn from the generator at the same place in the list.
         return self._redraw(
-            image=[self._reference] * len(seeds), strength=max(strength, 1 / self._options.steps), **common
+            # A copy for each: from one alone, all would start from the sample that the first generator draws of it.
+            image=[self._reference] * len(seeds),
+            strength=max(strength, 1 / self._options.steps),
+            **common,
         )[0]
 
     def decode(self, latents: Tensor) -> Tensor:
         vae = self._pipe.vae
         latents = latents.to(vae.dtype) / vae.config.scaling_factor + vae.config.shift_factor
         return vae.decode(latents, return_dict=False)[0]
+
+    def _show(self, clean: Tensor) -> Tensor:
+        return self.decode(shrunk(clean, self._pipe.vae_scale_factor))
