@@ -1,22 +1,27 @@
-"""The images of a job: in batches, each with its own seed, one failing without the others, progress never backwards."""
+"""The images of a job: batches, each image's own seed, one failing without the others, progress, previews, recipes."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from msgspec.structs import replace
+from PIL import Image
 from torch import Tensor
 
 from scripts.tiny_models import cached
 from tests.pipelines.tiny import CancelAt, Listener, a_run, counting, inside, opened, tiny_spec
 from zsky_box.errors import JobFailure
 from zsky_box.events import Run
-from zsky_box.manifest import WHOLE
+from zsky_box.manifest import WHOLE, Quantisation, Recipe
 from zsky_box.pipelines import loader
 from zsky_box.pipelines.base import Cancelled, OutOfMemory, Pipeline, Reporter, Still
+from zsky_box.pipelines.preview import MAX_SIDE_PIXELS, jpeg
 from zsky_box.pipelines.stills import StepDone, Stills
 
 STEPS = 4
@@ -175,3 +180,104 @@ def test_a_batch_is_made_again_bit_for_bit_after_another_job() -> None:
     list(pipeline.images(replace(run, seed=50, width=64), Listener()))
     after = list(pipeline.images(run, Listener()))
     assert not differences(before, after).any()
+
+
+FAMILIES = pytest.mark.parametrize("name", ["tiny-klein", "tiny-z-image"])
+
+
+class Looker(Listener):
+    """A reporter that looks at every preview that it is offered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[int, bytes] = {}
+
+    def step(self, step: int, steps: int, preview: Callable[[], bytes] | None = None) -> None:
+        super().step(step, steps)
+        if preview is not None:
+            self.seen[step] = preview()
+
+
+def pixels(jpeg: bytes) -> Any:
+    return np.asarray(Image.open(io.BytesIO(jpeg), formats=("JPEG",)), dtype=int)
+
+
+@FAMILIES
+def test_every_step_but_the_first_can_be_looked_at_and_that_changes_nothing(name: str) -> None:
+    pipeline = opened(name)
+    run = a_run(tiny_spec(name), n=2)
+    plain = list(pipeline.images(run, Looker()))
+    looker = Looker()
+    watched = list(pipeline.images(replace(run, preview_steps=1), looker))
+    assert not differences(watched, plain).any()
+    steps = looker.steps[-1][1] // 2
+    assert set(looker.seen) == {step for step, _ in looker.steps} - {1, steps + 1}
+    # After an image's last step nothing is left to estimate.
+    assert [looker.seen[steps], looker.seen[2 * steps]] == [jpeg(still.picture) for still in watched]
+    assert looker.seen[2] != looker.seen[steps]
+
+
+@FAMILIES
+def test_nothing_is_prepared_for_looking_where_nobody_looks(name: str) -> None:
+    looker = Looker()
+    list(opened(name).images(a_run(tiny_spec(name)), looker))
+    assert looker.seen == {}
+
+
+@FAMILIES
+def test_a_preview_of_a_large_picture_is_decoded_small(name: str) -> None:
+    pipeline = opened(name, steps=2)
+    looker = Looker()
+    with counting(inside(pipeline).vae.decoder) as decodes:
+        list(pipeline.images(a_run(tiny_spec(name), width=1280, height=720, preview_steps=2), looker))
+    assert [args[0].shape[2:] for args in decodes.args] == [(22, 40), (90, 160)]
+    assert max(pixels(looker.seen[2]).shape) == MAX_SIDE_PIXELS
+
+
+@FAMILIES
+def test_a_preview_that_came_out_invalid_fails_no_image(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = in_batches(name, "float32", 2)
+    decoder = inside(pipeline).vae.decoder
+    decode = type(decoder).forward
+    looker = Looker()
+
+    def invalid_while_denoising(*args: Any, **kwargs: Any) -> Any:
+        frames = decode(decoder, *args, **kwargs)
+        return frames if "decoding" in looker.phases else frames * float("nan")
+
+    monkeypatch.setattr(decoder, "forward", invalid_while_denoising)
+    made = list(pipeline.images(a_run(tiny_spec(name), n=2, preview_steps=1), looker))
+    assert len(made) == 2
+    assert set(looker.seen.values()) == {b""}
+
+
+@FAMILIES
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_quantised_weights_make_nearly_the_same_picture_and_load_again_as_they_were(
+    name: str, kind: Quantisation, tmp_path: Path
+) -> None:
+    spec = tiny_spec(name)
+    run = a_run(spec)
+    recipe = Recipe(name=kind, quantise={"transformer": kind, "text_encoder": kind})
+    full = list(opened(name).images(run, Listener()))
+    first = loader(spec.family)(spec, recipe, cached(name), "cpu")
+    made = list(first.images(run, Listener()))
+    assert 0 < differences(made, full).mean() < 10
+    inside(first).save_pretrained(str(tmp_path / name))
+    again = loader(spec.family)(spec, recipe, tmp_path / name, "cpu")
+    assert not differences(list(again.images(run, Listener())), made).any()
+    assert not differences(list(first.images(run, Listener())), made).any()
+
+
+@FAMILIES
+@pytest.mark.parametrize("offload", ["model", "blocks"])
+def test_offloaded_components_make_the_same_bits_also_after_a_cancel(name: str, offload: Any) -> None:
+    spec = tiny_spec(name)
+    pipeline = loader(spec.family)(spec, Recipe(name=offload, offload=offload), cached(name), "cpu")
+    full = list(opened(name).images(a_run(spec), Listener()))
+    with pytest.raises(Cancelled):
+        list(pipeline.images(a_run(spec, seed=99), CancelAt(2)))
+    looker = Looker()
+    made = list(pipeline.images(a_run(spec, preview_steps=1), looker))
+    assert not differences(made, full).any()
+    assert bool(looker.seen) == (offload == "blocks")  # a look would send the transformer off the card, and back

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from msgspec.structs import replace
+from PIL import Image
 
 from scripts.tiny_models import cached
-from tests.pipelines.tiny import CancelAt, Listener, a_run, counting, inside, opened, tiny_spec
+from tests.pipelines.tiny import CancelAt, Listener, a_picture, a_run, counting, inside, opened, tiny_spec
 from zsky_box.errors import JobFailure
 from zsky_box.manifest import WHOLE
 from zsky_box.pipelines import loader
 from zsky_box.pipelines.base import Cancelled, OutOfMemory, Pipeline
+from zsky_box.pipelines.reference import cover, framed
 
 SPEC = tiny_spec("tiny-z-image")
 
@@ -167,3 +170,88 @@ def test_a_manifest_that_does_not_fit_is_refused() -> None:
         loader("z_image")(tiny_spec("tiny-klein"), WHOLE, cached("tiny-klein"), "cpu")
     with pytest.raises(JobFailure, match="grid"):
         loader("z_image")(replace(SPEC, size_multiple=8), WHOLE, cached("tiny-z-image"), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("strength", "steps"), [(None, 5), (1.0, 8), (0.75, 6), (0.5, 4), (0.51, 5), (0.125, 1), (0.01, 1), (0.0, 1)]
+)
+def test_strength_says_how_many_of_the_steps_are_taken(
+    z_image: Pipeline, strength: float | None, steps: int, tmp_path: Path
+) -> None:
+    run = a_run(SPEC, reference=a_picture(tmp_path, 128, 96), strength=strength)
+    listener = Listener()
+    with counting(inside(z_image).transformer) as passes:
+        (still,) = z_image.images(run, listener)
+    assert len(passes) == steps
+    assert listener.steps == [(step, steps) for step in range(1, steps + 1)]
+    assert still.picture.shape == (96, 128, 3)
+
+
+@pytest.mark.parametrize(("strength", "part"), [(0.25, 0.25), (0.5, 0.5), (1.0, 1.0)])
+def test_strength_is_the_noise_that_the_picture_starts_from(
+    z_image: Pipeline, strength: float, part: float, tmp_path: Path
+) -> None:
+    light, dark = a_picture(tmp_path, 128, 96), a_picture(tmp_path, 96, 128)
+    runs = [a_run(SPEC, reference=path, strength=strength) for path in (light, dark)]
+    with counting(inside(z_image).transformer) as passes:
+        (one,), (other,) = (z_image.images(run, Listener()) for run in runs)
+    sigma = 3 * part / (1 + 2 * part)  # the scheduler's shift of 3
+    assert 1 - float(passes.args[0][1][0]) == pytest.approx(sigma)
+    # From noise alone, nothing of the reference is left.
+    assert np.array_equal(one.picture, other.picture) == (strength == 1.0)
+
+
+def test_it_redraws_as_the_library_does(z_image: Pipeline, tmp_path: Path) -> None:
+    path = a_picture(tmp_path, 128, 96)
+    (ours,) = z_image.images(a_run(SPEC, reference=path, strength=0.5), Listener())
+    theirs = vars(z_image)["_redraw"](
+        prompt=a_run(SPEC).prompt,
+        image=Image.open(path),
+        strength=0.5,
+        num_inference_steps=8,
+        guidance_scale=0.0,
+        max_sequence_length=64,
+        generator=torch.Generator("cpu").manual_seed(7),
+        output_type="np",
+    ).images[0]
+    assert np.array_equal(ours.picture, np.rint(theirs * 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (500, 20), (64, 300), (118, 90)])
+def test_a_reference_of_any_shape_leaves_the_size_asked_for(
+    z_image: Pipeline, size: tuple[int, int], tmp_path: Path
+) -> None:
+    run = a_run(SPEC, width=118, height=90, reference=a_picture(tmp_path, *size), strength=0.25)
+    (still,) = z_image.images(run, Listener())
+    assert still.picture.shape == (90, 118, 3)
+
+
+def test_what_is_delivered_lies_where_the_reference_lay(tmp_path: Path) -> None:
+    path = a_picture(tmp_path, 118, 90)
+    rendered = np.asarray(framed(cover(path, 118, 90), 128, 96))
+    assert rendered.shape == (96, 128, 3)
+    assert np.array_equal(rendered[3:93, 5:123], np.asarray(Image.open(path)))
+    assert np.array_equal(rendered[0, 0], rendered[3, 5])
+
+
+def test_images_from_one_reference_can_be_made_again_alone(tmp_path: Path) -> None:
+    run = a_run(SPEC, n=3, reference=a_picture(tmp_path, 128, 96), strength=0.5)
+    batched = loader("z_image")(SPEC, replace(WHOLE, images_at_once=3), cached("tiny-z-image"), "cpu")
+    with counting(inside(batched).transformer) as passes:
+        stills = list(batched.images(run, Listener()))
+    assert len(passes) == 4
+    for index, still in enumerate(stills):
+        (alone,) = opened("tiny-z-image").images(replace(run, n=1, seed=7 + index), Listener())
+        assert np.abs(alone.picture.astype(int) - still.picture).max() <= 2
+
+
+def test_a_reference_that_is_gone_is_said_to_be_unreadable(z_image: Pipeline, tmp_path: Path) -> None:
+    with pytest.raises(JobFailure, match="Upload it again"):
+        list(z_image.images(a_run(SPEC, reference=str(tmp_path / "gone.png")), Listener()))
+
+
+def test_a_reference_is_forgotten_with_its_job(z_image: Pipeline, tmp_path: Path) -> None:
+    (before,) = z_image.images(a_run(SPEC), Listener())
+    list(z_image.images(a_run(SPEC, reference=a_picture(tmp_path, 128, 96)), Listener()))
+    (after,) = z_image.images(a_run(SPEC), Listener())
+    assert np.array_equal(after.picture, before.picture)

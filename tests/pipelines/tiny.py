@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
+from PIL import Image
 
 from scripts.tiny_models import cached, tiny_specs
 from zsky_box.events import Phase, Run
@@ -110,6 +112,16 @@ def a_run(spec: ModelSpec, **changes: Any) -> Run:
         test=False,
     )
     return replace(run, **changes)
+
+
+def a_picture(folder: Path, width: int, height: int) -> str:
+    """The path of a PNG with a gradient from left to right and one from top to bottom."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, :, 0] = np.linspace(0, 255, width, dtype=np.uint8)
+    pixels[:, :, 1] = np.linspace(255, 0, height, dtype=np.uint8)[:, None]
+    path = folder / f"reference-{width}x{height}.png"
+    Image.fromarray(pixels).save(path)
+    return str(path)
 
 
 def watched(clip: Clip) -> NDArray[np.uint8]:

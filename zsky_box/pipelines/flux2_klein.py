@@ -69,9 +69,7 @@ class Flux2Klein:
 class _Painter:
     """The images of one job. `can_show` is False where a look at one would send the transformer off the card."""
 
-    def __init__(
-        self, spec: ModelSpec, options: Flux2KleinOptions, pipe: Any, run: Run, *, can_show: bool
-    ) -> None:
+    def __init__(self, spec: ModelSpec, options: Flux2KleinOptions, pipe: Any, run: Run, *, can_show: bool) -> None:
         self._options = options
         self._pipe = pipe
         self._run = run
@@ -118,7 +116,7 @@ class _Painter:
         return vae.decode(latents.to(vae.dtype), return_dict=False)[0]
 
     def _show(self, clean: Tensor) -> Tensor:
-        """A packed state [1, h · w, 4 · C] of patches of 2 by 2 latents, normalised: what the library does at its end."""
+        """From a packed state [1, h · w, 4 · C], patches of 2 by 2 normalised latents, as the library ends."""
         vae, grid = self._pipe.vae, self._pipe.vae_scale_factor * 2
         width, height = self._size
         patches = clean.transpose(1, 2).reshape(1, -1, height // grid, width // grid)

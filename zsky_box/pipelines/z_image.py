@@ -65,7 +65,9 @@ class ZImage:
         With a reference they start from it instead of noise alone: of the manifest's steps the last `strength` part is
         taken, rounded up, and never none.
         """
-        painter = _Painter(self._spec, self._options, self._pipe, self._redraw, run, can_show=self._recipe.offload != "model")
+        painter = _Painter(
+            self._spec, self._options, self._pipe, self._redraw, run, can_show=self._recipe.offload != "model"
+        )
         return Stills(painter, run, report, self._recipe.images_at_once)
 
     def close(self) -> None:
