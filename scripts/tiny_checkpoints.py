@@ -15,7 +15,7 @@ _ROLES: Final = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>
 _SPECIAL_TOKENS: Final = (*_ROLES.values(), "<start_of_image>", "<end_of_image>", "<image_soft_token>")
 
 
-def _tokenizer(**options: Any) -> Any:
+def byte_tokenizer(max_tokens: int = MAX_TOKENS, **options: Any) -> Any:
     """One token per byte: no vocabulary to train, and any text can be encoded."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -30,7 +30,7 @@ def _tokenizer(**options: Any) -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         **_ROLES,
-        model_max_length=MAX_TOKENS,
+        model_max_length=max_tokens,
         **options,
     )
 
@@ -204,16 +204,16 @@ def _save_ltx2(folder: Path, **parts: Any) -> None:
     from diffusers.pipelines.ltx2.pipeline_ltx2 import LTX2Pipeline
 
     pipe = LTX2Pipeline(
-        audio_vae=AutoencoderKLLTX2Audio(**_SOUND_VAE), tokenizer=_tokenizer(padding_side="left"), **parts
+        audio_vae=AutoencoderKLLTX2Audio(**_SOUND_VAE), tokenizer=byte_tokenizer(padding_side="left"), **parts
     )
     pipe.save_pretrained(str(folder))
     upsampler = LTX2LatentUpsamplerModel(in_channels=16, mid_channels=32, num_blocks_per_stage=1)
     upsampler.save_pretrained(str(folder / "latent_upsampler"))
 
 
-def _chat_tokenizer() -> Any:
+def chat_tokenizer(max_tokens: int = MAX_TOKENS) -> Any:
     """For the families that wrap a prompt as a chat's message."""
-    tokenizer = _tokenizer(padding_side="right")
+    tokenizer = byte_tokenizer(max_tokens, padding_side="right")
     tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     return tokenizer
 
@@ -239,7 +239,7 @@ def write_flux2_klein(folder: Path) -> None:
     text: dict[str, Any] = {**_TEXT, "hidden_size": 16, "intermediate_size": 32, "head_dim": 8, "num_hidden_layers": 28}
     pipe = Flux2KleinPipeline(
         text_encoder=Qwen3ForCausalLM(Qwen3Config(**text)),
-        tokenizer=_chat_tokenizer(),
+        tokenizer=chat_tokenizer(),
         transformer=Flux2Transformer2DModel(
             in_channels=64,
             num_layers=1,
@@ -267,7 +267,7 @@ def write_z_image(folder: Path) -> None:
 
     pipe = ZImagePipeline(
         text_encoder=Qwen3Model(Qwen3Config(**_TEXT)),
-        tokenizer=_chat_tokenizer(),
+        tokenizer=chat_tokenizer(),
         transformer=ZImageTransformer2DModel(
             in_channels=16,
             dim=48,
