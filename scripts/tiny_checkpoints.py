@@ -100,14 +100,10 @@ def _connectors(**options: Any) -> Any:
     )
 
 
-def write_ltx2(folder: Path) -> None:
-    from diffusers.models.autoencoders.autoencoder_kl_ltx2 import AutoencoderKLLTX2Video
-    from diffusers.models.transformers.transformer_ltx2 import LTX2VideoTransformer3DModel
-    from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
-    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+def _gemma3() -> Any:
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
-    text_encoder = Gemma3ForConditionalGeneration(
+    return Gemma3ForConditionalGeneration(
         Gemma3Config(
             text_config={**_TEXT, "sliding_window": 64},
             vision_config={
@@ -125,9 +121,17 @@ def write_ltx2(folder: Path) -> None:
             mm_tokens_per_image=4,
         )
     )
+
+
+def write_ltx2(folder: Path) -> None:
+    from diffusers.models.autoencoders.autoencoder_kl_ltx2 import AutoencoderKLLTX2Video
+    from diffusers.models.transformers.transformer_ltx2 import LTX2VideoTransformer3DModel
+    from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
     _save_ltx2(
         folder,
-        text_encoder=text_encoder,
+        text_encoder=_gemma3(),
         connectors=_connectors(audio_connector_attention_head_dim=16),
         transformer=LTX2VideoTransformer3DModel(**_TRANSFORMER),
         vae=AutoencoderKLLTX2Video(
@@ -141,59 +145,86 @@ def write_ltx2(folder: Path) -> None:
     )
 
 
+_GATED: Final[dict[str, Any]] = {
+    "gated_attn": True,
+    "cross_attn_mod": True,
+    "audio_gated_attn": True,
+    "audio_cross_attn_mod": True,
+    "use_prompt_embeddings": False,
+    "perturbed_attn": True,
+}
+_LONGER_DECODER: Final[dict[str, Any]] = {
+    "decoder_block_out_channels": (8, 16, 16, 32),
+    "decoder_layers_per_block": (1, 1, 1, 1, 1),
+    "decoder_spatio_temporal_scaling": (True, True, True, True),
+    "decoder_inject_noise": (False, False, False, False, False),
+    "upsample_type": ("spatiotemporal", "spatiotemporal", "temporal", "spatial"),
+    "upsample_residual": (False, False, False, False),
+    "upsample_factor": (2, 2, 1, 2),
+    "decoder_spatial_padding_mode": "zeros",
+}
+
+
+def _gated_connectors() -> Any:
+    return _connectors(
+        audio_connector_attention_head_dim=8,
+        per_modality_projections=True,
+        video_hidden_dim=32,
+        audio_hidden_dim=16,
+        proj_bias=True,
+        video_gated_attn=True,
+        audio_gated_attn=True,
+    )
+
+
+def _wider_vocoder() -> Any:
+    from diffusers.pipelines.ltx2.vocoder import LTX2VocoderWithBWE
+
+    residual: dict[str, Any] = {"resnet_kernel_sizes": [3], "resnet_dilations": [[1, 3, 5]]}
+    return LTX2VocoderWithBWE(
+        in_channels=64,
+        hidden_channels=64,
+        bwe_in_channels=64,
+        bwe_hidden_channels=32,
+        num_mel_channels=32,
+        **residual,
+        **{f"bwe_{key}": value for key, value in residual.items()},
+    )
+
+
+def write_ltx23(folder: Path) -> None:
+    from diffusers.models.autoencoders.autoencoder_kl_ltx2 import AutoencoderKLLTX2Video
+    from diffusers.models.transformers.transformer_ltx2 import LTX2VideoTransformer3DModel
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
+    _save_ltx2(
+        folder,
+        text_encoder=_gemma3(),
+        connectors=_gated_connectors(),
+        transformer=LTX2VideoTransformer3DModel(**_TRANSFORMER, **_GATED),
+        vae=AutoencoderKLLTX2Video(**_VIDEO_VAE, **_LONGER_DECODER),
+        vocoder=_wider_vocoder(),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+    )
+
+
 def write_ltx25(folder: Path) -> None:
     from diffusers.models.autoencoders.autoencoder_kl_ltx2 import AutoencoderKLLTX2Video
     from diffusers.models.transformers.transformer_ltx2 import LTX2VideoTransformer3DModel
-    from diffusers.pipelines.ltx2.vocoder import LTX2VocoderWithBWE
     from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
     from transformers import Gemma4UnifiedConfig, Gemma4UnifiedForConditionalGeneration
 
-    residual: dict[str, Any] = {"resnet_kernel_sizes": [3], "resnet_dilations": [[1, 3, 5]]}
     _save_ltx2(
         folder,
         text_encoder=Gemma4UnifiedForConditionalGeneration(
             Gemma4UnifiedConfig(text_config={**_TEXT, "sliding_window": 64, "global_head_dim": 16})
         ),
-        connectors=_connectors(
-            audio_connector_attention_head_dim=8,
-            per_modality_projections=True,
-            video_hidden_dim=32,
-            audio_hidden_dim=16,
-            proj_bias=True,
-            video_gated_attn=True,
-            audio_gated_attn=True,
-        ),
+        connectors=_gated_connectors(),
         transformer=LTX2VideoTransformer3DModel(
-            **_TRANSFORMER,
-            gated_attn=True,
-            cross_attn_mod=True,
-            audio_gated_attn=True,
-            audio_cross_attn_mod=True,
-            use_prompt_embeddings=False,
-            perturbed_attn=True,
-            ff_bias=False,
-            use_keyframes_abs_pos_embedding=True,
+            **_TRANSFORMER, **_GATED, ff_bias=False, use_keyframes_abs_pos_embedding=True
         ),
-        vae=AutoencoderKLLTX2Video(
-            decoder_block_out_channels=(8, 16, 16, 32),
-            decoder_layers_per_block=(1, 1, 1, 1, 1),
-            decoder_spatio_temporal_scaling=(True, True, True, True),
-            decoder_inject_noise=(False, False, False, False, False),
-            upsample_type=("spatiotemporal", "spatiotemporal", "temporal", "spatial"),
-            upsample_residual=(False, False, False, False),
-            upsample_factor=(2, 2, 1, 2),
-            decoder_spatial_padding_mode="zeros",
-            **_VIDEO_VAE,
-        ),
-        vocoder=LTX2VocoderWithBWE(
-            in_channels=64,
-            hidden_channels=64,
-            bwe_in_channels=64,
-            bwe_hidden_channels=32,
-            num_mel_channels=32,
-            **residual,
-            **{f"bwe_{key}": value for key, value in residual.items()},
-        ),
+        vae=AutoencoderKLLTX2Video(**_VIDEO_VAE, **_LONGER_DECODER),
+        vocoder=_wider_vocoder(),
         scheduler=FlowMatchEulerDiscreteScheduler(stochastic_sampling=True),
     )
 

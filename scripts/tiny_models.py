@@ -17,12 +17,19 @@ from typing import Any, Final
 import msgspec
 import tomli_w
 
-from scripts.tiny_checkpoints import MAX_TOKENS, write_flux2_klein, write_ltx2, write_ltx25, write_z_image
+from scripts.tiny_checkpoints import (
+    MAX_TOKENS,
+    write_flux2_klein,
+    write_ltx2,
+    write_ltx23,
+    write_ltx25,
+    write_z_image,
+)
 from zsky_box.catalog import RECORD_NAME, Installed
 from zsky_box.manifest import Flux2KleinOptions, Licence, Limits, Ltx2Options, ModelSpec, ZImageOptions
 
 CACHE: Final = Path(__file__).resolve().parent.parent / ".cache" / "tiny-models"
-RECIPE: Final = 2  # raise it when what is built changes
+RECIPE: Final = 3  # raise it when what is built changes
 
 
 _SEED: Final = 20_261
@@ -31,6 +38,11 @@ _SEED: Final = 20_261
 def tiny_ltx2(folder: Path) -> None:
     """Write an LTX-2.0-shaped checkpoint with its latent upsampler: Gemma 3, 24 kHz vocoder."""
     _build(folder, write_ltx2)
+
+
+def tiny_ltx23(folder: Path) -> None:
+    """Write an LTX-2.3-shaped checkpoint: Gemma 3, gated attention, 48 kHz vocoder in two parts."""
+    _build(folder, write_ltx23)
 
 
 def tiny_ltx25(folder: Path) -> None:
@@ -60,6 +72,7 @@ def tiny_specs() -> tuple[ModelSpec, ...]:
             fps=(24, 25),
             min_duration_seconds=0.3,
             max_duration_seconds=10.0,
+            reference_image=True,
         ),
         "default_duration_seconds": 1.0,
         "size_multiple": 32,
@@ -82,6 +95,7 @@ def tiny_specs() -> tuple[ModelSpec, ...]:
     return (
         ModelSpec(name="tiny-ltx2", title="Tiny LTX-2, two stages", options=two, **video),
         ModelSpec(name="tiny-ltx2-one", title="Tiny LTX-2, one stage", options=one, **video),
+        ModelSpec(name="tiny-ltx23", title="Tiny LTX-2.3, one stage", options=one, **video),
         ModelSpec(name="tiny-ltx25", title="Tiny LTX-2.5, two stages", options=two, **video),
         ModelSpec(
             name="tiny-klein",
@@ -103,6 +117,7 @@ def tiny_specs() -> tuple[ModelSpec, ...]:
 _WEIGHTS: Final[dict[str, Callable[[Path], None]]] = {
     "tiny-ltx2": tiny_ltx2,
     "tiny-ltx2-one": tiny_ltx2,
+    "tiny-ltx23": tiny_ltx23,
     "tiny-ltx25": tiny_ltx25,
     "tiny-klein": tiny_flux2_klein,
     "tiny-z-image": tiny_z_image,
@@ -179,7 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Build the tiny checkpoints that the tests run.")
     parser.add_argument("--out", type=Path, default=CACHE, help="where to build them (default: %(default)s)")
     out: Path = parser.parse_args().out
-    for name in ("tiny-ltx2", "tiny-ltx25", "tiny-klein", "tiny-z-image"):
+    for name in ("tiny-ltx2", "tiny-ltx23", "tiny-ltx25", "tiny-klein", "tiny-z-image"):
         print(cached(name, out))
 
 

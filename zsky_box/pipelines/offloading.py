@@ -51,15 +51,16 @@ class _TakesSeat(ModelHook):
         self._seat = seat
         self.execution_device = seat.device  # where the pipelines look for the device to make latents on
 
-    def pre_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def pre_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         self._seat.take(module)
         return send_to_device(args, self._seat.device), send_to_device(kwargs, self._seat.device)
 
 
-def place(recipe: Recipe, device: str, *parts: Any) -> Seat | None:
-    """Arrange opened pipelines and models on `device` as the recipe says, and compile; the seat that they share, if any.
+def place(recipe: Recipe, device: str, *parts: Any, backend: str = "inductor") -> Seat | None:
+    """Arrange opened pipelines and models on `device` as the recipe says, and compile; the seat they share, if any.
 
     Parts may share components. With `blocks`, the transformer stays out of the seat and is streamed block by block.
+    What is compiled are the transformer's repeated blocks, when each first runs, by torch's `backend`.
     """
     modules = dict(_modules(parts))
     seat = None
@@ -74,7 +75,7 @@ def place(recipe: Recipe, device: str, *parts: Any) -> Seat | None:
             else:
                 add_hook_to_module(module, _TakesSeat(seat))
     if recipe.compile:
-        modules[TRANSFORMER].compile_repeated_blocks(fullgraph=True)
+        modules[TRANSFORMER].compile_repeated_blocks(fullgraph=True, backend=backend)
     return seat
 
 
