@@ -16,7 +16,16 @@ from zsky_box.settings import CHECKOUT
 PACKAGE: Final = CHECKOUT / "zsky_box"
 
 HEAVY: Final = {"torch", "torchaudio", "torchao", "torchvision", "diffusers", "transformers", "accelerate"}
-CHILD: Final = ("pipelines", "media", "worker_main", "worker_engine", "worker_attempt")
+CHILD: Final = (
+    "pipelines",
+    "media",
+    "worker_main",
+    "worker_engine",
+    "worker_attempt",
+    "worker_check",
+    "worker_meter",
+    "worker_residents",
+)
 """What runs in a GPU's process; everything else is the service or a command."""
 
 DOMAIN: Final = (
@@ -28,6 +37,7 @@ DOMAIN: Final = (
     "clock",
     "cursors",
     "db",
+    "decoder",
     "entries",
     "errors",
     "events",
@@ -40,9 +50,12 @@ DOMAIN: Final = (
     "ledger",
     "manifest",
     "migrations",
+    "observer",
     "overage",
     "periods",
+    "picture",
     "plans",
+    "policy",
     "pricing",
     "rate_limit",
     "requests",
@@ -53,6 +66,7 @@ DOMAIN: Final = (
     "statements",
     "terms",
     "timeline",
+    "uploads",
     "usage",
     "webhooks",
 )

@@ -2,7 +2,8 @@
 
 ZskyError
 ├── Refusal            a request that is not done; carries the HTTP status, code, and what to do
-│   └── InvalidFields  all field errors of one body at once
+│   ├── InvalidFields  all field errors of one body at once
+│   └── PromptBlocked  the prompt policy does not take the prompt; carries the rule's name
 ├── JobFailure         the end of a job that did not succeed; carries the job's error_code
 ├── SettingsError      a setting that stops the start
 ├── ManifestError      a model manifest that is not loaded
@@ -66,6 +67,15 @@ class InvalidFields(Refusal):
         more = len(errors) - 1
         rest = f" ({more} more: see errors)" if more else ""
         super().__init__(422, first.code, f"{first.message}{rest}", field=first.field, errors=errors)
+
+
+class PromptBlocked(Refusal):
+    """422 for a prompt that this box does not take; `rule` is the name of what refuses it. Never holds the prompt."""
+
+    def __init__(self, rule: str, message: str) -> None:
+        error = FieldError("prompt", "prompt_blocked", message)
+        super().__init__(422, error.code, message, field=error.field, errors=[error])
+        self.rule = rule
 
 
 @dataclass(eq=False)

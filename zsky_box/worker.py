@@ -92,6 +92,8 @@ class Worker:
         self.ready: Ready | None = None
         self.dead: Dead | None = None
         self.resident: tuple[str, ...] = ()
+        self.bytes_held = 0
+        self.flops = 0.0
         self.attempts: dict[AttemptKey, Phase] = {}
         self.last_heard = 0.0
         self._config = ChildConfig(
@@ -160,13 +162,16 @@ class Worker:
             self._write(Stop())
 
     def is_hung(self, now: float) -> bool:
-        """Whether at `now` (monotonic seconds) the child has been silent, or slow to start or leave, for too long."""
+        """Whether at `now` (monotonic seconds) the child has been silent, or slow to start or leave, for too long.
+
+        What it has said and nobody has read yet breaks its silence: another child may have held the reader up.
+        """
         if self.dead:
             return False
         if self._stopping_since is not None and not self.attempts:
             return now - self._stopping_since > self.patience.stop_seconds
         bound_seconds = self.patience.start_seconds if self.ready is None else self.patience.silence_seconds
-        return now - self.last_heard > bound_seconds
+        return now - self.last_heard > bound_seconds and not self.connection.poll()
 
     def kill(self, reason: str, error_code: ErrorCode = "gpu_timeout") -> None:
         """End the child and its group now: SIGTERM, then SIGKILL, each with a bounded wait (6 s in all by default).
@@ -220,7 +225,8 @@ class Worker:
             case Ready():
                 self.ready = message
             case Heartbeat():
-                self.resident = message.resident
+                self.resident, self.bytes_held = message.resident, message.bytes_held
+                self.flops = message.flops or self.flops
             case Progress():
                 if (message.job_id, message.token) in self.attempts:
                     self.attempts[message.job_id, message.token] = message.phase

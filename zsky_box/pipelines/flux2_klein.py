@@ -16,8 +16,9 @@ from zsky_box.manifest import Flux2KleinOptions, ModelSpec, Recipe
 from zsky_box.pipelines.base import Clip, Reporter, Still
 from zsky_box.pipelines.loading import failure, open_pipeline, quiet, release
 from zsky_box.pipelines.offloading import place
+from zsky_box.pipelines.preview import MAX_SIDE_PIXELS, shrunk
 from zsky_box.pipelines.reference import cover, opened
-from zsky_box.pipelines.stills import StepDone, Stills, Watch, shrunk
+from zsky_box.pipelines.stills import StepDone, Stills, Watch
 
 # The library refuses a reference with a shorter side or a longer shape, and itself scales down those above 1024².
 _REFERENCE_SIDE_MIN: Final = 64
@@ -123,7 +124,7 @@ class _Painter:
         mean, variance = (known.view(1, -1, 1, 1).to(patches) for known in (vae.bn.running_mean, vae.bn.running_var))
         patches = patches * (variance + vae.config.batch_norm_eps).sqrt() + mean
         latents = torch.nn.functional.pixel_shuffle(patches, 2)
-        return self.decode(shrunk(latents, self._pipe.vae_scale_factor))
+        return self.decode(shrunk(latents, MAX_SIDE_PIXELS // self._pipe.vae_scale_factor))
 
 
 def _whole(path: str) -> Any:

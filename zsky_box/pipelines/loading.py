@@ -37,6 +37,10 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
         "diffusers.pipelines.z_image.pipeline_z_image",
         "diffusers.pipelines.z_image.pipeline_z_image_img2img",
     ),
+    "image_classifier": (
+        "transformers.models.auto.modeling_auto",
+        "transformers.models.auto.image_processing_auto",
+    ),
 }
 
 # What a family's pipeline takes and this project never uses: in LTX-2.5 a prompt-rewriting model (2 B parameters) with

@@ -15,7 +15,7 @@ from zsky_box.events import Run
 from zsky_box.pipelines.base import Picture, Reporter, Still
 from zsky_box.pipelines.decode import to_pictures
 from zsky_box.pipelines.loading import memory_guard
-from zsky_box.pipelines.preview import MAX_SIDE_PIXELS, clean_latents, jpeg
+from zsky_box.pipelines.preview import clean_latents, jpeg
 
 Preview = Callable[[], bytes]
 StepDone = Callable[[int, int, Preview | None], None]
@@ -119,11 +119,3 @@ class Watch:
         if not bool(torch.isfinite(frame).all()):
             return b""  # the image itself will say so, and no other of its batch may fail with it
         return jpeg(to_pictures(frame, frame.shape[3], frame.shape[2])[0])
-
-
-def shrunk(latents: Tensor, pixels_per_latent: int) -> Tensor:
-    """Latents [1, C, h, w] averaged down to what decodes to a preview's size: decoding it costs next to nothing."""
-    height, width = latents.shape[2:]
-    factor = min(1.0, MAX_SIDE_PIXELS / pixels_per_latent / max(height, width))
-    size = max(1, round(height * factor)), max(1, round(width * factor))
-    return torch.nn.functional.interpolate(latents, size=size, mode="area")

@@ -16,8 +16,9 @@ from zsky_box.manifest import ModelSpec, Recipe, ZImageOptions
 from zsky_box.pipelines.base import Clip, Reporter, Still
 from zsky_box.pipelines.loading import failure, open_pipeline, quiet, release
 from zsky_box.pipelines.offloading import place
+from zsky_box.pipelines.preview import MAX_SIDE_PIXELS, shrunk
 from zsky_box.pipelines.reference import cover, framed
-from zsky_box.pipelines.stills import StepDone, Stills, Watch, shrunk
+from zsky_box.pipelines.stills import StepDone, Stills, Watch
 
 DEFAULT_STRENGTH: Final = 0.6  # the library's
 
@@ -140,4 +141,4 @@ class _Painter:
         return vae.decode(latents, return_dict=False)[0]
 
     def _show(self, clean: Tensor) -> Tensor:
-        return self.decode(shrunk(clean, self._pipe.vae_scale_factor))
+        return self.decode(shrunk(clean, MAX_SIDE_PIXELS // self._pipe.vae_scale_factor))
