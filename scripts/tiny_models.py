@@ -1,6 +1,6 @@
 """Build tiny random-weight checkpoints of the real families, for tests: `python -m scripts.tiny_models [--out DIR]`.
 
-Ordinary diffusers folders with the real compression ratios (32 x 32 x 8 for video, 16 for klein's images), a few
+Ordinary diffusers folders with the real compression ratios (32 x 32 x 8 for video, 16 for images), a few
 megabytes each, so that sizes, frames, steps and memory behave as with the real models; the pictures are noise. They are
 built once into a cache that git ignores, and are the same at every build with the same versions.
 """
@@ -17,12 +17,19 @@ from typing import Any, Final
 import msgspec
 import tomli_w
 
-from scripts.tiny_checkpoints import MAX_TOKENS, write_flux2_klein, write_ltx2, write_ltx25
+from scripts.tiny_checkpoints import (
+    MAX_TOKENS,
+    write_flux2_klein,
+    write_ltx2,
+    write_ltx23,
+    write_ltx25,
+    write_z_image,
+)
 from zsky_box.catalog import RECORD_NAME, Installed
-from zsky_box.manifest import Flux2KleinOptions, Licence, Limits, Ltx2Options, ModelSpec
+from zsky_box.manifest import Flux2KleinOptions, Licence, Limits, Ltx2Options, ModelSpec, ZImageOptions
 
 CACHE: Final = Path(__file__).resolve().parent.parent / ".cache" / "tiny-models"
-RECIPE: Final = 1  # raise it when what is built changes
+RECIPE: Final = 3  # raise it when what is built changes
 
 
 _SEED: Final = 20_261
@@ -33,6 +40,11 @@ def tiny_ltx2(folder: Path) -> None:
     _build(folder, write_ltx2)
 
 
+def tiny_ltx23(folder: Path) -> None:
+    """Write an LTX-2.3-shaped checkpoint: Gemma 3, gated attention, 48 kHz vocoder in two parts."""
+    _build(folder, write_ltx23)
+
+
 def tiny_ltx25(folder: Path) -> None:
     """Write an LTX-2.5-shaped checkpoint: Gemma 4, gated attention, 48 kHz vocoder in two parts, stochastic steps."""
     _build(folder, write_ltx25)
@@ -41,6 +53,11 @@ def tiny_ltx25(folder: Path) -> None:
 def tiny_flux2_klein(folder: Path) -> None:
     """Write a FLUX.2-klein-shaped checkpoint, step-wise distilled."""
     _build(folder, write_flux2_klein)
+
+
+def tiny_z_image(folder: Path) -> None:
+    """Write a Z-Image-shaped checkpoint."""
+    _build(folder, write_z_image)
 
 
 def tiny_specs() -> tuple[ModelSpec, ...]:
@@ -55,27 +72,44 @@ def tiny_specs() -> tuple[ModelSpec, ...]:
             fps=(24, 25),
             min_duration_seconds=0.3,
             max_duration_seconds=10.0,
+            reference_image=True,
         ),
         "default_duration_seconds": 1.0,
         "size_multiple": 32,
         "frame_step": 8,
         "dtype": "float32",
     }
+    image: dict[str, Any] = {
+        "makes": ("image",),
+        "licence": licence,
+        "size_multiple": 16,
+        "dtype": "float32",
+    }
+    image_limits = Limits(
+        resolutions=("480p", "720p", "1080p"),
+        aspect_ratios=("16:9", "9:16", "1:1", "4:3", "3:4"),
+        reference_image=True,
+    )
     two = Ltx2Options(stages=2, max_sequence_length=MAX_TOKENS, decode_tile_pixels=256)
     one = msgspec.structs.replace(two, stages=1)
     return (
         ModelSpec(name="tiny-ltx2", title="Tiny LTX-2, two stages", options=two, **video),
         ModelSpec(name="tiny-ltx2-one", title="Tiny LTX-2, one stage", options=one, **video),
+        ModelSpec(name="tiny-ltx23", title="Tiny LTX-2.3, one stage", options=one, **video),
         ModelSpec(name="tiny-ltx25", title="Tiny LTX-2.5, two stages", options=two, **video),
         ModelSpec(
             name="tiny-klein",
             title="Tiny FLUX.2 klein",
-            makes=("image",),
-            licence=licence,
-            limits=Limits(resolutions=("480p", "720p", "1080p"), aspect_ratios=("16:9", "9:16", "1:1", "4:3", "3:4")),
             options=Flux2KleinOptions(max_sequence_length=MAX_TOKENS),
-            size_multiple=16,
-            dtype="float32",
+            limits=image_limits,
+            **image,
+        ),
+        ModelSpec(
+            name="tiny-z-image",
+            title="Tiny Z-Image",
+            options=ZImageOptions(max_sequence_length=MAX_TOKENS),
+            limits=msgspec.structs.replace(image_limits, strength=True),
+            **image,
         ),
     )
 
@@ -83,8 +117,10 @@ def tiny_specs() -> tuple[ModelSpec, ...]:
 _WEIGHTS: Final[dict[str, Callable[[Path], None]]] = {
     "tiny-ltx2": tiny_ltx2,
     "tiny-ltx2-one": tiny_ltx2,
+    "tiny-ltx23": tiny_ltx23,
     "tiny-ltx25": tiny_ltx25,
     "tiny-klein": tiny_flux2_klein,
+    "tiny-z-image": tiny_z_image,
 }
 
 
@@ -158,7 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Build the tiny checkpoints that the tests run.")
     parser.add_argument("--out", type=Path, default=CACHE, help="where to build them (default: %(default)s)")
     out: Path = parser.parse_args().out
-    for name in ("tiny-ltx2", "tiny-ltx25", "tiny-klein"):
+    for name in ("tiny-ltx2", "tiny-ltx23", "tiny-ltx25", "tiny-klein", "tiny-z-image"):
         print(cached(name, out))
 
 

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsky_box.formats import ASPECT_RATIOS, RESOLUTIONS, AspectRatio, Resolution, frame_count, output_size, render_size
+from zsky_box.formats import (
+    ASPECT_RATIOS,
+    RESOLUTIONS,
+    AspectRatio,
+    Resolution,
+    frame_count,
+    limited,
+    output_size,
+    render_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +42,14 @@ def test_every_size_is_even_and_of_its_ratio(resolution: Resolution, aspect_rati
     assert (width % 2, height % 2) == (0, 0)
     assert min(width, height) == int(resolution.removesuffix("p"))
     assert abs(width - height * across / down) < 2 or abs(height - width * down / across) < 2
+
+
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+@pytest.mark.parametrize("aspect_ratio", ASPECT_RATIOS)
+def test_a_limited_size_is_that_of_the_smaller_resolution(resolution: Resolution, aspect_ratio: AspectRatio) -> None:
+    for limit in RESOLUTIONS:
+        smaller = min(resolution, limit, key=RESOLUTIONS.index)
+        assert limited(*output_size(resolution, aspect_ratio), limit) == output_size(smaller, aspect_ratio)
 
 
 @pytest.mark.parametrize("multiple", [1, 8, 16, 32, 64])

@@ -27,6 +27,16 @@ def render_size(width: int, height: int, multiple: int) -> tuple[int, int]:
     return -(-width // multiple) * multiple, -(-height // multiple) * multiple
 
 
+def limited(width: int, height: int, resolution: Resolution) -> tuple[int, int]:
+    """The same shape, no larger than `resolution`: as `output_size` has it where that knows the shape."""
+    short, limit = min(width, height), _SHORT_SIDE[resolution]
+    if short <= limit:
+        return width, height
+    long = -(-max(width, height) * limit // short)
+    long += long % 2
+    return (long, limit) if width >= height else (limit, long)
+
+
 def frame_count(duration_seconds: float, fps: int, frame_step: int) -> int:
     """Frames nearest to the wished duration; a `frame_step` k > 1 means that only counts of the form k·m + 1 exist."""
     wished = max(1, round(duration_seconds * fps))

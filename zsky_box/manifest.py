@@ -70,6 +70,11 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     decode_chunk_frames: Annotated[int, Meta(ge=16, le=512, multiple_of=8)] | None = None
     decode_tile_pixels: Annotated[int, Meta(ge=64, le=4096)] | None = None
 
+    def __post_init__(self) -> None:
+        """msgspec turns a ValueError into its own error, which names the place in the manifest."""
+        if self.compile and self.offload == "blocks":
+            raise ValueError('compile = true and offload = "blocks" do not go together')
+
     @property
     def variant(self) -> str:
         """The form of the weights that this recipe reads: `full`, or as `text_encoder.int8+transformer.int8`."""

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 from msgspec.structs import replace
+from PIL import Image
 
 from scripts.tiny_models import cached
 from tests.pipelines.tiny import CancelAt, Listener, a_run, counting, inside, opened, tiny_spec, watched
 from zsky_box.errors import JobFailure
-from zsky_box.manifest import WHOLE
-from zsky_box.pipelines import loader
+from zsky_box.manifest import WHOLE, Recipe
+from zsky_box.pipelines import loader, ltx2
 from zsky_box.pipelines.base import Cancelled, OutOfMemory, Pipeline
+from zsky_box.pipelines.decode import Tiling, pictures
 
 TWO = tiny_spec("tiny-ltx2")
 FIRST_STAGE = [1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875]
@@ -232,3 +234,43 @@ def test_two_stages_without_an_upsampler_are_refused(tmp_path: Path) -> None:
     with pytest.raises(JobFailure, match="incomplete"):
         loader("ltx2")(TWO, WHOLE, folder, "cpu")
     loader("ltx2")(tiny_spec("tiny-ltx2-one"), WHOLE, folder, "cpu")
+
+
+def test_above_its_recipes_resolution_a_clip_is_rendered_smaller_and_says_so() -> None:
+    recipe = Recipe(name="r", render="480p")
+    pipeline = loader("ltx2")(TWO, recipe, cached("tiny-ltx2"), "cpu")
+    with counting(inside(pipeline).transformer) as passes:
+        clip = pipeline.video(a_run(TWO, width=1280, height=720, frames=1), Listener())
+    assert (passes.calls[-1]["width"] * 32, passes.calls[-1]["height"] * 32) == (896, 512)
+    (picture,) = watched(clip)
+    assert (picture.shape, clip.width, clip.height, clip.upscaled_from) == ((720, 1280, 3), 1280, 720, "854x480")
+    assert "Rendered at 854x480 and upscaled to 1280x720" in clip.notes[0]
+    (smaller,) = watched(pipeline.video(a_run(TWO, width=854, height=480, frames=1), Listener()))
+    again = np.asarray(Image.fromarray(picture).resize((854, 480), Image.Resampling.LANCZOS)).astype(int)
+    assert np.abs(again - smaller).mean() < 12
+    at_it = pipeline.video(a_run(TWO, width=480, height=480, frames=1), Listener())
+    assert (at_it.upscaled_from, at_it.notes) == ("", [])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "tiling"),
+    [
+        (Recipe(name="r"), (64, 16, 256)),
+        (Recipe(name="r", decode_chunk_frames=32, decode_tile_pixels=128), (32, 16, 128)),
+        (Recipe(name="r", decode_chunk_frames=24), (24, 8, 256)),
+        (Recipe(name="r", decode_chunk_frames=16), (16, 8, 256)),
+    ],
+)
+def test_a_recipe_may_decode_in_smaller_pieces(
+    recipe: Recipe, tiling: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[Tiling] = []
+
+    def noted(vae: Any, latents: Any, told: Tiling, width: int, height: int) -> Any:
+        used.append(told)
+        return pictures(vae, latents, told, width, height)
+
+    monkeypatch.setattr(ltx2, "pictures", noted)
+    pipeline = loader("ltx2")(TWO, recipe, cached("tiny-ltx2"), "cpu")
+    assert len(watched(pipeline.video(a_run(TWO, width=64, height=64, frames=41), Listener()))) == 41
+    assert used == [Tiling(*tiling)]

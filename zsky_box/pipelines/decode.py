@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -114,6 +115,14 @@ def pictures(vae: Any, latents: Tensor, tiling: Tiling, width: int, height: int)
             for start in range(0, chunk.shape[2], _COPY_FRAMES):
                 yield from to_pictures(chunk[0, :, start : start + _COPY_FRAMES].transpose(0, 1), width, height)
             del chunk  # before the next one is computed
+
+
+def enlarged(stream: Iterator[Picture], width: int, height: int) -> Iterator[Picture]:
+    """Each picture of `stream` at `width` x `height`, for clips that are rendered smaller than they were asked for."""
+    from PIL import Image
+
+    for picture in stream:
+        yield np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def to_pictures(frames: Tensor, width: int, height: int) -> list[Picture]:

@@ -7,6 +7,8 @@ has told them to stay off the network.
 from __future__ import annotations
 
 import gc
+import inspect
+import logging
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -17,23 +19,33 @@ from typing import Any, Final
 import torch
 
 from zsky_box.errors import JobFailure
-from zsky_box.manifest import ModelSpec
+from zsky_box.manifest import ModelSpec, Recipe
 from zsky_box.pipelines.base import OutOfMemory
+from zsky_box.pipelines.quantisation import quantising, refuse_unable, stored
 
-LIBRARIES: Final = ("torch", "diffusers", "transformers")
+LIBRARIES: Final = ("torch", "diffusers", "transformers", "torchao")
 
 _MODULES: Final[dict[str, tuple[str, ...]]] = {
     "leader": (),
     "ltx2": (
         "diffusers.pipelines.ltx2.pipeline_ltx2",
+        "diffusers.pipelines.ltx2.pipeline_ltx2_image2video",
         "diffusers.pipelines.ltx2.pipeline_ltx2_latent_upsample",
     ),
     "flux2_klein": ("diffusers.pipelines.flux2.pipeline_flux2_klein",),
+    "z_image": (
+        "diffusers.pipelines.z_image.pipeline_z_image",
+        "diffusers.pipelines.z_image.pipeline_z_image_img2img",
+    ),
     "image_classifier": (
         "transformers.models.auto.modeling_auto",
         "transformers.models.auto.image_processing_auto",
     ),
 }
+
+# What a family's pipeline takes and this project never uses: in LTX-2.5 a prompt-rewriting model (2 B parameters) with
+# its processor, and the network that chooses a duration.
+UNUSED: Final[dict[str, tuple[str, ...]]] = {"ltx2": ("prompt_enhancer", "processor", "duration_head")}
 
 _PICKLE_SUFFIXES: Final = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 _PICKLE_PROTOCOLS: Final = frozenset(range(2, 6))
@@ -68,26 +80,72 @@ def quiet() -> None:
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()
         library.disable_progress_bar()
+    # torchao tells at its import which of its kernels were built for other machines, and torch what torchao should do.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def open_part(kind: Any, spec: ModelSpec, folder: Path, device: str, **options: Any) -> Any:
-    """Load a pipeline or model class from `folder` on to `device`, in the manifest's dtype.
+def open_pipeline(kind: Any, spec: ModelSpec, recipe: Recipe, folder: Path, device: str, **given: Any) -> Any:
+    """Load a diffusers pipeline class from `folder`, each component as the recipe keeps it; see `place` for the rest.
 
-    `kind` is a diffusers class with `from_pretrained`; `options` go to it; a component given as None is not loaded.
-    Raises OutOfMemory, and JobFailure where the folder is missing, broken, or holds anything that could run code.
+    With `offload = "none"` each component is on `device` before the next is read: host memory holds one at a time. A
+    component that is `given` is taken as it is, and one given as None is not loaded. Raises OutOfMemory, and JobFailure
+    where the device cannot run the recipe, or the folder is missing, broken, or holds anything that could run code.
     """
+    refuse_unable(spec, recipe, device)
     refuse_unsafe_files(spec, folder)
     with memory_guard(), _broken_folder(spec):
-        part = kind.from_pretrained(
-            str(folder),
-            dtype=getattr(torch, spec.dtype),
-            local_files_only=True,
-            use_safetensors=True,
-            **options,
-        )
-        if hasattr(part, "set_progress_bar_config"):
-            part.set_progress_bar_config(disable=True)
-        return part.to(device)
+        parts = dict(given)
+        for name, part_kind in _component_kinds(kind, folder).items():
+            if name not in given:
+                parts[name] = _open_component(part_kind, name, spec, recipe, folder, device)
+        pipe = kind.from_pretrained(str(folder), local_files_only=True, use_safetensors=True, **parts)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+
+def open_part(kind: Any, name: str, spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> Any:
+    """Load one model class from the subfolder `name`, kept and placed as `open_pipeline` does; raises the same."""
+    refuse_unable(spec, recipe, device)
+    refuse_unsafe_files(spec, folder)
+    with memory_guard(), _broken_folder(spec):
+        return _open_component(kind, name, spec, recipe, folder, device)
+
+
+def open_indexed(named: list[str], name: str, spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> Any:
+    """`open_part` for a component's library and class as `model_index.json` names them."""
+    from diffusers.pipelines.pipeline_loading_utils import simple_get_class_obj
+
+    with _broken_folder(spec):
+        kind = simple_get_class_obj(*named)  # of the libraries alone, never the folder's own
+    return open_part(kind, name, spec, recipe, folder, device)
+
+
+def _component_kinds(kind: Any, folder: Path) -> dict[str, Any]:
+    """The classes of the torch modules that the pipeline class `kind` takes and the folder's index names, by name."""
+    from diffusers.pipelines.pipeline_loading_utils import simple_get_class_obj
+
+    wanted = inspect.signature(kind.__init__).parameters
+    kinds: dict[str, Any] = {}
+    for name, named in kind.load_config(str(folder), local_files_only=True).items():
+        match named:
+            case [str(library), str(class_name)] if name in wanted:
+                part_kind = simple_get_class_obj(library, class_name)
+                if issubclass(part_kind, torch.nn.Module):
+                    kinds[name] = part_kind
+            case _:
+                pass
+    return kinds
+
+
+def _open_component(kind: Any, name: str, spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> Any:
+    dtype = getattr(torch, spec.dtype)
+    held, wanted = stored(folder / name), recipe.quantise.get(name)
+    if held is not None and wanted is not None and held != wanted:
+        raise failure(spec, f"its {name} is kept as {held}, and the recipe {recipe.name} takes {wanted}")
+    options = quantising(kind, wanted, dtype, device) if held is None and wanted is not None else {}
+    part = kind.from_pretrained(str(folder / name), dtype=dtype, local_files_only=True, use_safetensors=True, **options)
+    return part.to(device) if recipe.offload == "none" else part
 
 
 def refuse_unsafe_files(spec: ModelSpec, folder: Path) -> None:
