@@ -6,7 +6,7 @@ components are done; the last one, of a process that exits with 1, says what wen
 use.
 
 One component is in memory at a time. What the recipe does not quantise is linked where the file system can, and copied
-elsewhere. Loading the target gives bit for bit what quantising the source while it loads does.
+elsewhere. The weights that loading the target gives are bit for bit those of quantising the source while it loads.
 """
 
 from __future__ import annotations
@@ -55,9 +55,11 @@ def main(arguments: list[str]) -> int:
     """Returns the process's exit status."""
     try:
         task = msgspec.json.decode(arguments[0], type=Task)
-        recipe = next(recipe for recipe in task.spec.ways if recipe.name == task.recipe)
-    except (IndexError, StopIteration, msgspec.MsgspecError) as error:
-        return _failed(f"The task cannot be read: {error or 'it names no recipe of the model'}.")
+    except (IndexError, msgspec.MsgspecError) as error:
+        return _failed(f"The task cannot be read: {error}.")
+    recipe = next((recipe for recipe in task.spec.ways if recipe.name == task.recipe), None)
+    if recipe is None:
+        return _failed(f"{task.spec.name} has no recipe {task.recipe}.")
     try:
         prepare(task.spec, recipe, Path(task.source), Path(task.target), task.device, _tell)
     except JobFailure as error:
