@@ -15,7 +15,7 @@ _ROLES: Final = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>
 _SPECIAL_TOKENS: Final = (*_ROLES.values(), "<start_of_image>", "<end_of_image>", "<image_soft_token>")
 
 
-def _tokenizer(**options: Any) -> Any:
+def byte_tokenizer(max_tokens: int = MAX_TOKENS, **options: Any) -> Any:
     """One token per byte: no vocabulary to train, and any text can be encoded."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -30,7 +30,7 @@ def _tokenizer(**options: Any) -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         **_ROLES,
-        model_max_length=MAX_TOKENS,
+        model_max_length=max_tokens,
         **options,
     )
 
@@ -235,11 +235,28 @@ def _save_ltx2(folder: Path, **parts: Any) -> None:
     from diffusers.pipelines.ltx2.pipeline_ltx2 import LTX2Pipeline
 
     pipe = LTX2Pipeline(
-        audio_vae=AutoencoderKLLTX2Audio(**_SOUND_VAE), tokenizer=_tokenizer(padding_side="left"), **parts
+        audio_vae=AutoencoderKLLTX2Audio(**_SOUND_VAE), tokenizer=byte_tokenizer(padding_side="left"), **parts
     )
     pipe.save_pretrained(str(folder))
     upsampler = LTX2LatentUpsamplerModel(in_channels=16, mid_channels=32, num_blocks_per_stage=1)
     upsampler.save_pretrained(str(folder / "latent_upsampler"))
+
+
+def chat_tokenizer(max_tokens: int = MAX_TOKENS) -> Any:
+    """For the families that wrap a prompt as a chat's message."""
+    tokenizer = byte_tokenizer(max_tokens, padding_side="right")
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    return tokenizer
+
+
+_IMAGE_VAE: Final[dict[str, Any]] = {
+    "block_out_channels": (8, 8, 16, 16),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "latent_channels": 16,
+    "norm_num_groups": 4,
+    "layers_per_block": 1,
+}
 
 
 def write_flux2_klein(folder: Path) -> None:
@@ -249,13 +266,11 @@ def write_flux2_klein(folder: Path) -> None:
     from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    tokenizer = _tokenizer(padding_side="right")
-    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     # The pipeline reads hidden states 9, 18 and 27.
     text: dict[str, Any] = {**_TEXT, "hidden_size": 16, "intermediate_size": 32, "head_dim": 8, "num_hidden_layers": 28}
     pipe = Flux2KleinPipeline(
         text_encoder=Qwen3ForCausalLM(Qwen3Config(**text)),
-        tokenizer=tokenizer,
+        tokenizer=chat_tokenizer(),
         transformer=Flux2Transformer2DModel(
             in_channels=64,
             num_layers=1,
@@ -267,16 +282,37 @@ def write_flux2_klein(folder: Path) -> None:
             axes_dims_rope=(4, 4, 4, 4),
             guidance_embeds=False,
         ),
-        vae=AutoencoderKLFlux2(
-            block_out_channels=(8, 8, 16, 16),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            latent_channels=16,
-            norm_num_groups=4,
-            layers_per_block=1,
-            patch_size=(2, 2),
-        ),
+        vae=AutoencoderKLFlux2(**_IMAGE_VAE, patch_size=(2, 2)),
         scheduler=FlowMatchEulerDiscreteScheduler(),
         is_distilled=True,
+    )
+    pipe.save_pretrained(str(folder))
+
+
+def write_z_image(folder: Path) -> None:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
+    from diffusers.pipelines.z_image.pipeline_z_image import ZImagePipeline
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+    from transformers import Qwen3Config, Qwen3Model
+
+    pipe = ZImagePipeline(
+        text_encoder=Qwen3Model(Qwen3Config(**_TEXT)),
+        tokenizer=chat_tokenizer(),
+        transformer=ZImageTransformer2DModel(
+            in_channels=16,
+            dim=48,
+            n_layers=2,
+            n_refiner_layers=1,
+            n_heads=2,
+            n_kv_heads=2,
+            cap_feat_dim=32,
+            axes_dims=[8, 8, 8],
+            axes_lens=[256, 256, 256],
+        ),
+        vae=AutoencoderKL(
+            **_IMAGE_VAE, use_quant_conv=False, use_post_quant_conv=False, scaling_factor=0.3611, shift_factor=0.1159
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
     )
     pipe.save_pretrained(str(folder))

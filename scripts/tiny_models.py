@@ -1,6 +1,6 @@
 """Build tiny random-weight checkpoints of the real families, for tests: `python -m scripts.tiny_models [--out DIR]`.
 
-Ordinary diffusers folders with the real compression ratios (32 x 32 x 8 for video, 16 for klein's images), a few
+Ordinary diffusers folders with the real compression ratios (32 x 32 x 8 for video, 16 for images), a few
 megabytes each, so that sizes, frames, steps and memory behave as with the real models; the pictures are noise. They are
 built once into a cache that git ignores, and are the same at every build with the same versions.
 """
@@ -17,12 +17,19 @@ from typing import Any, Final
 import msgspec
 import tomli_w
 
-from scripts.tiny_checkpoints import MAX_TOKENS, write_flux2_klein, write_ltx2, write_ltx23, write_ltx25
+from scripts.tiny_checkpoints import (
+    MAX_TOKENS,
+    write_flux2_klein,
+    write_ltx2,
+    write_ltx23,
+    write_ltx25,
+    write_z_image,
+)
 from zsky_box.catalog import RECORD_NAME, Installed
-from zsky_box.manifest import Flux2KleinOptions, Licence, Limits, Ltx2Options, ModelSpec
+from zsky_box.manifest import Flux2KleinOptions, Licence, Limits, Ltx2Options, ModelSpec, ZImageOptions
 
 CACHE: Final = Path(__file__).resolve().parent.parent / ".cache" / "tiny-models"
-RECIPE: Final = 2  # raise it when what is built changes
+RECIPE: Final = 3  # raise it when what is built changes
 
 
 _SEED: Final = 20_261
@@ -48,6 +55,11 @@ def tiny_flux2_klein(folder: Path) -> None:
     _build(folder, write_flux2_klein)
 
 
+def tiny_z_image(folder: Path) -> None:
+    """Write a Z-Image-shaped checkpoint."""
+    _build(folder, write_z_image)
+
+
 def tiny_specs() -> tuple[ModelSpec, ...]:
     """The manifests of the tiny models; each one's weights lie in the folder of its name."""
     licence = Licence(name="Apache-2.0", terms="Random weights, part of zsky-box.", commercial_use="yes")
@@ -67,6 +79,17 @@ def tiny_specs() -> tuple[ModelSpec, ...]:
         "frame_step": 8,
         "dtype": "float32",
     }
+    image: dict[str, Any] = {
+        "makes": ("image",),
+        "licence": licence,
+        "size_multiple": 16,
+        "dtype": "float32",
+    }
+    image_limits = Limits(
+        resolutions=("480p", "720p", "1080p"),
+        aspect_ratios=("16:9", "9:16", "1:1", "4:3", "3:4"),
+        reference_image=True,
+    )
     two = Ltx2Options(stages=2, max_sequence_length=MAX_TOKENS, decode_tile_pixels=256)
     one = msgspec.structs.replace(two, stages=1)
     return (
@@ -77,12 +100,16 @@ def tiny_specs() -> tuple[ModelSpec, ...]:
         ModelSpec(
             name="tiny-klein",
             title="Tiny FLUX.2 klein",
-            makes=("image",),
-            licence=licence,
-            limits=Limits(resolutions=("480p", "720p", "1080p"), aspect_ratios=("16:9", "9:16", "1:1", "4:3", "3:4")),
             options=Flux2KleinOptions(max_sequence_length=MAX_TOKENS),
-            size_multiple=16,
-            dtype="float32",
+            limits=image_limits,
+            **image,
+        ),
+        ModelSpec(
+            name="tiny-z-image",
+            title="Tiny Z-Image",
+            options=ZImageOptions(max_sequence_length=MAX_TOKENS),
+            limits=msgspec.structs.replace(image_limits, strength=True),
+            **image,
         ),
     )
 
@@ -93,6 +120,7 @@ _WEIGHTS: Final[dict[str, Callable[[Path], None]]] = {
     "tiny-ltx23": tiny_ltx23,
     "tiny-ltx25": tiny_ltx25,
     "tiny-klein": tiny_flux2_klein,
+    "tiny-z-image": tiny_z_image,
 }
 
 
@@ -166,7 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Build the tiny checkpoints that the tests run.")
     parser.add_argument("--out", type=Path, default=CACHE, help="where to build them (default: %(default)s)")
     out: Path = parser.parse_args().out
-    for name in ("tiny-ltx2", "tiny-ltx23", "tiny-ltx25", "tiny-klein"):
+    for name in ("tiny-ltx2", "tiny-ltx23", "tiny-ltx25", "tiny-klein", "tiny-z-image"):
         print(cached(name, out))
 
 

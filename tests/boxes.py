@@ -8,6 +8,11 @@ from pathlib import Path
 
 from tests.running import RunningBox
 
+BEGINNERS = {
+    "beginner": "reference_image = true\nstrength = true",
+    "starter": "reference_image = true",
+}
+
 
 @contextmanager
 def running(folder: Path, *, double: bool = True, ready: bool = True, **options: object) -> Generator[RunningBox]:
@@ -17,3 +22,16 @@ def running(folder: Path, *, double: bool = True, ready: bool = True, **options:
         yield box.start(ready=ready)
     finally:
         box.kill()
+
+
+def add_models(folder: Path) -> None:
+    """Models that begin with a picture, laid into a data folder as its owner would."""
+    (folder / "models").mkdir(parents=True)
+    for name, limits in BEGINNERS.items():
+        (folder / "models" / f"{name}.toml").write_text(
+            f'name = "{name}"\ntitle = "{name}"\nmakes = ["video", "image"]\n[licence]\nname = "none"\n'
+            '[limits]\nresolutions = ["480p"]\naspect_ratios = ["16:9"]\nfps = [24]\nmin_duration_seconds = 1.0\n'
+            f'max_duration_seconds = 9.0\n{limits}\n[options]\nfamily = "leader"\n'
+        )
+        (folder / "weights" / name).mkdir(parents=True)
+        (folder / "weights" / name / "installed.json").write_text("{}")

@@ -114,13 +114,19 @@ class RunningBox:
         headers = {} if secret is None else {"X-API-Key": secret}
         return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=30, **arguments)
 
-    def ended(self, client: httpx.Client, job_id: str) -> dict[str, Any]:
+    def ended(self, client: httpx.Client, job_id: str, seconds: float = END_SECONDS) -> dict[str, Any]:
         """Poll until a job has ended."""
-        return self.until(client, job_id, _has_ended)
+        return self.until(client, job_id, _has_ended, seconds)
 
-    def until(self, client: httpx.Client, job_id: str, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    def until(
+        self,
+        client: httpx.Client,
+        job_id: str,
+        wanted: Callable[[dict[str, Any]], bool],
+        seconds: float = END_SECONDS,
+    ) -> dict[str, Any]:
         """Poll until a job looks as wanted; fails when it does not in time."""
-        until = time.monotonic() + END_SECONDS
+        until = time.monotonic() + seconds
         while time.monotonic() < until:
             answer = client.get(f"/v1/job_status/{job_id}")
             assert answer.status_code == 200, answer.text

@@ -18,6 +18,10 @@ from zsky_box.assets import Assets
 from zsky_box.catalog import Catalog
 from zsky_box.clock import parse_rfc3339
 from zsky_box.db import Row, Store
+from zsky_box.decoder import Decoder
+from zsky_box.dispatch import Outlook, Waiting
+from zsky_box.estimates import Estimates
+from zsky_box.eta import Eta
 from zsky_box.events import Done, File
 from zsky_box.feed import Feed
 from zsky_box.idempotency import Answer, Idempotency
@@ -26,9 +30,12 @@ from zsky_box.jobs.desk import Desk
 from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
 from zsky_box.keys import Caller
+from zsky_box.pauses import Pauses
 from zsky_box.schemas import GenerateBody, JobView, OverageView
 from zsky_box.settings import CHECKOUT, Settings
 from zsky_box.terms import open_terms
+from zsky_box.uploads import Uploads
+from zsky_box.ways import InstalledWays
 
 PEPPER = bytes(32)
 SIGNING = bytes(range(32))
@@ -116,12 +123,19 @@ class Rooms:
         self.on_open(self.store)
         self.catalog = Catalog([CHECKOUT / "models"], self.folder / "models")
         self.assets = Assets(self.store, self.folder / "outputs", SIGNING, self.settings.result_url_hours)
+        self.uploads = Uploads(
+            self.store, self.folder / "uploads", Decoder(self.settings.upload_max_pixels), self.settings
+        )
         self.feed = Feed(self.clock)
         self.terms = open_terms(self.store, self.settings, self.clock())
         news = News(self.feed, self.rung.append)
-        self.book = JobBook(self.store, self.assets, self.catalog, news, self.terms, self.clock)
-        self.desk = Desk(self.store, self.assets, self.book, news, self.terms, self.clock)
-        self.reader = JobReader(self.store, self.assets, self.clock)
+        pauses = Pauses(self.store, ["cpu"], self.settings.quiet_hours, self.settings.zone(), self.clock)
+        self.book = JobBook(self.store, self.assets, self.uploads, self.catalog, news, self.terms, self.clock, pauses)
+        self.desk = Desk(self.store, self.assets, self.uploads, self.book, news, self.terms, self.clock, lambda _: 1.0)
+        ways = InstalledWays(self.catalog, Estimates())
+        self.outlook: list[Outlook] = []
+        eta = Eta(self.store, ways, lambda _: self.outlook, lambda _: None)
+        self.reader = JobReader(self.store, self.assets, self.clock, eta)
 
     def close(self) -> None:
         """Close the store."""
@@ -134,6 +148,7 @@ class Rooms:
         recovered = self.book.recover()
         self.assets.clear_temporary()
         self.assets.purge(self.clock())
+        self.uploads.clear()
         return recovered
 
     # Clients
@@ -148,6 +163,10 @@ class Rooms:
     def new_job(self, caller: Caller | None = None, **fields: Any) -> str:
         """The id of a job just submitted."""
         return job_id_of(self.submit(caller, **fields))
+
+    def queued(self, *, test: bool) -> list[Waiting]:
+        """The jobs that wait, flow by flow."""
+        return [job for flow in self.book.heads(test=test, per_flow=100) for job in flow]
 
     def cancel(self, job_id: str, caller: Caller | None = None) -> None:
         """As the client's request does."""

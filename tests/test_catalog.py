@@ -6,7 +6,7 @@ import pytest
 
 from zsky_box.catalog import Catalog, Installed, read_manifest
 from zsky_box.errors import ManifestError
-from zsky_box.manifest import JobType
+from zsky_box.manifest import JobType, ModelSpec
 from zsky_box.settings import CHECKOUT
 
 MANIFEST = """
@@ -28,6 +28,15 @@ max_duration_seconds = 10.0
 
 [options]
 family = "leader"
+"""
+
+LIMITS = MANIFEST[MANIFEST.index("[limits]") : MANIFEST.index("[options]")]
+COST = "[cost]\nparameters_billion = 13.0\nlayers = 48\nwidth = 4096\npixels_per_token = 32\n"
+RECIPE = """family = "leader"
+[[recipes]]
+name = "low"
+quantise = { transformer = "int8" }
+offload = "blocks"
 """
 
 
@@ -68,6 +77,63 @@ def test_every_manifest_of_the_repository_is_read() -> None:
     assert set(catalog.specs) == {path.stem for path in (CHECKOUT / "models").glob("*.toml")}
 
 
+SHIPPED = Catalog([CHECKOUT / "models"], CHECKOUT / "nowhere").specs
+REAL = ("flux2-klein-4b", "flux2-klein-9b", "ltx-2.3-distilled", "ltx-2.5", "z-image-turbo")
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_shipped_model_says_all_that_a_studio_must_know(name: str) -> None:
+    spec = SHIPPED[name]
+    assert spec.repository
+    assert spec.licence.terms
+    assert spec.licence.url == f"https://huggingface.co/{spec.repository}"
+    assert spec.revision == "", "the hub tells it when the model is installed; nobody invents one"
+    assert spec.limits.reference_image
+    assert spec.parameters_billion["transformer"] > 0
+    assert spec.cost is not None
+    assert spec.price_class == "standard"
+    least = spec.recipes[-1]
+    assert least.offload != "none"
+    assert [recipe.offload for recipe in spec.recipes] == sorted(
+        (recipe.offload for recipe in spec.recipes), key=["none", "model", "blocks"].index
+    ), "from the best to the one that needs least"
+    components = {"transformer", "text_encoder", "connectors"}
+    assert all(set(recipe.quantise) <= components for recipe in spec.recipes)
+
+
+def test_the_defaults_and_who_may_use_them() -> None:
+    defaults = {kind: name for name in REAL for kind in SHIPPED[name].default_for}
+    assert defaults == {"image": "flux2-klein-4b", "video": "ltx-2.5"}
+    assert {name: SHIPPED[name].licence.commercial_use for name in REAL} == {
+        "flux2-klein-4b": "yes",
+        "flux2-klein-9b": "no",
+        "ltx-2.3-distilled": "conditional",
+        "ltx-2.5": "conditional",
+        "z-image-turbo": "yes",
+    }
+    assert [name for name in REAL if SHIPPED[name].limits.strength] == ["z-image-turbo"]
+
+
+def petaflop_of(spec: ModelSpec, width: int, height: int, frames: int) -> float:
+    """One pass of the transformer: the tokens through its parameters, and the tokens with each other."""
+    cost = spec.cost
+    assert cost is not None
+    tokens = (width // cost.pixels_per_token) * (height // cost.pixels_per_token) * ((frames - 1) // 8 + 1)
+    each = 2 * cost.parameters_billion * 1e9 * tokens
+    return (each + 4 * cost.layers * cost.width * tokens**2) / 1e15
+
+
+def test_the_counted_cost_is_the_published_one() -> None:
+    video = SHIPPED["ltx-2.5"]
+    two_stages = 8 * petaflop_of(video, 960, 544, 121) + 3 * petaflop_of(video, 1920, 1088, 121)
+    assert two_stages == pytest.approx(7.2, abs=0.05)
+    counted = {name: passes * petaflop_of(SHIPPED[name], 1920, 1088, 1) for name, passes in IMAGE_PASSES.items()}
+    assert counted == pytest.approx({"flux2-klein-4b": 0.34, "flux2-klein-9b": 0.73, "z-image-turbo": 1.09}, abs=0.01)
+
+
+IMAGE_PASSES = {"flux2-klein-4b": 4, "flux2-klein-9b": 4, "z-image-turbo": 8}
+
+
 def test_every_box_has_a_model_for_both_types() -> None:
     catalog = Catalog([CHECKOUT / "models"], CHECKOUT / "nowhere")
     assert all(catalog.default(job_type) is not None for job_type in ("video", "image"))
@@ -101,6 +167,33 @@ def test_a_manifest_says_what_the_model_makes(shelf: Shelf) -> None:
         ("[limits]", "[limits", "line"),
         ('family = "leader"', 'family = "ltx2"\nstages = 2\ndistilled = false', "distilled checkpoint"),
         ('family = "leader"', 'family = "ltx2"\ndecode_chunk_frames = 16', "decode_overlap_frames"),
+        ('family = "leader"', 'family = "image_classifier"\nblocked_labels = ["a"]', "makes: a model of the family"),
+        ('makes = ["video", "image"]', "makes = []\n", "makes: a model of the family leader makes video or image"),
+        (LIMITS, "", "limits: are missing"),
+        ("fps = [24, 30]", "fps = [24, 30]\nstrength = true", "limits.strength: needs limits.reference_image"),
+        ('title = "Model alpha"', "title = 7", r"Expected `str`, got `int` - at `\$\.title`"),
+        ('name = "Apache-2.0"', 'name = "Apache-2.0"\ncommercial_use = "maybe"', r"\$\.licence\.commercial_use"),
+        ("bundled = false", "bundled = false\nsize_multiple = 0", r"\$\.size_multiple"),
+        ("bundled = false", "bundled = false\nframe_step = 65", r"\$\.frame_step"),
+        ("bundled = false", 'bundled = false\ndtype = "int4"', r"\$\.dtype"),
+        ("bundled = false", "bundled = false\ntimeout_seconds = 0", r"\$\.timeout_seconds"),
+        ("bundled = false", 'bundled = false\nprice_class = "gold"', r"\$\.price_class"),
+        ("fps = [24, 30]", "fps = [24, 30]\nmax_images = 11", r"\$\.limits\.max_images"),
+        ('family = "leader"', 'family = "z_image"\nsteps = 0', r"\$\.options\.steps"),
+        ('family = "leader"', 'family = "z_image"\nstepps = 4', r"stepps.* - at `\$\.options`"),
+        ('family = "leader"', 'family = "leader"\n[parameters_billion]\nvae = -1', r"\$\.parameters_billion"),
+        ('family = "leader"', f'family = "leader"\n{COST.replace("48", "0")}', r"\$\.cost\.layers"),
+        ('family = "leader"', f'family = "leader"\n{COST.replace("width", "breadth")}', r"\$\.cost"),
+        ('family = "leader"', f"{RECIPE}{RECIPE.partition(chr(10))[2]}", "recipes: two of them have the same name"),
+        ('family = "leader"', RECIPE.replace("int8", "int3"), r"\$\.recipes\[0\]\.quantise"),
+        ('family = "leader"', RECIPE.replace("blocks", "disk"), r"\$\.recipes\[0\]\.offload"),
+        ('family = "leader"', f'{RECIPE}render = "4k"', r"\$\.recipes\[0\]\.render"),
+        ('family = "leader"', f"{RECIPE}decode_chunk_frames = 20", r"\$\.recipes\[0\]\.decode_chunk_frames"),
+        ('family = "leader"', f"{RECIPE}decode_tile_pixels = 8", r"\$\.recipes\[0\]\.decode_tile_pixels"),
+        ('family = "leader"', f"{RECIPE}images_at_once = 11", r"\$\.recipes\[0\]\.images_at_once"),
+        ('family = "leader"', f"{RECIPE}working_gib = -1", r"\$\.recipes\[0\]\.working_gib"),
+        ('family = "leader"', f"{RECIPE}capability = 100", r"\$\.recipes\[0\]\.capability"),
+        ('family = "leader"', RECIPE.replace('"low"', '"a b"'), r"\$\.recipes\[0\]\.name"),
     ],
 )
 def test_a_bad_manifest_is_refused_with_its_file_and_reason(shelf: Shelf, old: str, new: str, reason: str) -> None:

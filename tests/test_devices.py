@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from zsky_box import devices
@@ -40,5 +42,42 @@ def test_a_card_that_is_not_there_or_named_twice_is_refused(
 def test_a_machine_without_a_driver_has_no_cards_and_no_version() -> None:
     if devices.driver_version() is None:
         assert devices.card_count() == 0
+        assert devices.cards() == ()
     else:
         assert devices.card_count() >= 1
+
+
+class Driver:
+    """Two cards, as NVML tells of them; its own names are in camel case, after `nvml`."""
+
+    def init(self) -> None: ...
+
+    def shutdown(self) -> None: ...
+
+    def device_get_count(self) -> int:
+        return 2
+
+    def device_get_handle_by_index(self, number: int) -> int:
+        return number
+
+    def device_get_name(self, handle: int) -> str:
+        return f"Card {handle}"
+
+    def device_get_cuda_compute_capability(self, handle: int) -> tuple[int, int]:
+        return (8, 9) if handle else (12, 0)
+
+    def device_get_memory_info(self, handle: int) -> SimpleNamespace:
+        return SimpleNamespace(total=(handle + 1) * 2**30)
+
+
+def test_cards_are_told_with_their_memory_and_capability(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver()
+    for name in vars(Driver):
+        if not name.startswith("_"):
+            camel = "".join(word.capitalize() for word in name.split("_"))
+            monkeypatch.setattr(f"pynvml.nvml{camel}", getattr(driver, name))
+    assert devices.cards() == (
+        devices.Card(device="cuda:0", name="Card 0", total_bytes=2**30, capability=12.0),
+        devices.Card(device="cuda:1", name="Card 1", total_bytes=2**31, capability=8.9),
+    )
+    assert devices.host_memory_bytes() > 2**28

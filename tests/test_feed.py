@@ -8,7 +8,7 @@ import pytest
 
 from tests.stores import SetClock
 from zsky_box import feed
-from zsky_box.feed import BACKLOG_MAX, RING_LENGTH, Channel, Event, Feed, Listener
+from zsky_box.feed import BACKLOG_MAX, PREVIEW_BACKLOG_MAX, RING_LENGTH, Channel, Event, Feed, Listener
 
 LIVE: Channel = ("acc_ann", False)
 TEST: Channel = ("acc_ann", True)
@@ -93,6 +93,22 @@ def test_who_comes_back_gets_what_was_missed() -> None:
         again, missed = live.listen(LIVE, None, last.id)
         assert numbers(missed) == [2, 3, 4, 5]
         assert await heard(again) == []
+
+    run(work)
+
+
+def test_a_preview_is_for_those_who_listen_now_and_takes_no_place_in_the_ring() -> None:
+    async def work(live: Feed) -> None:
+        start = live.position()
+        listener, _ = live.listen(LIVE, None, "")
+        tell(live, 1)
+        for _ in range(RING_LENGTH + 1):
+            live.publish(LIVE, "preview", "job_1", {"number": 0})
+        tell(live, 2)
+        assert numbers(live.listen(LIVE, None, start)[1]) == [1, 2]
+        told = await heard(listener)
+        assert (told[0], told[-1]) == (1, 2)
+        assert told.count(0) == PREVIEW_BACKLOG_MAX - 1, "who is behind is shown no more of them"
 
     run(work)
 

@@ -46,3 +46,31 @@ def test_deaths_long_ago_are_forgotten() -> None:
         budget.died(now)
         assert not budget.is_quarantined(now)
         assert budget.wait_seconds(now) == 1.0
+
+
+def test_a_device_that_failed_two_jobs_is_quarantined_at_once() -> None:
+    budget = a_budget()
+    budget.died(10.0, "job-1")
+    assert not budget.is_quarantined(10.0)
+    budget.died(90.0, "job-2")
+    assert budget.is_quarantined(90.0)
+    assert budget.reason == "reported errors to one job after another"
+    budget.died(600.0, "job-3")
+    assert not budget.is_quarantined(600.0), "the record is clean after a quarantine"
+
+
+def test_one_job_that_fails_twice_may_have_caused_it_and_counts_once() -> None:
+    budget = a_budget()
+    for now in (10.0, 20.0, 30.0):
+        budget.died(now, "job-1")
+        assert not budget.is_quarantined(now)
+    budget.died(40.0, "job-1")
+    assert budget.is_quarantined(40.0), "as any other deaths would"
+    assert budget.reason == "lost 4 workers in 100 s"
+
+
+def test_failures_long_ago_are_forgotten() -> None:
+    budget = a_budget()
+    budget.died(10.0, "job-1")
+    budget.died(111.0, "job-2")
+    assert not budget.is_quarantined(111.0)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,9 @@ from tests.doubles.scheduling import Stage
 from zsky_box import scheduler as scheduler_module
 from zsky_box import settler as settler_module
 from zsky_box.errors import JobFailure, StoreError
+from zsky_box.estimates import Timing
+from zsky_box.events import Progress
+from zsky_box.observer import Nobody
 from zsky_box.worker import Patience
 
 TICK_SECONDS = 0.1
@@ -62,26 +65,31 @@ def test_batch_jobs_wait_for_interactive_ones() -> None:
         assert child.hear_run().job_id == "batch"
 
 
+def holding(stage: Stage, device: str, model: str) -> None:
+    """Have a device load a model, which takes a while, and be free again."""
+    stage.estimates.learn(
+        Timing(kind="load", model=model, recipe="full", card="a fake card", shape="", operations=0, seconds=30)
+    )
+    child = stage.child(device)
+    child.get_ready()
+    stage.jobs.add(f"{model}-is-loaded", model=model)
+    child.finish(child.hear_run())
+    stage.jobs.until_ended(f"{model}-is-loaded")
+
+
 def test_a_job_goes_where_its_model_is_in_memory() -> None:
     with Stage("cpu", "cuda:0") as stage:
-        stage.child("cpu").get_ready("a")
-        stage.child("cuda:0").get_ready("b")
-        stage.jobs.until(lambda: stage.scheduler.resident() == {"a", "b"})
-        with_pause(stage, lambda: (stage.jobs.add("wants-b", model="b"), stage.jobs.add("wants-a", model="a")))
-        assert stage.child("cpu").hear_run().job_id == "wants-a"
-        assert stage.child("cuda:0").hear_run().job_id == "wants-b"
-
-
-def test_a_new_model_is_loaded_where_it_drives_out_none_that_is_wanted() -> None:
-    with Stage("cpu", "cuda:0", "cuda:1") as stage:
-        stage.child("cpu").get_ready("a")
-        stage.child("cuda:0").get_ready("b")
-        stage.child("cuda:1").get_ready()
-        stage.jobs.until(lambda: stage.scheduler.resident() == {"a", "b"})
-        with_pause(stage, lambda: [stage.jobs.add(f"wants-{model}", model=model) for model in "cab"])
-        assert stage.child("cuda:1").hear_run().job_id == "wants-c"
-        assert stage.child("cpu").hear_run().job_id == "wants-a"
-        assert stage.child("cuda:0").hear_run().job_id == "wants-b"
+        holding(stage, "cpu", "a")
+        stage.child("cuda:0").get_ready()
+        with_pause(stage, lambda: (stage.jobs.add("first-a"), stage.jobs.add("second-a")))
+        run = stage.child("cpu").hear_run()
+        assert run.job_id == "first-a"
+        assert stage.child("cuda:0").hears_nothing()
+        assert "waits for cpu" in str(stage.scheduler.reason("second-a"))
+        stage.child("cpu").finish(run)
+        assert stage.child("cpu").hear_run().job_id == "second-a"
+        assert "in memory" in stage.jobs.jobs["second-a"].why[0]
+        assert "waits for cpu" in stage.jobs.jobs["second-a"].why[0]
 
 
 def with_pause(stage: Stage, change: Callable[[], object]) -> None:
@@ -101,11 +109,11 @@ def test_a_job_that_somebody_else_took_costs_the_device_no_turn() -> None:
             stage.jobs.taken_by_others.add(name)
             stage.jobs.add(name)
         stage.jobs.add("mine")
-        looks_before = stage.jobs.count("queued")
+        looks_before = stage.jobs.count("heads")
         child = stage.child()
         child.get_ready()
         assert child.hear_run().job_id == "mine"
-        assert stage.jobs.count("queued") - looks_before <= 4
+        assert stage.jobs.count("heads") - looks_before <= 4
 
 
 def test_test_jobs_have_a_child_of_their_own() -> None:
@@ -136,6 +144,26 @@ def test_the_next_job_starts_while_the_encoder_of_the_last_one_works() -> None:
         child.finish(first)
         assert stage.jobs.until_ended("first").end == "completed"
         assert stage.jobs.jobs["second"].status == "running"
+
+
+def test_a_job_that_was_lost_once_has_its_tail_for_itself() -> None:
+    with Stage() as stage:
+        first = stage.child()
+        first.get_ready()
+        stage.jobs.add("job")
+        first.hear_run()
+        first.crash()
+        second = stage.child(number=1)
+        second.get_ready()
+        again = second.hear_run()
+        stage.jobs.add("crashes")
+        second.report(again, "encoding")
+        stage.jobs.until(lambda: stage.jobs.count("progress") == 1)
+        looks = stage.jobs.count("expire")
+        stage.jobs.until(lambda: stage.jobs.count("expire") >= looks + 2)
+        assert second.hears_nothing()
+        second.finish(again)
+        assert second.hear_run().job_id == "crashes"
 
 
 def test_draining_starts_nothing_and_ends_when_the_last_end_is_stored() -> None:
@@ -281,6 +309,133 @@ def test_a_child_that_asks_to_be_replaced_has_its_job_tried_again_and_its_device
         stage.jobs.until(lambda: stage.scheduler.slots()[0].state == "quarantined")
 
 
+def test_a_card_that_fails_two_jobs_is_quarantined_and_the_next_goes_elsewhere() -> None:
+    with Stage("cuda:0", "cuda:1") as stage:
+        first = stage.child("cuda:0")
+        first.get_ready()
+        stage.jobs.add("job-1")
+        first.fail(first.hear_run(), "internal_error", fatal=True)
+        second = stage.child("cuda:0", 1)
+        second.get_ready()
+        second.finish(second.hear_run())
+        assert stage.jobs.until_ended("job-1").end == "completed"
+        stage.jobs.add("job-2")
+        run = second.hear_run()
+        stage.child("cuda:1").get_ready()
+        second.fail(run, "internal_error", fatal=True)
+        assert stage.child("cuda:1").hear_run().job_id == "job-2"
+        stage.jobs.until(lambda: stage.scheduler.slots()[0].state == "quarantined")
+        assert stage.scheduler.slots()[0].reason == "reported errors to one job after another"
+        assert stage.scheduler.is_ready()
+
+
+def test_a_card_with_a_fault_gives_its_job_to_another_and_none_is_begun_on_it() -> None:
+    with Stage("cuda:0", "cuda:1") as stage:
+        first = stage.child("cuda:0")
+        first.get_ready()
+        stage.jobs.add("job")
+        run = first.hear_run()
+        first.report(run, "denoising")
+        stage.scheduler.tell_card("cuda:0", "does not answer any more (GPU is lost)")
+        stage.child("cuda:1").get_ready()
+        again = stage.child("cuda:1").hear_run()
+        assert (again.job_id, again.token) == ("job", 2)
+        view = stage.scheduler.slots()[0]
+        assert (view.state, view.reason) == ("quarantined", "does not answer any more (GPU is lost)")
+        assert any("since the card does not answer any more" in call[-1] for call in stage.jobs.calls)
+        looks = stage.jobs.count("expire")
+        stage.jobs.until(lambda: stage.jobs.count("expire") >= looks + 2)
+        assert [device for device, _ in stage.workers].count("cuda:0") == 1, "no child is started on it"
+
+
+def test_a_job_outlives_more_failing_cards_than_crashes() -> None:
+    with Stage("cuda:0", "cuda:1", "cuda:2", "cuda:3") as stage:
+        stage.jobs.add("job")
+        for number in range(3):
+            child = stage.child(f"cuda:{number}")
+            child.get_ready()
+            child.hear_run()
+            stage.scheduler.tell_card(f"cuda:{number}", "does not answer any more")
+        last = stage.child("cuda:3")
+        last.get_ready()
+        last.finish(last.hear_run())
+        assert stage.jobs.until_ended("job").end == "completed"
+
+
+def test_a_card_that_is_well_again_serves_again() -> None:
+    with Stage("cuda:0", restarts=0) as stage:
+        stage.child("cuda:0").get_ready()
+        stage.jobs.until(stage.scheduler.is_ready)
+        stage.scheduler.tell_card("cuda:0", "does not answer any more")
+        stage.jobs.until(lambda: stage.scheduler.slots()[0].state == "quarantined")
+        stage.jobs.add("waits")
+        assert not stage.scheduler.is_ready()
+        assert stage.jobs.jobs["waits"].status == "queued"
+        stage.scheduler.tell_card("cuda:0", "")
+        child = stage.child("cuda:0", 1)
+        child.get_ready()
+        assert child.hear_run().job_id == "waits"
+        assert stage.scheduler.slots()[0].reason == ""
+
+
+def test_queued_jobs_are_expired_while_every_card_is_quarantined() -> None:
+    with Stage("cuda:0") as stage:
+        stage.child("cuda:0").get_ready()
+        stage.scheduler.tell_card("cuda:0", "does not answer any more")
+        stage.jobs.until(lambda: stage.scheduler.slots()[0].state == "quarantined")
+        looks = stage.jobs.count("expire")
+        stage.jobs.until(lambda: stage.jobs.count("expire") >= looks + 3)
+
+
+def test_previews_are_passed_on_and_asked_for_as_often_as_set() -> None:
+    with Stage(preview_steps=3) as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("job")
+        run = child.hear_run()
+        assert run.preview_steps == 3
+        child.say(Progress(job_id="job", token=1, phase="denoising", step=3, steps=4, preview=b"jpeg"))
+        child.say(Progress(job_id="job", token=0, phase="denoising", step=3, steps=4, preview=b"of an older attempt"))
+        child.report(run, "decoding")
+        stage.jobs.until(lambda: stage.jobs.count("progress") == 2)
+        assert [call for call in stage.jobs.calls if call[0] == "preview"] == [("preview", "job", "1", "4")]
+
+
+def test_workers_on_the_same_device_are_told_apart() -> None:
+    with Stage("cpu", "cuda:0", "cpu") as stage:
+        assert [slot.label for slot in stage.scheduler.slots()] == ["cpu-1", "cuda:0", "cpu-2", "test"]
+
+
+def test_the_observer_is_told_what_was_made_and_what_was_not() -> None:
+    seen: list[tuple[str, ...]] = []
+
+    class Watching(Nobody):
+        def made(self, device: str, model: str, seconds: Mapping[str, float], *, test: bool) -> None:
+            seen.append(("made", device, model, str(dict(seconds)), str(test)))
+
+        def attempt_failed(self, device: str, error_code: str) -> None:
+            seen.append(("failed", device, error_code))
+
+    with Stage(observer=Watching()) as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("job", model="b")
+        child.finish(child.hear_run())
+        stage.jobs.until_ended("job")
+        stage.jobs.add("blocked")
+        child.fail(child.hear_run(), "safety_blocked")
+        stage.jobs.until_ended("blocked")
+        stage.jobs.add("crashes")
+        child.hear_run()
+        child.crash()
+        stage.jobs.until(lambda: stage.jobs.count("retry") == 1)
+    assert seen[:3] == [
+        ("made", "cpu", "b", "{}", "False"),
+        ("failed", "cpu", "safety_blocked"),
+        ("failed", "cpu", "internal_error"),
+    ]
+
+
 def test_a_silent_child_is_replaced_and_its_job_fails_as_gpu_timeout() -> None:
     patience = Patience(start_seconds=60, silence_seconds=0.2)
     with Stage(patience=patience) as stage:
@@ -310,21 +465,18 @@ def test_the_tail_of_another_job_in_a_silent_child_is_tried_again() -> None:
         assert (run.job_id, run.token) == ("tail", 2)
 
 
-def test_a_job_does_not_fail_for_the_crashes_of_those_beside_it() -> None:
+def test_a_job_does_not_fail_for_the_crash_of_the_one_beside_it() -> None:
     with Stage() as stage:
         stage.jobs.add("tail")
-        for number in range(3):
-            child = stage.child(number=number)
-            child.get_ready()
-            tail = child.hear_run()
-            assert (tail.job_id, tail.token) == ("tail", number + 1)
-            child.report(tail, "encoding")
-            stage.jobs.add(f"crash-{number}")
-            child.hear_run()
-            stage.jobs.jobs[f"crash-{number}"].attempts = 2  # its last one
-            child.crash()
-            stage.jobs.until_ended(f"crash-{number}")
-        child = stage.child(number=3)
+        child = stage.child()
+        child.get_ready()
+        child.report(child.hear_run(), "encoding")
+        stage.jobs.add("crash")
+        child.hear_run()
+        stage.jobs.jobs["crash"].attempts = stage.jobs.jobs["tail"].attempts = 2  # the last one of either
+        child.crash()
+        assert stage.jobs.until_ended("crash").end == "internal_error"
+        child = stage.child(number=1)
         child.get_ready()
         child.finish(child.hear_run())
         assert stage.jobs.until_ended("tail").end == "completed"
@@ -468,7 +620,7 @@ def test_a_child_that_cannot_be_started_is_tried_again() -> None:
 # When the store fails
 
 
-@pytest.mark.parametrize("name", ["queued", "claim", "expire", "cancel_requested", "progress"])
+@pytest.mark.parametrize("name", ["heads", "claim", "expire", "cancel_requested", "progress"])
 def test_a_store_that_fails_for_a_moment_ends_nothing(name: str, caplog: pytest.LogCaptureFixture) -> None:
     with Stage() as stage:
         child = stage.child()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,11 @@ def test_a_name_like_no_other_is_answered_with_all_that_there_are(tmp_path: Path
         ("attempts_max", "11", "<= 10"),
         ("require_real_model", "maybe", "`bool`"),
         ("queue_open_max", "0", ">= 1"),
+        ("blocked_terms", "acme", "malformed"),
+        ("blocked_terms", '["acme"]', "`object`"),
+        ("blocked_terms", '{"brands": "acme"}', "`array`"),
+        ("blocked_terms", '{"brands": [""]}', "length >= 1"),
+        ("blocked_terms", '{"": ["acme"]}', "length >= 1"),
     ],
 )
 def test_a_bad_value_is_named_with_its_source_and_what_is_allowed(
@@ -147,3 +153,20 @@ def test_an_installed_package_keeps_its_data_with_the_users(tmp_path: Path, monk
 def test_a_relative_data_folder_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert settings.data_dir("here", {}) == tmp_path / "here"
+
+
+def test_a_table_of_the_file_can_be_given_as_json_in_the_environment(tmp_path: Path) -> None:
+    expected = {"brands": ("acme", "acme studio*"), "gore": ("gore",)}
+    written(tmp_path, '[blocked_terms]\nbrands = ["acme", "acme studio*"]\ngore = ["gore"]')
+    assert settings.load(tmp_path, {}).blocked_terms == expected
+    environ = {"ZSKY_BLOCKED_TERMS": '{"gore": ["gore"]}'}
+    assert settings.load(tmp_path, environ).blocked_terms == {"gore": ("gore",)}
+
+
+def test_the_rules_and_their_terms_are_bounded_and_a_long_value_is_not_told_in_full(tmp_path: Path) -> None:
+    many = [f"rule{n}" for n in range(settings.RULES_MAX + 1)]
+    for rules in (dict.fromkeys(many, ("a",)), dict.fromkeys(many[:2], ("a",) * (settings.TERMS_MAX // 2 + 1))):
+        said = refusal(tmp_path, {"ZSKY_BLOCKED_TERMS": json.dumps(rules)})
+        assert said.startswith("ZSKY_BLOCKED_TERMS = {'rule0'")
+        assert said.endswith("allowed is up to 100 rules with up to 5000 terms together")
+        assert len(said) < 400

@@ -16,7 +16,16 @@ from zsky_box.settings import CHECKOUT
 PACKAGE: Final = CHECKOUT / "zsky_box"
 
 HEAVY: Final = {"torch", "torchaudio", "torchao", "torchvision", "diffusers", "transformers", "accelerate"}
-CHILD: Final = ("pipelines", "media", "worker_main", "worker_engine", "worker_attempt")
+CHILD: Final = (
+    "pipelines",
+    "media",
+    "worker_main",
+    "worker_engine",
+    "worker_attempt",
+    "worker_check",
+    "worker_meter",
+    "worker_residents",
+)
 """What runs in a GPU's process; everything else is the service or a command."""
 
 DOMAIN: Final = (
@@ -28,6 +37,7 @@ DOMAIN: Final = (
     "clock",
     "cursors",
     "db",
+    "decoder",
     "entries",
     "errors",
     "events",
@@ -40,9 +50,12 @@ DOMAIN: Final = (
     "ledger",
     "manifest",
     "migrations",
+    "observer",
     "overage",
     "periods",
+    "picture",
     "plans",
+    "policy",
     "pricing",
     "rate_limit",
     "requests",
@@ -53,9 +66,13 @@ DOMAIN: Final = (
     "statements",
     "terms",
     "timeline",
+    "uploads",
     "usage",
     "webhooks",
 )
+INSTALL: Final = ("catalog", "errors", "install", "manifest", "placement", "secretfile", "worker_process")
+"""What installing a model may use of ours: it runs beside the service, and knows none of it."""
+
 LEAVES: Final = ("clock", "errors", "formats", "ids", "settings")
 """Import nothing of ours but each other."""
 
@@ -119,6 +136,16 @@ def test_domain_rooms_know_neither_the_web_nor_the_doorbell() -> None:
 def test_domain_rooms_import_only_domain_rooms() -> None:
     domain = {name: ours(path) for name, path in MODULES.items() if within(name, *DOMAIN)}
     assert {(name, used) for name, names in domain.items() for used in names if not within(used, *DOMAIN)} == set()
+
+
+def test_installing_knows_neither_the_service_nor_the_commands() -> None:
+    room = {name: path for name, path in MODULES.items() if within(name, "install")}
+    assert len(room) > 10
+    used = {name: imports(path) for name, path in room.items()}
+    strange = ("litestar", "uvicorn", "huey", "click", "rich", "huggingface_hub", "requests", "safetensors")
+    assert {(name, each) for name, names in used.items() for each in names if within(each, *strange)} == set()
+    inside = {(name, each) for name, path in room.items() for each in ours(path) if not within(each, *INSTALL)}
+    assert inside == {("install.hub", "__version__")}
 
 
 def test_leaves_import_nothing_internal() -> None:

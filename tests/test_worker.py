@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,17 @@ def test_a_busy_child_that_beats_is_not_hung(tmp_path: Path) -> None:
         heard_until = time.monotonic() + 2 * QUICK.silence_seconds
         hear(worker, lambda _: worker.is_hung(time.monotonic()) or time.monotonic() > heard_until)
         assert not worker.is_hung(time.monotonic())
+
+
+def test_a_child_that_was_not_listened_to_is_not_hung() -> None:
+    """While the service waited for another child, this one's heart beat on."""
+    with working() as worker:
+        worker.receive()
+        assert wait([worker.connection], BOUND_SECONDS)
+        long_after = worker.last_heard + QUICK.silence_seconds + 1
+        assert not worker.is_hung(long_after)
+        os.kill(worker.pid, signal.SIGSTOP)
+        hear(worker, lambda _: worker.is_hung(worker.last_heard + QUICK.silence_seconds + 1))
 
 
 def test_a_child_that_never_gets_ready_counts_as_hung_after_the_time_to_start() -> None:

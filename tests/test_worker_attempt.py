@@ -1,15 +1,23 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.doubles.driving import a_run
 from zsky_box.errors import ErrorCode, JobFailure
-from zsky_box.events import Progress, ToParent
+from zsky_box.events import Progress, Run, ToParent
 from zsky_box.pipelines.base import Cancelled, OutOfMemory
-from zsky_box.worker_attempt import Attempt, failure_of, is_device_lost, is_out_of_memory, is_unexpected
+from zsky_box.worker_attempt import (
+    PREVIEW_BYTES_MAX,
+    Attempt,
+    failure_of,
+    is_device_lost,
+    is_out_of_memory,
+    is_unexpected,
+)
 
 
 class OutOfMemoryError(RuntimeError):
@@ -87,3 +95,52 @@ def test_a_tail_that_has_begun_is_not_stopped_by_a_cancel(tmp_path: Path) -> Non
     attempt.tail()
     attempt.close_phase()
     assert set(attempt.seconds) == {"decoding", "encoding"}
+
+
+def previewed(run: Run, make: Callable[[], bytes], steps: int = 6) -> list[tuple[int, bytes]]:
+    """The steps that were told with a preview, and it."""
+    said: list[ToParent] = []
+    attempt = Attempt(run, said.append)
+    for step in range(1, steps + 1):
+        attempt.step(step, steps, make)
+    assert [m.step for m in said if isinstance(m, Progress)] == list(range(1, steps + 1)), "every step is told"
+    return [(m.step, m.preview) for m in said if isinstance(m, Progress) and m.preview]
+
+
+@pytest.mark.parametrize(("every", "steps"), [(0, []), (1, [1, 2, 3, 4, 5]), (2, [2, 4]), (3, [3]), (6, []), (9, [])])
+def test_a_preview_is_made_only_where_one_is_wanted(tmp_path: Path, every: int, steps: list[int]) -> None:
+    made: list[bytes] = []
+
+    def make() -> bytes:
+        made.append(b"jpeg")
+        return made[-1]
+
+    assert previewed(a_run(tmp_path, preview_steps=every), make) == [(step, b"jpeg") for step in steps]
+    assert len(made) == len(steps)
+
+
+@pytest.mark.parametrize("fault", ["it raises", "it is too large"])
+def test_a_preview_that_fails_is_logged_once_and_fails_no_job(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    made: list[str] = []
+
+    def make() -> bytes:
+        made.append(fault)
+        if fault == "it raises":
+            raise OutOfMemory
+        return bytes(PREVIEW_BYTES_MAX + 1)
+
+    assert previewed(a_run(tmp_path, preview_steps=1), make) == []
+    assert len(made) == 1
+    assert len(caplog.records) == 1
+    assert previewed(a_run(tmp_path, preview_steps=1), lambda: bytes(PREVIEW_BYTES_MAX), steps=2)
+
+
+def test_a_cancelled_attempt_makes_no_preview(tmp_path: Path) -> None:
+    said: list[ToParent] = []
+    attempt = Attempt(a_run(tmp_path, preview_steps=1), said.append)
+    attempt.cancel()
+    with pytest.raises(Cancelled):
+        attempt.step(1, 4, lambda: pytest.fail("nobody waits for it"))
+    assert [m.step for m in said if isinstance(m, Progress)] == [1]

@@ -4,17 +4,19 @@ import os
 import subprocess
 import sys
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from PIL import Image
 
 from tests.doubles.driving import SPEC, Said, a_run, hear, hear_one, is_gone, working
-from tests.doubles.worker_acting_out import GATE, SLOW_STEPS, STEPS
+from tests.doubles.worker_acting_out import FLOPS, GATE, SLOW_STEPS, STEPS
 from zsky_box.errors import ErrorCode
 from zsky_box.events import Cancel, Done, Failed, Heartbeat, Progress, Run, encode
-from zsky_box.manifest import Ltx2Options
+from zsky_box.manifest import Ltx2Options, Recipe
 from zsky_box.worker import Worker
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +53,7 @@ def test_a_clip_goes_through_every_phase_and_its_files_are_as_told(tmp_path: Pat
     done = said[-1]
     assert isinstance(done, Done)
     assert (done.job_id, done.token, done.missing) == ("job-1", 3, ())
-    assert set(done.seconds) == set(phases)
+    assert set(done.seconds) == {*phases, "weights"}
     assert done.versions["double"] == "leader"
     for file in done.files:
         content = (tmp_path / file.name).read_bytes()
@@ -156,20 +158,88 @@ def test_a_failure_is_typed_plain_and_leaves_the_child_at_work(
         assert isinstance(outcome(worker, a_run(tmp_path, token=2)), Done)
 
 
-def test_a_model_stays_resident_until_another_is_wanted(tmp_path: Path) -> None:
+def loaded_for(worker: Worker, run: Run) -> str:
+    """Make a clip; the job that its model was read into memory for."""
+    done = outcome(worker, run)
+    assert isinstance(done, Done)
+    first = next(note.removeprefix("loaded for ") for note in done.notes if note.startswith("loaded for "))
+    assert ("weights" in done.seconds) == (first == run.job_id)
+    return first
+
+
+def test_models_stay_resident_side_by_side(tmp_path: Path) -> None:
     with working() as worker:
-        for token, model, loaded_for in (
-            (1, SPEC, "first"),
-            (2, SPEC, "first"),
-            (3, LTX2, "third"),
-            (4, SPEC, "fourth"),
-        ):
-            job_id = {1: "first", 2: "second", 3: "third", 4: "fourth"}[token]
-            done = outcome(worker, a_run(tmp_path, job_id=job_id, token=token, model=model))
-            assert isinstance(done, Done)
-            assert f"loaded for {loaded_for}" in done.notes
-        hear(worker, lambda said: isinstance(said[-1], Heartbeat) if said else False)
+        assert loaded_for(worker, a_run(tmp_path, job_id="first")) == "first"
+        assert loaded_for(worker, a_run(tmp_path, job_id="second", model=LTX2)) == "second"
+        assert worker.resident == ("leader", "other"), "the service knows before it may send the next job"
+        assert loaded_for(worker, a_run(tmp_path, job_id="third")) == "first"
+        assert loaded_for(worker, a_run(tmp_path, job_id="fourth", model=LTX2)) == "second"
+
+
+def test_what_a_run_names_makes_room_first(tmp_path: Path) -> None:
+    with working() as worker:
+        loaded_for(worker, a_run(tmp_path, job_id="first"))
+        assert (
+            loaded_for(worker, a_run(tmp_path, job_id="second", model=LTX2, evict=("leader", "never there")))
+            == "second"
+        )
+        assert worker.resident == ("other",)
+        assert loaded_for(worker, a_run(tmp_path, job_id="third", model=LTX2, evict=("other",))) == "third"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recipe": Recipe(name="int8", quantise={"transformer": "int8"})},
+        {"weights_dir": "/elsewhere"},
+        {"model": msgspec.structs.replace(SPEC, size_multiple=8)},
+    ],
+)
+def test_another_form_of_a_model_takes_its_place(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with working() as worker:
+        loaded_for(worker, a_run(tmp_path, job_id="first"))
+        run = a_run(tmp_path, job_id="second", **changes)
+        done = outcome(worker, run)
+        assert isinstance(done, Done)
+        assert {"loaded for second", f"recipe {run.recipe.name}"} <= set(done.notes)
         assert worker.resident == ("leader",)
+
+
+def test_an_unexpected_error_drops_the_jobs_own_model_and_no_other(tmp_path: Path) -> None:
+    with working() as worker:
+        loaded_for(worker, a_run(tmp_path, job_id="first"))
+        outcome(worker, a_run(tmp_path, "double:raises_in_run", job_id="second", model=LTX2))
+        assert worker.resident == ("leader",)
+        assert loaded_for(worker, a_run(tmp_path, job_id="third")) == "first"
+
+
+def test_memory_and_speed_are_told(tmp_path: Path) -> None:
+    with working(warm=("ltx2",)) as worker:
+        done = outcome(worker, a_run(tmp_path, model=LTX2))
+        assert isinstance(done, Done)
+        hear(worker, lambda _: worker.flops > 0)
+        assert worker.flops == FLOPS
+        page = os.sysconf("SC_PAGE_SIZE")
+        resident_bytes = int(Path(f"/proc/{worker.pid}/statm").read_text().split()[1]) * page
+        assert worker.bytes_held == pytest.approx(resident_bytes, rel=0.2)
+        assert done.peak_bytes == pytest.approx(resident_bytes, rel=0.2)
+
+
+def test_what_no_library_of_a_model_has_to_do_with_is_not_measured(tmp_path: Path) -> None:
+    with working() as worker:
+        outcome(worker, a_run(tmp_path))
+        hear_one(worker, Heartbeat)
+        assert worker.flops == 0
+
+
+def test_previews_come_every_so_many_steps_but_not_with_the_last(tmp_path: Path) -> None:
+    with working() as worker:
+        worker.send(a_run(tmp_path, preview_steps=2))
+        said = hear(worker, ended)
+    told = {m.step: m.preview for m in said if isinstance(m, Progress) and m.phase == "denoising"}
+    assert [step for step, jpeg in told.items() if jpeg] == [2]
+    with Image.open(BytesIO(told[2])) as picture:
+        assert (picture.format, picture.size) == ("JPEG", (64, 36))
 
 
 @pytest.mark.parametrize(
@@ -255,9 +325,10 @@ def test_memory_that_runs_out_does_not_take_the_last_jobs_tail_along(tmp_path: P
 
 
 @pytest.mark.parametrize("job_type", ["video", "image"])
-def test_a_child_whose_card_failed_asks_to_be_replaced(tmp_path: Path, job_type: str) -> None:
+@pytest.mark.parametrize("prompt", ["device_lost", "device_lost_in_load"])
+def test_a_child_whose_card_failed_asks_to_be_replaced(tmp_path: Path, job_type: str, prompt: str) -> None:
     with working() as worker:
-        worker.send(a_run(tmp_path, "double:device_lost", type=job_type))
+        worker.send(a_run(tmp_path, f"double:{prompt}", type=job_type))
         said = hear(worker, lambda _: worker.dead is not None)
     failed = next(message for message in said if isinstance(message, Failed))
     assert (failed.error_code, failed.fatal) == ("internal_error", True)

@@ -22,39 +22,64 @@ from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.static_files import create_static_files_router
 from litestar.template.config import TemplateConfig
 
-from zsky_box import audit, devices, idempotency, secretfile, timeline
-from zsky_box.api import account, files, generate, health, jobs, overage, problems, quote, statements, streams, terminal
+from zsky_box import audit, idempotency, inventory, secretfile, timeline, timings
+from zsky_box.api import (
+    account,
+    files,
+    generate,
+    health,
+    jobs,
+    metrics,
+    overage,
+    problems,
+    quote,
+    statements,
+    streams,
+    terminal,
+    uploads,
+)
 from zsky_box.api.access import authenticate, tell_limits
+from zsky_box.api.bodies import LargeBodies, with_picture_max_bytes
 from zsky_box.api.deps import Services
 from zsky_box.api.document import CONFIG, build
 from zsky_box.assets import Assets
 from zsky_box.bookkeeping import Bookkeeping
-from zsky_box.catalog import Catalog
+from zsky_box.cards import CardWatch
+from zsky_box.catalog import open_catalog
 from zsky_box.clock import Clock, rfc3339, system_clock
 from zsky_box.control import FILE_NAME as CONTROL_FILE
 from zsky_box.control import Address
 from zsky_box.db import InstanceLock, Store
+from zsky_box.decoder import Decoder
 from zsky_box.errors import Refusal, StoreError, ZskyError
+from zsky_box.eta import Eta
 from zsky_box.feed import Feed
+from zsky_box.install.staging import repair_all
 from zsky_box.jobs.book import JobBook
 from zsky_box.jobs.desk import Desk
 from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
 from zsky_box.ledger.verify import verify
+from zsky_box.metrics import Metrics
 from zsky_box.pages import setup
+from zsky_box.pauses import Pauses
 from zsky_box.rate_limit import RateLimit
 from zsky_box.restart_budget import RestartBudget
-from zsky_box.scheduler import Limits, Scheduler
+from zsky_box.room import Room
+from zsky_box.scheduler import Scheduler
 from zsky_box.server import Server, configuration, listen
 from zsky_box.settings import CHECKOUT, Settings
+from zsky_box.starter import Rules
 from zsky_box.tasks import Tasks
 from zsky_box.terms import open_terms
+from zsky_box.uploads import Uploads
+from zsky_box.ways import InstalledWays
 from zsky_box.worker import Patience, Worker
 
 LOCK_SECONDS: Final = 1.0  # a command is done in a moment
 CHAIN_ROWS_AT_START: Final = 1_000
 WORKER_ENTRY: Final = "zsky_box.worker_main"
-TORCH_FAMILIES: Final = ("ltx2", "flux2_klein")
+TORCH_FAMILIES: Final = ("ltx2", "flux2_klein", "z_image")
 
 log = logging.getLogger(__name__)
 
@@ -92,17 +117,52 @@ class Box:
         self.secrets = secretfile.load(folder)
         self.store = Store(folder, on_fatal)
         self.catalog = open_catalog(folder)
+        for name in repair_all(self.catalog.weights):
+            log.warning("the installation of %s was interrupted at its very end; it is whole again", name)
         for reason in self.catalog.refused:
             log.error("a model manifest is refused: %s", reason)
+        self.catalog.use_check(settings.output_check)
         outputs = Path(settings.outputs).expanduser() if settings.outputs else folder / "outputs"
         self.assets = Assets(self.store, outputs, self.secrets.signing, settings.result_url_hours)
+        self.decoder = Decoder(settings.upload_max_pixels)
+        self.uploads = Uploads(self.store, folder / "uploads", self.decoder, settings)
         self.feed = Feed(clock)
         self.terms = open_terms(self.store, settings, clock())
         news = News(self.feed, self._wake)
-        self.book = JobBook(self.store, self.assets, self.catalog, news, self.terms, clock)
+        self.inventory = inventory.take(settings, self.catalog.output_check)
+        self.pauses = Pauses(self.store, self.inventory.devices, settings.quiet_hours, settings.zone(), clock)
+        with self.store.snapshot() as rows:
+            self.estimates = timings.recall(rows)
+        self.metrics = Metrics()
+        self.book = JobBook(
+            self.store,
+            self.assets,
+            self.uploads,
+            self.catalog,
+            news,
+            self.terms,
+            clock,
+            self.pauses,
+            observer=self.metrics,
+        )
         self.bookkeeping = Bookkeeping(self.store, self.terms, clock)
-        self.desk = Desk(self.store, self.assets, self.book, news, self.terms, clock)
+        self._rules = self._owners_rules()
+        ways = InstalledWays(self.catalog, self.estimates)
+        cards, host = self.inventory.cards, self.inventory.host_total_bytes
+        self.room = Room(self.catalog, ways, cards, host, self._rules.exclusions)
+        self.desk = Desk(
+            self.store,
+            self.assets,
+            self.uploads,
+            self.book,
+            news,
+            self.terms,
+            clock,
+            self.room.expected_seconds,
+        )
         self.scheduler = self._new_scheduler(worker_entry, on_fatal or _no_one_to_tell)
+        self.eta = Eta(self.store, ways, lambda test: self.scheduler.outlook(test=test), self.scheduler.left)
+        self.cards = CardWatch(self.inventory.devices, self.scheduler.tell_card)
         self.tasks = Tasks(
             folder,
             wake=self.scheduler.wake,
@@ -118,13 +178,18 @@ class Box:
             store=self.store,
             catalog=self.catalog,
             assets=self.assets,
+            uploads=self.uploads,
             feed=self.feed,
             news=news,
             rate_limit=RateLimit(settings.requests_per_second, settings.requests_burst, time.monotonic_ns),
             terms=self.terms,
             desk=self.desk,
-            reader=JobReader(self.store, self.assets, clock),
+            room=self.room,
+            eta=self.eta,
+            reader=JobReader(self.store, self.assets, clock, self.eta),
             scheduler=self.scheduler,
+            cards=self.cards,
+            metrics=self.metrics,
         )
         self._clock = clock
         self._closing = False
@@ -144,8 +209,10 @@ class Box:
             log.warning("%d jobs were running when the box stopped", recovered)
         self.assets.clear_temporary()
         self.assets.purge(self._clock())
+        self.uploads.clear()
         self.bookkeeping.sweep()
         self.scheduler.start()
+        self.cards.start()
         self.tasks.start()
         self._verifier.start()
         address = Address(self._url(), self.services.control_token, os.getpid())
@@ -169,8 +236,10 @@ class Box:
         self.desk.draining = True
         self._closing = True
         self.feed.close()
+        self.cards.stop()
         self.scheduler.stop()
         self.tasks.stop()
+        self.decoder.close()
         self.store.close()
         self._lock.release()
 
@@ -184,10 +253,7 @@ class Box:
         patience = Patience(
             start_seconds=settings.worker_start_timeout_seconds, silence_seconds=settings.worker_silence_timeout_seconds
         )
-        installed = [spec for spec in self.catalog.specs.values() if self.catalog.installed(spec) is not None]
-        warm = tuple(sorted({spec.family for spec in installed} & set(TORCH_FAMILIES)))
-
-        chosen = devices.chosen(settings.devices)
+        chosen = self.inventory.devices
         # Workers on the processor share its cores: torch's threads of one would wait for those of another.
         threads = max(1, (os.cpu_count() or 1) // max(1, chosen.count("cpu")))
 
@@ -195,8 +261,9 @@ class Box:
             return Worker(
                 device,
                 ffmpeg=settings.ffmpeg or None,
-                warm=() if test else warm,
+                warm=() if test else self._warm_families(),
                 threads=threads if device == "cpu" else None,
+                uuid=self.inventory.uuids.get(device, ""),
                 patience=patience,
                 entry=worker_entry,
             )
@@ -206,8 +273,37 @@ class Box:
                 restarts=settings.worker_restarts_max, within_seconds=settings.worker_restart_window_seconds
             )
 
-        limits = Limits(job_seconds=settings.job_timeout_seconds, cancel_seconds=settings.worker_cancel_timeout_seconds)
-        return Scheduler(self.book, self.catalog, chosen, new_worker, new_budget, limits, failed)
+        return Scheduler(
+            self.book,
+            self.catalog,
+            chosen,
+            self.inventory.cards,
+            self.estimates,
+            new_worker,
+            new_budget,
+            self._rules,
+            failed,
+            observer=self.metrics,
+        )
+
+    def _warm_families(self) -> tuple[str, ...]:
+        """The families of what is installed by now: asked at each child's start, as models come while the box runs."""
+        installed = [spec for spec in self.catalog.specs.values() if self.catalog.installed(spec) is not None]
+        families = {spec.family for spec in installed} & set(TORCH_FAMILIES)
+        if self.catalog.output_check is not None:
+            families.add(self.catalog.output_check.family)
+        return tuple(sorted(families))
+
+    def _owners_rules(self) -> Rules:
+        settings, labels, models = self.settings, list(self.inventory.cards), self.catalog.specs
+        return Rules(
+            host_total_bytes=self.inventory.host_total_bytes,
+            job_seconds=settings.job_timeout_seconds,
+            cancel_seconds=settings.worker_cancel_timeout_seconds,
+            pins=inventory.models_by_device("pins", settings.pins, labels, models),
+            exclusions=inventory.models_by_device("exclusions", settings.exclusions, labels, models),
+            preview_steps=settings.preview_every_steps if settings.previews else 0,
+        )
 
     def _wake(self, job_id: str | None) -> None:
         if job_id is None:
@@ -221,9 +317,10 @@ class Box:
 
     def _tidy(self) -> None:
         days, now = self.settings.idempotency_days, self._clock()
-        # Not by a clock that has just jumped, or been found at a start: a key is forgotten once, and for ever.
+        # Not by a clock that has just jumped, or been found at a start: keys and uploads are gone once, and for ever.
         if 0 <= now - self._tidied_at < idempotency.DAY_US:
             self.store.write(lambda tx: idempotency.forget(tx, days, now))
+            self.uploads.expire(now)
         self._tidied_at = now
         self.assets.purge(self._clock())
 
@@ -244,11 +341,6 @@ def _no_one_to_tell(error: BaseException) -> None:
     log.critical("the box cannot go on", exc_info=error)
 
 
-def open_catalog(folder: Path) -> Catalog:
-    """The manifests of the checkout and of the data folder, and the weights of the data folder."""
-    return Catalog([CHECKOUT / "models", folder / "models"], folder / "weights")
-
-
 def create_app(box: Box) -> Litestar:
     """The web application over a box; its lifespan starts and closes the box."""
 
@@ -260,16 +352,20 @@ def create_app(box: Box) -> Litestar:
         finally:
             await asyncio.to_thread(box.close)
 
+    beside_fields, alone = with_picture_max_bytes(box.settings), box.settings.upload_max_bytes + uploads.FORM_MAX_BYTES
     v1 = Router(
         "/v1",
         guards=[authenticate],
         route_handlers=[
-            generate.generate,
+            Router("", request_max_body_size=beside_fields, route_handlers=[generate.generate, quote.quote]),
+            Router("", request_max_body_size=alone, route_handlers=[uploads.upload]),
+            uploads.get_upload,
+            uploads.delete_upload,
             generate.rerun,
-            quote.quote,
             jobs.job_status,
             jobs.list_jobs,
             jobs.get_job,
+            jobs.get_decisions,
             jobs.cancel,
             jobs.delete_job,
             streams.account_events,
@@ -295,6 +391,7 @@ def create_app(box: Box) -> Litestar:
             files.head_file,
             health.healthz,
             health.readyz,
+            metrics.metrics,
             terminal.run_command,
             setup.setup,
             _static(),
@@ -310,10 +407,12 @@ def create_app(box: Box) -> Litestar:
         openapi_config=CONFIG,
         template_config=TemplateConfig(directory=CHECKOUT / "web" / "templates", engine=JinjaTemplateEngine),
         request_max_body_size=box.settings.body_max_bytes,
+        multipart_form_part_limit=uploads.PARTS_MAX,
         logging_config=LoggingConfig(configure_root_logger=False, log_exceptions="never"),
     )
     app.state["services"] = box.services
     app.state["streams"] = streams.StreamCount(box.settings.streams_per_key_max, box.settings.streams_max)
+    app.state["large_bodies"] = LargeBodies()
     app.state["document"] = build(app)
     return app
 

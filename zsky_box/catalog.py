@@ -13,8 +13,10 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from zsky_box.errors import ManifestError
+from zsky_box.errors import JobFailure, ManifestError, SettingsError
+from zsky_box.events import Check
 from zsky_box.manifest import FULL, JobType, ModelSpec, Recipe
+from zsky_box.settings import CHECKOUT
 
 FALLBACKS: Final = ("mini", "leader")
 RECORD_NAME: Final = "installed.json"
@@ -87,10 +89,14 @@ def _fault(path: Path, spec: ModelSpec, values: dict[str, Any]) -> str | None:
 
 
 class Catalog:
-    """All models the box knows; `refused` holds the reasons of manifests that were not loaded."""
+    """All models the box knows; `refused` holds the reasons of manifests that were not loaded.
+
+    `output_check` is the classifier that every result is shown to, if any; see `use_check`.
+    """
 
     def __init__(self, folders: list[Path], weights: Path) -> None:
         self.weights = weights
+        self.output_check: ModelSpec | None = None
         self.specs: dict[str, ModelSpec] = {}
         self.refused: list[str] = []
         for folder in folders:
@@ -129,3 +135,43 @@ class Catalog:
         record = self.installed(spec)
         variant = None if record is None else record.variant(recipe)
         return None if variant is None else self.folder(spec) / variant.folder
+
+    def use_check(self, name: str) -> None:
+        """Name the output check, at start; empty means none. Raises SettingsError for one that could not look."""
+        spec = self.specs.get(name)
+        known = [check for check, other in self.specs.items() if not other.makes]
+        if name and (spec is None or spec.makes):
+            allowed = f"empty, or one of the output checks that this box knows: {', '.join(known) or 'there is none'}"
+            raise SettingsError(f"output_check = {name!r}: allowed is {allowed}")
+        if spec is not None and self.installed(spec) is None:
+            raise SettingsError(
+                f"output_check = {name!r}: it is not installed; run `zsky-box models install {name}`, or leave it empty"
+            )
+        self.output_check = spec
+
+    def check(self) -> Check | None:
+        """What a worker is to check results with; None where the owner has named nothing.
+
+        Raises JobFailure when it is gone: then nothing may run, since nothing may be given out unchecked.
+        """
+        spec = self.output_check
+        if spec is None:
+            return None
+        folder = self.weights_folder(spec, spec.ways[0])
+        if folder is None:
+            raise JobFailure("internal_error", f"The output check {spec.name} is gone; its owner installs it again.")
+        return Check(model=spec, weights_dir=str(folder))
+
+    def bytes_on_disk(self, spec: ModelSpec) -> dict[str, int]:
+        """The bytes of each component's weights in a folder that was laid there by hand; {} where there is none."""
+        folder = self.folder(spec)
+        if spec.bundled or not folder.is_dir():
+            return {}
+        parts = (part for part in folder.iterdir() if part.is_dir())
+        sizes = {part.name: sum(file.stat().st_size for file in part.glob("*.safetensors")) for part in parts}
+        return {name: size for name, size in sizes.items() if size}
+
+
+def open_catalog(folder: Path) -> Catalog:
+    """The manifests of the checkout and of the data folder, and the weights of the data folder."""
+    return Catalog([CHECKOUT / "models", folder / "models"], folder / "weights")

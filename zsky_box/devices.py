@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import pynvml
+from msgspec import Struct
 
 from zsky_box.errors import SettingsError
 
 log = logging.getLogger(__name__)
+
+
+class Card(Struct, frozen=True, kw_only=True):
+    """An NVIDIA card as the driver tells of it; `device` is its name here, such as `cuda:1`.
+
+    Cards are numbered by what is there: when one is lost, those behind it move up. The `uuid` stays.
+    """
+
+    device: str
+    name: str
+    total_bytes: int
+    capability: float
+    uuid: str = ""
 
 
 def chosen(setting: str) -> list[str]:
@@ -53,3 +68,33 @@ def driver_version() -> str | None:
         return str(pynvml.nvmlSystemGetDriverVersion())
     finally:
         pynvml.nvmlShutdown()
+
+
+def cards() -> tuple[Card, ...]:
+    """The NVIDIA cards of this machine, with the bytes of their memory and their CUDA compute capability."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        log.debug("no NVIDIA driver: %s", error)
+        return ()
+    try:
+        return tuple(_card(number) for number in range(int(pynvml.nvmlDeviceGetCount())))
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _card(number: int) -> Card:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+    return Card(
+        device=f"cuda:{number}",
+        name=str(pynvml.nvmlDeviceGetName(handle)),
+        total_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+        capability=major + minor / 10,
+        uuid=str(pynvml.nvmlDeviceGetUUID(handle)),
+    )
+
+
+def host_memory_bytes() -> int:
+    """The machine's memory in all."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

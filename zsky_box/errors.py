@@ -2,10 +2,12 @@
 
 ZskyError
 ├── Refusal            a request that is not done; carries the HTTP status, code, and what to do
-│   └── InvalidFields  all field errors of one body at once
+│   ├── InvalidFields  all field errors of one body at once
+│   └── PromptBlocked  the prompt policy does not take the prompt; carries the rule's name
 ├── JobFailure         the end of a job that did not succeed; carries the job's error_code
 ├── SettingsError      a setting that stops the start
 ├── ManifestError      a model manifest that is not loaded
+├── InstallError       a model that is not installed, verified or removed; says what to do
 └── StoreError         the ledger's file: locked by another box, newer than the code, failed to commit
 """
 
@@ -68,6 +70,15 @@ class InvalidFields(Refusal):
         super().__init__(422, first.code, f"{first.message}{rest}", field=first.field, errors=errors)
 
 
+class PromptBlocked(Refusal):
+    """422 for a prompt that this box does not take; `rule` is the name of what refuses it. Never holds the prompt."""
+
+    def __init__(self, rule: str, message: str) -> None:
+        error = FieldError("prompt", "prompt_blocked", message)
+        super().__init__(422, error.code, message, field=error.field, errors=[error])
+        self.rule = rule
+
+
 @dataclass(eq=False)
 class JobFailure(ZskyError):
     """How a job ended without a result; `message` is the plain sentence that the client is shown."""
@@ -85,6 +96,10 @@ class SettingsError(ZskyError):
 
 class ManifestError(ZskyError):
     """A model manifest is refused; the message names file, key and reason."""
+
+
+class InstallError(ZskyError):
+    """A model could not be installed, verified or removed; the message says why, and what to do."""
 
 
 class StoreError(ZskyError):

@@ -18,11 +18,13 @@ from zsky_box.clock import Clock
 RING_LENGTH: Final = 256
 RINGS_MAX: Final = 4_096
 BACKLOG_MAX: Final = 512
+PREVIEW_BACKLOG_MAX: Final = 8
+"""A listener that is behind by more is shown no preview: a picture is large, and the next one comes soon."""
 
 Channel = tuple[str, bool]
 """An account's id, and whether its test jobs are meant."""
-Kind = Literal["status", "progress", "alert"]
-"""What became of a job, how far it is, or what its account must hear of (with no job's id)."""
+Kind = Literal["status", "progress", "preview", "alert"]
+"""What became of a job, how far it is, how it looks by now, or what its account must hear of (with no job's id)."""
 
 
 class Event(Struct, frozen=True):
@@ -48,6 +50,8 @@ class Listener:
         self._loop.call_soon_threadsafe(self._put, event)
 
     def _put(self, event: Event | None) -> None:
+        if event is not None and event.kind == "preview" and self.queue.qsize() >= PREVIEW_BACKLOG_MAX:
+            return
         if event is None or self.queue.qsize() >= BACKLOG_MAX:
             if not self.queue.full():
                 self.queue.put_nowait(None)
@@ -68,18 +72,22 @@ class Feed:
         self._closed = False
 
     def publish(self, channel: Channel, kind: Kind, job_id: str, data: dict[str, Any]) -> None:
-        """Tell every listener of the channel; called after COMMIT, from any thread."""
+        """Tell every listener of the channel; called after COMMIT, from any thread. Previews are not kept."""
         with self._lock:
             event = Event(self._next_id(), kind, job_id, data)
-            ring = self._rings.setdefault(channel, deque(maxlen=RING_LENGTH))
-            self._rings.move_to_end(channel)
-            ring.append(event)
-            if len(self._rings) > RINGS_MAX:
-                _, given_up = self._rings.popitem(last=False)
-                self._forgotten = max(self._forgotten, _number(given_up[-1]))
+            if kind != "preview":
+                self._keep(channel, event)
             for listener in self._listeners.get(channel, ()):
                 if listener.job_id in (None, job_id):
                     listener.offer(event)
+
+    def _keep(self, channel: Channel, event: Event) -> None:
+        ring = self._rings.setdefault(channel, deque(maxlen=RING_LENGTH))
+        self._rings.move_to_end(channel)
+        ring.append(event)
+        if len(self._rings) > RINGS_MAX:
+            _, given_up = self._rings.popitem(last=False)
+            self._forgotten = max(self._forgotten, _number(given_up[-1]))
 
     def listen(self, channel: Channel, job_id: str | None, last_event_id: str) -> tuple[Listener, list[Event] | None]:
         """Begin to listen; the second value is what was missed, or None when only a snapshot can say."""

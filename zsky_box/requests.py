@@ -5,9 +5,10 @@ Nothing is silently ignored: what the model cannot do is refused here, with what
 
 from __future__ import annotations
 
+import re
 import secrets
 import unicodedata
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import Struct
 
@@ -15,9 +16,15 @@ from zsky_box.catalog import Catalog
 from zsky_box.errors import FieldError, InvalidFields, Refusal
 from zsky_box.formats import frame_count, output_size
 from zsky_box.manifest import JobType, ModelSpec
+from zsky_box.picture import DATA_URI
 from zsky_box.schemas import GenerateBody
 
+DEFAULT_STRENGTH: Final = 0.6
+"""Where the model can be told how far to go from a picture (0 keeps it, 1 leaves it) and the request does not say."""
+UPLOAD_ID: Final = re.compile(r"up_[0-9a-hjkmnp-tv-z]{26}")
 TEST_MODEL: Final = "leader"
+TEST_PROMPTS: Final = frozenset({"test:fail", "test:safety", "test:cap", "test:slow"})
+"""What test keys may ask for to see the ends of jobs; they are not read as prompts."""
 _DRAWN_SEED_BITS: Final = 32
 
 
@@ -57,7 +64,15 @@ class Submission(Struct, frozen=True, kw_only=True):
     deadline_seconds: float | None
 
 
-def resolve(body: GenerateBody, catalog: Catalog, *, test: bool, require_real_model: bool) -> Submission:
+class HasRoom(Protocol):
+    """Says why no device of the box can ever do a work, with what would fit; None where one can."""
+
+    def __call__(self, spec: ModelSpec, work: Work) -> str | None: ...
+
+
+def resolve(
+    body: GenerateBody, catalog: Catalog, *, test: bool, require_real_model: bool, no_room: HasRoom | None = None
+) -> Submission:
     """Raises InvalidFields with everything that is wrong, or a Refusal when there is no model to ask."""
     errors = _text_errors(body)
     if body.webhook_url is not None:
@@ -71,8 +86,11 @@ def resolve(body: GenerateBody, catalog: Catalog, *, test: bool, require_real_mo
     errors += _unsupported(body, spec)
     if errors:
         raise InvalidFields(errors)
+    work = _work(body, spec)
+    if no_room is not None and (reason := no_room(spec, work)):
+        raise InvalidFields([FieldError("resolution", "unsupported_for_model", f"resolution: {spec.name} {reason}.")])
     return Submission(
-        work=_work(body, spec),
+        work=work,
         metadata=body.metadata or {},
         notes=tuple(notes),
         batch=body.priority == "batch",
@@ -104,7 +122,8 @@ def _model(
     if body.model is not None:
         spec = catalog.specs.get(body.model)
         if spec is None or catalog.installed(spec) is None:
-            names = ", ".join(sorted(name for name, known in catalog.specs.items() if catalog.installed(known)))
+            able = (name for name, known in catalog.specs.items() if known.makes and catalog.installed(known))
+            names = ", ".join(sorted(able))
             message = f"model: {body.model!r} is not installed; installed are {names}."
             raise InvalidFields([FieldError("model", "model_not_installed", message)])
         return spec, []
@@ -127,6 +146,9 @@ def _unsupported(body: GenerateBody, spec: ModelSpec) -> list[FieldError]:
     def refuse(name: str, can: str) -> None:
         errors.append(FieldError(name, "unsupported_for_model", f"{name}: {spec.name} {can}."))
 
+    if not spec.makes:
+        refuse("model", "makes nothing: it is an output check")
+        return errors
     if body.type not in spec.makes:
         refuse("type", f"makes {' and '.join(spec.makes)} only")
     if body.resolution is not None and body.resolution not in limits.resolutions:
@@ -135,10 +157,7 @@ def _unsupported(body: GenerateBody, spec: ModelSpec) -> list[FieldError]:
         refuse("aspect_ratio", f"makes {', '.join(limits.aspect_ratios)}")
     if body.negative_prompt and not limits.negative_prompt:
         refuse("negative_prompt", "takes no negative prompt")
-    if body.image is not None:
-        refuse("image", "takes no reference image")
-    if body.strength is not None:
-        refuse("strength", "takes no reference image, so there is no strength to set")
+    errors += _reference_errors(body, spec)
     if body.type == "video":
         if body.n is not None and body.n > 1:
             refuse("n", "makes one video a job; send one request for each")
@@ -157,8 +176,36 @@ def _unsupported(body: GenerateBody, spec: ModelSpec) -> list[FieldError]:
     return errors
 
 
+def _reference_errors(body: GenerateBody, spec: ModelSpec) -> list[FieldError]:
+    """What is wrong with a reference by its form and for this model; whether it is a picture is not known here."""
+    limits, errors = spec.limits, list[FieldError]()
+
+    def refuse(name: str, code: str, told: str) -> None:
+        errors.append(FieldError(name, code, f"{name}: {told}."))
+
+    if body.image is not None and not limits.reference_image:
+        refuse("image", "unsupported_for_model", f"{spec.name} takes no reference image")
+    elif body.image is not None and not (UPLOAD_ID.fullmatch(body.image) or _is_data_uri(body.image)):
+        told = "give the id of an upload (`POST /v1/uploads`), or the picture itself as a data URI"
+        refuse("image", "invalid_field", f"{told}; the box fetches no addresses")
+    if body.strength is not None and not limits.strength:
+        begins = "begins with the image as it is" if limits.reference_image else "takes no reference image"
+        refuse("strength", "unsupported_for_model", f"{spec.name} {begins}, so there is no strength to set")
+    elif body.strength is not None and body.image is None:
+        refuse("strength", "invalid_field", "says how far to go from a picture; give one as `image`, or leave it out")
+    return errors
+
+
+def _is_data_uri(text: str) -> bool:
+    return text[: len(DATA_URI)].lower() == DATA_URI
+
+
 def _work(body: GenerateBody, spec: ModelSpec) -> Work:
+    """Where the reference is a data URI, whoever stores its picture puts the upload's id into the Work."""
     limits = spec.limits
+    strength = None
+    if body.image is not None and limits.strength:
+        strength = body.strength if body.strength is not None else DEFAULT_STRENGTH
     resolution = body.resolution or ("1080p" if "1080p" in limits.resolutions else limits.resolutions[-1])
     ratio = body.aspect_ratio or ("16:9" if "16:9" in limits.aspect_ratios else limits.aspect_ratios[0])
     width, height = output_size(resolution, ratio)
@@ -175,4 +222,6 @@ def _work(body: GenerateBody, spec: ModelSpec) -> Work:
         height=height,
         frames=frame_count(duration, fps, spec.frame_step) if fps else 0,
         fps=fps,
+        reference="" if body.image is None or _is_data_uri(body.image) else body.image,
+        strength=strength,
     )

@@ -1,7 +1,7 @@
-"""Which job runs where and when: first come, first served over the free devices, preferring one that holds the model.
+"""Which job runs where and when: the loop that owns all workers. What starts next is decided by `starter`.
 
-One thread owns all workers. It knows jobs only through the narrow `JobSource` below, whose answers are already durable;
-it knows no database, no HTTP, and no media. It never ends silently: what it cannot survive is told to `failed`.
+It knows jobs only through the narrow `JobSource`, whose answers are already durable; it knows no database, no HTTP, and
+no media. It never ends silently: what it cannot survive is told to `failed`.
 """
 
 from __future__ import annotations
@@ -10,85 +10,36 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from multiprocessing.connection import wait
-from typing import Final, Protocol
+from queue import SimpleQueue
+from typing import Final
 
 from zsky_box.catalog import Catalog
+from zsky_box.dispatch import Left, Outlook
 from zsky_box.errors import ErrorCode, JobFailure
-from zsky_box.events import Done, Failed, Phase, Progress, Ready, Run
-from zsky_box.manifest import ModelSpec
-from zsky_box.requests import Work
+from zsky_box.estimates import Estimates
+from zsky_box.events import Done, Failed, Heartbeat, Progress, Ready
+from zsky_box.job_source import JobSource
+from zsky_box.observer import Nobody, Observer
+from zsky_box.placement import Card
 from zsky_box.restart_budget import RestartBudget
 from zsky_box.settler import Settler
-from zsky_box.slot import AttemptKey, Running, Slot, SlotView
+from zsky_box.slot import AttemptKey, Slot, SlotView, labels
+from zsky_box.starter import TEST_LABEL, Rules, Starter
 from zsky_box.worker import Dead, Worker
 
 TICK_SECONDS: Final = 1.0
 PAUSE_SECONDS_MIN: Final = 0.01
 CRASH_ATTEMPTS_MAX: Final = 2
 BYSTANDER_ATTEMPTS_MAX: Final = 4
-"""A job whose encoder alone was at work when its child died is hardly to blame: the next job had the card."""
-LOOK_AHEAD: Final = 8
-"""How many more jobs than free devices are read, for those that somebody else takes or ends in the same moment."""
+"""A job whose encoder alone was at work when its child died is hardly to blame: the next job had the card. Nor is one
+whose card failed."""
 FAILING_SECONDS_MAX: Final = 30.0
 """For how long the jobs may be unreadable before the service stops, to be started anew."""
 
 log = logging.getLogger(__name__)
-
-
-class QueuedJob(Protocol):
-    """A job that waits."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def model(self) -> str: ...
-
-
-class ClaimedJob(Protocol):
-    """A job that is this scheduler's to run; `out_dir` exists and belongs to the attempt."""
-
-    @property
-    def job_id(self) -> str: ...
-    @property
-    def token(self) -> int: ...
-    @property
-    def work(self) -> Work: ...
-    @property
-    def test(self) -> bool: ...
-    @property
-    def out_dir(self) -> str: ...
-    @property
-    def stem(self) -> str: ...
-    @property
-    def deadline_in_seconds(self) -> float | None: ...
-    @property
-    def reference_path(self) -> str: ...
-
-
-class JobSource(Protocol):
-    """All that the scheduler needs of the jobs; every method returns after its COMMIT, but for `progress`."""
-
-    def queued(self, *, test: bool, limit: int) -> Sequence[QueuedJob]: ...
-    def claim(self, job_id: str, device: str) -> ClaimedJob | None: ...
-    def progress(self, job_id: str, token: int, phase: Phase, step: int, steps: int) -> None: ...
-    def complete(self, done: Done, device_name: str, versions: dict[str, str]) -> None: ...
-    def fail(self, job_id: str, token: int, code: ErrorCode, message: str) -> bool: ...
-    def retry(self, job_id: str, token: int, code: ErrorCode, message: str, *, attempts_max: int) -> bool: ...
-    def release(self, job_id: str, token: int) -> None: ...
-    def cancel_requested(self, job_ids: list[str]) -> set[str]: ...
-    def expire(self) -> int: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How long things may take, in seconds."""
-
-    job_seconds: float
-    cancel_seconds: float
 
 
 class Scheduler:
@@ -103,19 +54,32 @@ class Scheduler:
         jobs: JobSource,
         catalog: Catalog,
         devices: list[str],
+        cards: Mapping[str, Card],
+        estimates: Estimates,
         new_worker: Callable[[str, bool], Worker],
         new_budget: Callable[[], RestartBudget],
-        limits: Limits,
+        rules: Rules,
         failed: Callable[[BaseException], None],
+        *,
+        observer: Observer | None = None,
     ) -> None:
         self._jobs = jobs
-        self._catalog = catalog
+        self._estimates = estimates
+        self._observer = observer or Nobody()
         self._new_worker = new_worker
-        self._limits = limits
+        self._cancel_seconds = rules.cancel_seconds
         self._failed_for_good = failed
         # Test jobs have a child of their own, so that they wait for nobody and hold nobody up.
-        self._slots = [Slot(device, test=False, budget=new_budget()) for device in devices]
-        self._slots.append(Slot("cpu", test=True, budget=new_budget()))
+        self._slots = [
+            Slot(device, test=False, budget=new_budget(), label=label)
+            for device, label in zip(devices, labels(devices), strict=True)
+        ]
+        self._slots.append(Slot("cpu", test=True, budget=new_budget(), label=TEST_LABEL))
+        beside = {TEST_LABEL: Card(device=TEST_LABEL, total_bytes=rules.host_total_bytes)}
+        self._starters = {
+            test: Starter(jobs, catalog, {**cards, **beside}, estimates, rules, test=test) for test in (False, True)
+        }
+        self._card_news: SimpleQueue[tuple[str, str]] = SimpleQueue()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._bell_lock = threading.Lock()
         self._bell_open = True
@@ -161,6 +125,28 @@ class Scheduler:
         """The devices as they are now."""
         return [slot.view() for slot in self._slots]
 
+    def outlook(self, *, test: bool = False) -> tuple[Outlook, ...]:
+        """The devices as they were at the last look, for those who estimate."""
+        return self._starters[test].outlook()
+
+    def left(self, job_id: str) -> Left | None:
+        """How far a running job is in time, as far as that was to be expected; None where it does not run."""
+        now = time.monotonic()
+        for slot in self._slots:
+            for (running_id, _), running in list(slot.running.items()):
+                if running_id == job_id:
+                    return Left(now - running.started_at, running.expected_end_at + running.tail_seconds - now)
+        return None
+
+    def reason(self, job_id: str) -> str | None:
+        """Why a queued job was passed over the last time that its turn came, if it was."""
+        return self._starters[False].reason(job_id) or self._starters[True].reason(job_id)
+
+    def tell_card(self, device: str, fault: str) -> None:
+        """What is wrong with a card, in a clause about it, or nothing any more where `fault` is empty."""
+        self._card_news.put((device, fault))
+        self.wake()
+
     def is_ready(self) -> bool:
         """A worker is up that takes jobs of live keys."""
         return any(slot.is_up for slot in self._slots if not slot.test)
@@ -188,6 +174,7 @@ class Scheduler:
         for slot in self._slots:
             slot.revive(self._new_worker, now)
         rung = self._await_news(now)
+        self._heed_cards()
         had_room = [slot.has_room for slot in self._slots]
         for slot in self._slots:
             self._hear(slot)
@@ -202,7 +189,7 @@ class Scheduler:
 
     def _await_news(self, now: float) -> bool:
         """Wait for a child, a wake, or the next thing that is due; True where the bell was rung."""
-        due_at = min(self._look_at, *(slot.due_at(self._limits.cancel_seconds, now) for slot in self._slots))
+        due_at = min(self._look_at, *(slot.due_at(self._cancel_seconds, now) for slot in self._slots))
         pause_seconds = min(max(PAUSE_SECONDS_MIN, due_at - now), TICK_SECONDS)
         if any(slot.has_news for slot in self._slots):
             pause_seconds = 0.0
@@ -212,13 +199,25 @@ class Scheduler:
         os.eventfd_read(self._bell)
         return True
 
+    def _heed_cards(self) -> None:
+        while not self._card_news.empty():
+            device, fault = self._card_news.get()
+            for slot in self._slots:
+                if slot.device == device and not slot.test:
+                    if fault:
+                        slot.quarantine(fault, self._undertakers, self.wake)
+                    else:
+                        slot.restore()
+
     def _hear(self, slot: Slot) -> None:
-        slot.enforce(self._limits.cancel_seconds, self._undertakers, self.wake, time.monotonic())
+        slot.enforce(self._cancel_seconds, self._undertakers, self.wake, time.monotonic())
         worker = slot.worker
         for message in slot.messages():
             match message:
                 case Ready(device_name=name):
                     slot.name = name
+                case Heartbeat():
+                    self._heed(slot, message)
                 case Progress():
                     self._progress(slot, message)
                 case Done() if worker is not None:
@@ -228,7 +227,13 @@ class Scheduler:
                 case Dead():
                     self._dead(slot, message)
                 case _:
-                    pass  # a heartbeat is noted by the worker's handle
+                    pass  # of a child that is gone
+
+    def _heed(self, slot: Slot, told: Heartbeat) -> None:
+        slot.heed(told.resident)
+        if told.flops > 0 and slot.name and self._estimates.flops.get(slot.name) != told.flops:
+            self._estimates.measured(slot.name, told.flops)
+            self._jobs.measured(slot.name, told.flops)
 
     def _progress(self, slot: Slot, told: Progress) -> None:
         running = slot.running.get((told.job_id, told.token))
@@ -236,6 +241,8 @@ class Scheduler:
             return
         running.phase = told.phase
         try:
+            if told.preview:
+                self._jobs.preview(told.job_id, told.token, told.preview)
             self._jobs.progress(told.job_id, told.token, told.phase, told.step, told.steps)
         except Exception:
             log.exception("the progress of job %s could not be noted; the job goes on", told.job_id)
@@ -252,8 +259,9 @@ class Scheduler:
             self._stop_unwanted(now)
             self._jobs.expire()
             if not self._draining:
-                self._dispatch(test=True)
-                self._dispatch(test=False)
+                self._heed_pauses()
+                self._start_jobs(test=True)
+                self._start_jobs(test=False)
         except Exception:
             self._failing_since = self._failing_since or now
             if now - self._failing_since > FAILING_SECONDS_MAX:
@@ -262,32 +270,28 @@ class Scheduler:
         else:
             self._failing_since = None
 
-    def _dispatch(self, *, test: bool) -> None:
-        free = [slot for slot in self._slots if slot.test == test and slot.has_room]
-        if not free:
-            return
-        waiting = self._jobs.queued(test=test, limit=len(free) + LOOK_AHEAD)
-        wanted = {job.model for job in waiting[: len(free)]}
-        for job in waiting:
-            if not free:
-                return
-            slot = min(free, key=lambda slot: _unfitness(slot, job.model, wanted))
-            if self._start(slot, job):
-                free.remove(slot)
+    def _start_jobs(self, *, test: bool) -> None:
+        slots = [slot for slot in self._slots if slot.test == test]
+        for key, why in self._starters[test].start_jobs(slots):
+            self._settle_failure(key, "internal_error", why)
 
-    def _start(self, slot: Slot, queued: QueuedJob) -> bool:
-        job = self._jobs.claim(queued.id, slot.name or slot.device)
-        if job is None:
-            return False
-        spec = self._catalog.specs.get(queued.model)
-        if spec is None or self._catalog.installed(spec) is None:
-            self._settle_failure((job.job_id, job.token), "internal_error", f"The model {queued.model} is gone.")
-            return False
-        now = time.monotonic()
-        deadline_at = None if job.deadline_in_seconds is None else now + job.deadline_in_seconds
-        kill_at = now + min(spec.timeout_seconds, self._limits.job_seconds)
-        slot.send(_run_message(job, spec, self._catalog), Running(kill_at, deadline_at))
-        return True
+    def _heed_pauses(self) -> None:
+        """Devices that are paused end what runs and take nothing new; those to be unloaded give it back at once."""
+        paused = self._jobs.paused()
+        for slot in self._slots:
+            if slot.test:
+                continue
+            slot.is_paused = slot.device in paused
+            unload = paused.get(slot.device, False)
+            if unload and not slot.is_unloaded:
+                self._unload(slot)
+            slot.is_unloaded = unload
+
+    def _unload(self, slot: Slot) -> None:
+        """The device's memory is wanted now: what runs there goes back to the queue, free, and its child is ended."""
+        for key in list(slot.running):
+            self._settler.settle(lambda key=key: self._jobs.release(*key))
+        slot.unload(self._undertakers, self.wake)
 
     def _stop_unwanted(self, now: float) -> None:
         """Tell the children which of their jobs are to be cancelled."""
@@ -307,12 +311,14 @@ class Scheduler:
         if running.end is not None and running.end[0] == "deadline_exceeded":
             self._settle_failure(key, *running.end)  # it came, but too late to be worth its price
             return
+        self._starters[slot.test].learn(slot, running, done)
+        self._observer.made(slot.label, running.model, done.seconds, test=slot.test)
         versions = {**(worker.ready.versions if worker.ready else {}), **done.versions}
         device_name = slot.name or slot.device
 
         def complete() -> None:
             try:
-                self._jobs.complete(done, device_name, versions)
+                self._jobs.complete(done, device_name, versions, running.recipe)
             except JobFailure as failure:
                 self._jobs.fail(*key, failure.error_code, failure.message)
 
@@ -326,11 +332,16 @@ class Scheduler:
         running = slot.running.pop(key, None)
         if running is None:
             return
+        self._observer.attempt_failed(slot.label, running.end[0] if running.end else failed.error_code)
         if failed.fatal:
-            slot.replace(running, failed.error_code)
+            slot.replace(failed.job_id, running, failed.error_code)
         if running.end is not None:
             self._settle_failure(key, *running.end)
-        elif failed.fatal or failed.error_code == "out_of_memory":
+        elif failed.error_code == "out_of_memory":
+            # The next try is by the model's next recipe, which needs less.
+            floor = running.recipe_index + 1
+            self._settle_retry(key, failed.error_code, failed.message, CRASH_ATTEMPTS_MAX, floor)
+        elif failed.fatal:
             self._settle_retry(key, failed.error_code, failed.message, CRASH_ATTEMPTS_MAX)
         else:
             self._settle_failure(key, failed.error_code, failed.message)
@@ -338,19 +349,25 @@ class Scheduler:
     def _dead(self, slot: Slot, dead: Dead) -> None:
         lost = slot.bury(dead, time.monotonic())
         for key, running in lost:
+            self._observer.attempt_failed(slot.label, running.end[0] if running.end else dead.error_code)
             if running.end is not None:
                 self._settle_failure(key, *running.end)
             else:
-                bystander = running.phase == "encoding" and len(lost) > 1
+                bystander = (running.phase == "encoding" and len(lost) > 1) or slot.ended_for_fault
                 attempts_max = BYSTANDER_ATTEMPTS_MAX if bystander else CRASH_ATTEMPTS_MAX
                 message = f"The worker on {slot.device} {dead.reason}."
-                self._settle_retry(key, dead.error_code, message, attempts_max)
+                floor = running.recipe_index + 1 if dead.error_code == "out_of_memory" and not bystander else 0
+                self._settle_retry(key, dead.error_code, message, attempts_max, floor)
 
     def _settle_failure(self, key: AttemptKey, code: ErrorCode, message: str) -> None:
         self._settler.settle(lambda: self._jobs.fail(*key, code, message))
 
-    def _settle_retry(self, key: AttemptKey, code: ErrorCode, message: str, attempts_max: int) -> None:
-        self._settler.settle(lambda: self._jobs.retry(*key, code, message, attempts_max=attempts_max))
+    def _settle_retry(
+        self, key: AttemptKey, code: ErrorCode, message: str, attempts_max: int, recipe_floor: int = 0
+    ) -> None:
+        self._settler.settle(
+            lambda: self._jobs.retry(*key, code, message, attempts_max=attempts_max, recipe_floor=recipe_floor)
+        )
 
     def _end_workers(self) -> None:
         """All children at once, each within its worker's bound; then what they held goes back to the queue."""
@@ -366,34 +383,3 @@ class Scheduler:
                 self._settler.settle(lambda key=key: self._jobs.release(*key))
             slot.running.clear()
             slot.worker = None
-
-
-def _unfitness(slot: Slot, model: str, wanted: set[str]) -> tuple[bool, bool, bool, bool]:
-    """Best is a device that holds the model, then one that holds none, then one whose model no waiting job wants."""
-    holds = model in slot.resident
-    return not holds, not wanted.isdisjoint(slot.resident), bool(slot.resident), bool(slot.running)
-
-
-def _run_message(job: ClaimedJob, spec: ModelSpec, catalog: Catalog) -> Run:
-    work = job.work
-    return Run(
-        job_id=job.job_id,
-        token=job.token,
-        type=work.type,
-        model=spec,
-        weights_dir=str(catalog.folder(spec)),
-        out_dir=job.out_dir,
-        stem=job.stem,
-        prompt=work.prompt,
-        negative_prompt=work.negative_prompt,
-        seed=work.seed,
-        n=work.n,
-        width=work.width,
-        height=work.height,
-        frames=work.frames,
-        fps=work.fps,
-        test=job.test,
-        wordmarked=work.wordmarked,
-        reference=job.reference_path,
-        strength=work.strength,
-    )

@@ -16,6 +16,7 @@ from zsky_box.formats import AspectRatio, Resolution
 from zsky_box.manifest import JobType
 
 PROMPT_MAX: Final = 8_000
+IMAGE_MAX: Final = 65 * 1024 * 1024  # a data URI of the most that the setting upload_max_bytes may be
 SEED_MAX: Final = 2**53 - 10  # JavaScript holds integers exactly up to 2**53 - 1; a job's tenth image has seed + 9
 DEADLINE_MAX_SECONDS: Final = 31 * 86_400
 ERRORS_MAX: Final = 64
@@ -42,7 +43,7 @@ class GenerateBody(Struct, kw_only=True, forbid_unknown_fields=True):
     resolution: Resolution | None = None
     duration: Annotated[float, Meta(gt=0, le=3_600)] | None = None
     fps: Annotated[int, Meta(ge=1, le=240)] | None = None
-    image: Annotated[str, Meta(max_length=64 * 1024 * 1024)] | None = None
+    image: Annotated[str, Meta(max_length=IMAGE_MAX)] | None = None
     strength: Annotated[float, Meta(ge=0, le=1)] | None = None
     n: Annotated[int, Meta(ge=1, le=10)] | None = None
     webhook_url: Annotated[str, Meta(max_length=2048)] | None = None
@@ -173,6 +174,7 @@ class JobView(Struct, kw_only=True, omit_defaults=False):
     priority: Literal["interactive", "batch"]
     metadata: dict[str, str]
     notes: list[str]
+    reference: str | None
     test: bool
     cancel_requested: bool
     charge: ChargeView
@@ -212,6 +214,36 @@ class JobList(Struct, kw_only=True):
     next_cursor: str | None
 
 
+class UploadView(Struct, kw_only=True):
+    """A picture for jobs to begin with, as it is stored: `id` is what `image` of a `generate` takes."""
+
+    id: str
+    object: Literal["upload"] = "upload"
+    width: int
+    height: int
+    bytes: int
+    created_at: str
+    removed_at: str | UnsetType = UNSET
+
+
+class Decision(Struct, kw_only=True):
+    """Where an attempt of a job ran, and why there and then."""
+
+    at: str
+    device: str
+    why: str
+
+
+class DecisionList(Struct, kw_only=True):
+    """The decisions about a job, oldest first; `waits` is why a queued one was passed over when its turn last came."""
+
+    object: Literal["list"] = "list"
+    data: list[Decision]
+    has_more: bool = False
+    next_cursor: str | None = None
+    waits: str | None = None
+
+
 class LicenceView(Struct, kw_only=True):
     """Who may use a model's output."""
 
@@ -239,6 +271,8 @@ class ModelView(Struct, kw_only=True):
     default_fps: int | None
     max_images: int
     negative_prompt: bool
+    reference_image: bool
+    strength: bool
     licence: LicenceView
     commercial_use: str
     revision: str
@@ -338,8 +372,14 @@ def read_json(body: bytes, *, exact: bool = False) -> Any:
     try:
         return _EXACT.decode(body) if exact else msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidOperation) as error:
-        detail = f"The body is not JSON: {error}." if body else "The body is empty; send a JSON object."
-        raise Refusal(400, "malformed_json", detail) from error
+        raise malformed(
+            f"The body is not JSON: {error}." if body else "The body is empty; send a JSON object."
+        ) from error
+
+
+def malformed(detail: str) -> Refusal:
+    """400 for a body that cannot be read."""
+    return Refusal(400, "malformed_json", detail)
 
 
 def read_object(kind: type[S], value: Any) -> S:

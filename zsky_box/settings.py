@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
+import typing
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -18,14 +19,23 @@ import msgspec
 from msgspec import Meta, Struct
 
 from zsky_box.errors import SettingsError
+from zsky_box.hours import parse_hours
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 FILE_NAME: Final = "zsky.toml"
 _PREFIX: Final = "ZSKY_"
 _NOT_SETTINGS: Final = frozenset({"ZSKY_DATA"})
 
+_SHOWN_MAX: Final = 200
+
+RULES_MAX: Final = 100
+TERMS_MAX: Final = 5_000
+"""In all rules together."""
+
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
+RuleName = Annotated[str, Meta(min_length=1, max_length=64)]
+Term = Annotated[str, Meta(min_length=1, max_length=100)]
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -37,10 +47,21 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     public_url: str = ""
     outputs: str = ""
     ffmpeg: str = ""
+    hub_url: str = "https://huggingface.co"
+    hub_token_file: str = ""
     timezone: str = "UTC"
+    metrics_token: Annotated[str, Meta(pattern=r"^([!-~]{16,200})?$")] = ""
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
 
+    card_reserve_bytes: Annotated[int, Meta(ge=0)] = 1024**3
+    host_memory_max_bytes: Annotated[int, Meta(ge=0)] = 0
+    pins: str = ""
+    exclusions: str = ""
+    quiet_hours: str = ""
+
     require_real_model: bool = False
+    blocked_terms: dict[RuleName, Annotated[tuple[Term, ...], Meta(max_length=TERMS_MAX)]] = {}
+    output_check: str = ""
     included_videos: Annotated[int, Meta(ge=0, le=10**9)] = 300
     included_images: Annotated[int, Meta(ge=0, le=10**9)] = 1000
     free_videos: Annotated[int, Meta(ge=0, le=10**9)] = 10
@@ -57,6 +78,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     requests_per_second: Annotated[int, Meta(ge=1, le=100_000)] = 50
     requests_burst: Annotated[int, Meta(ge=1, le=10**6)] = 1_000
     body_max_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
+    upload_max_bytes: Annotated[int, Meta(ge=1024, le=48 * 1024 * 1024)] = 32 * 1024 * 1024
+    upload_max_pixels: Annotated[int, Meta(ge=1024, le=40_000_000)] = 40_000_000
+    unused_uploads_max: Positive = 1_000
+    unused_uploads_max_bytes: Positive = 4 * 1024**3
+    unused_upload_days: Positive = 30
     free_space_floor_bytes: Annotated[int, Meta(ge=0)] = 1024**3
     result_url_hours: Annotated[int, Meta(ge=1, le=24 * 365)] = 24
     streams_per_key_max: Positive = 20
@@ -65,6 +91,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     attempts_max: Annotated[int, Meta(ge=1, le=10)] = 3
     drain_seconds: Seconds = 30.0
+    previews: bool = True
+    preview_every_steps: Annotated[int, Meta(ge=1, le=1_000)] = 2
     job_timeout_seconds: Seconds = 3_600.0
     worker_start_timeout_seconds: Seconds = 120.0
     worker_silence_timeout_seconds: Seconds = 60.0
@@ -117,15 +145,27 @@ def _checked(values: dict[str, Any], sources: dict[str, str]) -> Settings:
             hint = f"did you mean {close[0]}?" if close else f"known settings: {', '.join(fields)}"
             raise SettingsError(f"{sources[name]}: there is no setting {name!r}; {hint}")
         try:
-            checked[name] = msgspec.convert(value, fields[name].type, strict=not isinstance(value, str))
-        except msgspec.ValidationError as error:
-            raise SettingsError(f"{sources[name]} = {value!r}: {error}") from error
+            checked[name] = _converted(value, fields[name].type)
+        except msgspec.DecodeError as error:
+            raise SettingsError(f"{sources[name]} = {_shown(value)}: {error}") from error
     settings = Settings(**checked)
     for name, check, allowed in _RULES:
         if not check(getattr(settings, name)):
             source = sources.get(name, name)
-            raise SettingsError(f"{source} = {getattr(settings, name)!r}: allowed is {allowed}")
+            raise SettingsError(f"{source} = {_shown(getattr(settings, name))}: allowed is {allowed}")
     return settings
+
+
+def _converted(value: Any, kind: Any) -> Any:
+    """A value of the file as it is; text of the environment or an option as what it stands for, a table as JSON."""
+    if isinstance(value, str) and typing.get_origin(kind) is dict:
+        return msgspec.json.decode(value, type=kind)
+    return msgspec.convert(value, kind, strict=not isinstance(value, str))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"
 
 
 def _is_zone(name: str) -> bool:
@@ -153,13 +193,29 @@ def _is_fee(text: str) -> bool:
     return _is_amount(text, "0", "1000000")
 
 
+def _is_hours(text: str) -> bool:
+    try:
+        parse_hours(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_devices(text: str) -> bool:
     parts = [part.strip() for part in text.split(",")]
     return parts == ["auto"] or all(part == "cpu" or (part.isascii() and part.isdigit()) for part in parts)
 
 
+def _is_hub_url(text: str) -> bool:
+    return _is_public_url(text) and text != ""
+
+
 def _is_public_url(text: str) -> bool:
     return text == "" or (text.startswith(("http://", "https://")) and not text.endswith("/"))
+
+
+def _is_terms(rules: dict[str, tuple[str, ...]]) -> bool:
+    return len(rules) <= RULES_MAX and sum(map(len, rules.values())) <= TERMS_MAX
 
 
 _PRICE: Final = "a price from 0.01 to 1000 with at most two decimals"
@@ -172,5 +228,8 @@ _RULES: Final = (
     ("plan_year_usd", _is_fee, _FEE),
     ("low_wallet_usd", _is_fee, _FEE),
     ("devices", _is_devices, "auto, cpu, card numbers such as 0,1, or a list such as cpu,cpu"),
+    ("hub_url", _is_hub_url, "http(s)://host[:port] without a final slash"),
+    ("blocked_terms", _is_terms, f"up to {RULES_MAX} rules with up to {TERMS_MAX} terms together"),
+    ("quiet_hours", _is_hours, "empty, or hours such as mon-fri 09:00-18:00; sat 10:00-12:00"),
     ("public_url", _is_public_url, "empty, or http(s)://host[:port] without a final slash"),
 )

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from math import inf
 
 from msgspec import Struct
 
+from zsky_box.dispatch import Held
 from zsky_box.errors import ErrorCode
 from zsky_box.events import Phase, Run, ToParent
+from zsky_box.requests import Work
 from zsky_box.restart_budget import RestartBudget
 from zsky_box.worker import Dead, Worker
 
@@ -26,26 +28,54 @@ log = logging.getLogger(__name__)
 
 
 class SlotView(Struct, frozen=True, kw_only=True):
-    """One device as health and doctor show it."""
+    """One device as health, metrics and doctor show it.
+
+    `label` tells it from all others: `cuda:1`, `cpu-2` where several workers share the processor, `test`. `reason` says
+    why it is quarantined, in a clause about it.
+    """
 
     device: str
+    label: str
     name: str
     test: bool
     state: str
     resident: tuple[str, ...]
     job_id: str | None
     restarts: int
+    reason: str = ""
+    bytes_held: int = 0
+    paused: bool = False
 
 
 @dataclass
 class Running:
-    """An attempt in a child; `end` is set once it was told to stop, and is the end that it then comes to."""
+    """An attempt in a child; `end` is set once it was told to stop, and is the end that it then comes to.
+
+    `expected_seconds` is for how long it is expected to have the device, loading counted, `tail_seconds` what it takes
+    besides.
+    One that is `alone` gets no other job beside its encoder's tail, which might take it along.
+    """
 
     kill_at: float
     deadline_at: float | None
+    account_id: str = ""
+    work: Work | None = None
+    model: str = ""
+    alone: bool = False
+    recipe: str = ""
+    recipe_index: int = 0
+    started_at: float = 0.0
+    expected_seconds: float = 0.0
+    tail_seconds: float = 0.0
+    working_bytes: int = 0
     phase: Phase = "loading"
     end: tuple[ErrorCode, str] | None = None
     told_at: float = 0.0
+
+    @property
+    def expected_end_at(self) -> float:
+        """When it is expected to leave the device."""
+        return self.started_at + self.expected_seconds
 
     def patience_ends_at(self, cancel_seconds: float) -> float:
         """When a child that was told to stop and has not is ended.
@@ -58,22 +88,36 @@ class Running:
 
 @dataclass
 class Slot:
-    """A device and its child, replaced when it dies, within the budget. All instants are monotonic seconds."""
+    """A device and its child, replaced when it dies, within the budget. All instants are monotonic seconds.
+
+    `held` is what the child was told to hold, counted in bytes before it did. While the slot is paused it takes no
+    jobs; while it is unloaded it has no child, so that the device's memory is somebody else's.
+    `fault` says what is wrong with the device itself, as long as that is known: no child is started on it. A child that
+    was `ended_for_fault` counts neither against the device's budget nor against its jobs.
+    """
 
     device: str
     test: bool
     budget: RestartBudget
+    label: str = ""
     worker: Worker | None = None
     running: dict[AttemptKey, Running] = field(default_factory=dict[AttemptKey, Running])
     name: str = ""
     restarts: int = 0
+    held: dict[str, Held] = field(default_factory=dict[str, Held])
+    is_paused: bool = False
+    is_unloaded: bool = False
+    fault: str = ""
+    ended_for_fault: bool = False
     _ending: Future[None] | None = None
     _excused: bool = False
+    _failed_job: str = ""
 
     @property
     def has_room(self) -> bool:
         """Whether a Run may be sent to the child now."""
-        return self.worker is not None and self._ending is None and self.worker.has_room
+        is_taken = self.is_paused or any(running.alone for running in self.running.values())
+        return self.worker is not None and self._ending is None and not is_taken and self.worker.has_room
 
     @property
     def is_up(self) -> bool:
@@ -100,9 +144,11 @@ class Slot:
         return self.worker is not None and self.worker.state == "dead"
 
     def revive(self, new_worker: Callable[[str, bool], Worker], now: float) -> None:
-        """Start a child where there is none and the budget allows it."""
-        if self.worker is not None or self.budget.wait_seconds(now) > 0:
+        """Start a child where there is none, the device is well and ours to use, and the budget allows it."""
+        is_kept_off = bool(self.fault) or self.is_unloaded
+        if self.worker is not None or is_kept_off or self.budget.wait_seconds(now) > 0:
             return
+        self.ended_for_fault = False
         worker = new_worker(self.device, self.test)
         try:
             worker.start()
@@ -111,6 +157,17 @@ class Slot:
             self.budget.died(now)
             return
         self.worker = worker
+
+    def hold(self, model: str, held: Held, evict: Iterable[str]) -> None:
+        """Note what the child will hold once it has done what it is told next."""
+        for name in evict:
+            self.held.pop(name, None)
+        self.held[model] = held
+
+    def heed(self, resident: Iterable[str]) -> None:
+        """The child has told what it holds; while nothing runs that may be loading, that is the truth."""
+        if not self.running:
+            self.held = {name: self.held[name] for name in resident if name in self.held}
 
     def send(self, run: Run, running: Running) -> None:
         """Give the child an attempt; only where there is room."""
@@ -162,7 +219,7 @@ class Slot:
     def due_at(self, cancel_seconds: float, now: float) -> float:
         """When something is to be done here, whatever is heard until then: a child started, an attempt ended."""
         if self.worker is None:
-            return now + self.budget.wait_seconds(now)
+            return inf if self.fault or self.is_unloaded else now + self.budget.wait_seconds(now)
         if self._ending is not None:
             return inf
         instants = [inf]
@@ -172,43 +229,85 @@ class Slot:
                 instants.append(running.deadline_at)
         return min(instants)
 
-    def kill(self, reason: str, threads: Executor, over: Callable[[], None]) -> None:
+    def kill(
+        self, reason: str, threads: Executor, over: Callable[[], None], error_code: ErrorCode = "gpu_timeout"
+    ) -> None:
         """End the child beside the loop; `over` is called when it is gone, and `messages` then has its last words."""
         if self.worker is not None and self._ending is None:
-            self._ending = threads.submit(self.worker.kill, reason)
+            self._ending = threads.submit(self.worker.kill, reason, error_code)
             self._ending.add_done_callback(lambda _: over())
 
-    def replace(self, running: Running, error_code: ErrorCode) -> None:
+    def quarantine(self, fault: str, threads: Executor, over: Callable[[], None]) -> None:
+        """The device itself has a fault, told in a clause about it: its child is ended, and none is started on it."""
+        if not self.fault:
+            log.error("%s is quarantined: it %s", self.label, fault)
+        self.fault = fault
+        self.ended_for_fault = self.worker is not None
+        self.kill(f"was ended, since the card {fault}", threads, over, "internal_error")
+
+    def unload(self, threads: Executor, over: Callable[[], None]) -> None:
+        """The device's memory is wanted by somebody else: its child is ended, and its attempts are not its any more."""
+        self.running.clear()
+        self._excused = True
+        self.kill("was ended to free the device's memory", threads, over)
+
+    def restore(self) -> None:
+        """The device is well again."""
+        if self.fault:
+            log.warning("%s serves again; it was quarantined since it %s", self.label, self.fault)
+        self.fault = ""
+
+    def replace(self, job_id: str, running: Running, error_code: ErrorCode) -> None:
         """The child asks to be replaced, after this attempt has run out of memory or the device has failed.
 
         A job that is too large says nothing against the device; a model that does not even load does.
         """
         self._excused = error_code == "out_of_memory" and running.phase != "loading"
+        self._failed_job = "" if error_code == "out_of_memory" else job_id
 
     def bury(self, dead: Dead, now: float) -> list[tuple[AttemptKey, Running]]:
         """The child is gone: book its death, and return the attempts that went with it."""
         self.worker = None
+        self.held = {}
         self.restarts += 1
-        if not dead.expected and not self._excused:
-            self.budget.died(now)
-        self._excused = False
+        if not dead.expected and not self._excused and not self.ended_for_fault:
+            self.budget.died(now, self._failed_job)
+            if self.budget.is_quarantined(now):
+                log.error("%s is quarantined: it %s", self.label, self.budget.reason)
+        self._excused, self._failed_job = False, ""
         lost = list(self.running.items())
         self.running.clear()
         return lost
 
     def view(self) -> SlotView:
         """The device as it is now; from any thread."""
-        worker = self.worker
-        if worker is not None:
+        worker, reason = self.worker, self.fault
+        if not reason and worker is None and self.budget.is_quarantined(time.monotonic()):
+            reason = self.budget.reason
+        if reason:
+            state = "quarantined"
+        elif worker is not None:
             state = "draining" if self._ending is not None else worker.state
         else:
-            state = "quarantined" if self.budget.is_quarantined(time.monotonic()) else "dead"
+            state = "dead"
         return SlotView(
             device=self.device,
+            label=self.label,
             name=self.name,
             test=self.test,
             state=state,
             resident=self.resident,
             job_id=next((job_id for job_id, _ in list(self.running)), None),
             restarts=self.restarts,
+            reason=reason,
+            bytes_held=0 if worker is None else worker.bytes_held,
+            paused=self.is_paused,
         )
+
+
+def labels(devices: Sequence[str]) -> list[str]:
+    """A name for each that no other has: the device's own, numbered where several workers share it."""
+    return [
+        device if devices.count(device) == 1 else f"{device}-{devices[:place].count(device) + 1}"
+        for place, device in enumerate(devices)
+    ]

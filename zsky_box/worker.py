@@ -74,7 +74,8 @@ class Worker:
     """One child on one device.
 
     `device` is `cpu` or `cuda:N`, N as nvidia-smi counts. `warm` names the families whose libraries the child imports
-    while it waits. `entry` is the child's module; only tests give another one.
+    while it waits. `uuid` names the card for good, where it is known. `entry` is the child's module; only
+    tests give another one.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Worker:
         ffmpeg: str | None = None,
         warm: tuple[str, ...] = (),
         threads: int | None = None,
+        uuid: str = "",
         patience: Patience | None = None,
         entry: str = "zsky_box.worker_main",
     ) -> None:
@@ -92,12 +94,15 @@ class Worker:
         self.ready: Ready | None = None
         self.dead: Dead | None = None
         self.resident: tuple[str, ...] = ()
+        self.bytes_held = 0
+        self.flops = 0.0
         self.attempts: dict[AttemptKey, Phase] = {}
         self.last_heard = 0.0
         self._config = ChildConfig(
             device=device, heartbeat_seconds=self.patience.heartbeat_seconds, ffmpeg=ffmpeg, warm=warm
         )
         self._threads = threads
+        self._uuid = uuid
         self._entry = entry
         self._inbox: list[ToParent | Dead] = []
         self._stopping_since: float | None = None
@@ -105,7 +110,7 @@ class Worker:
 
     def start(self) -> None:
         """Start the process and return at once; Ready comes over the pipe. Raises OSError where none can be started."""
-        self._process = WorkerProcess(self._entry, self._config, self._threads)
+        self._process = WorkerProcess(self._entry, self._config, self._threads, self._uuid)
         self.last_heard = time.monotonic()
 
     @property
@@ -160,13 +165,16 @@ class Worker:
             self._write(Stop())
 
     def is_hung(self, now: float) -> bool:
-        """Whether at `now` (monotonic seconds) the child has been silent, or slow to start or leave, for too long."""
+        """Whether at `now` (monotonic seconds) the child has been silent, or slow to start or leave, for too long.
+
+        What it has said and nobody has read yet breaks its silence: another child may have held the reader up.
+        """
         if self.dead:
             return False
         if self._stopping_since is not None and not self.attempts:
             return now - self._stopping_since > self.patience.stop_seconds
         bound_seconds = self.patience.start_seconds if self.ready is None else self.patience.silence_seconds
-        return now - self.last_heard > bound_seconds
+        return now - self.last_heard > bound_seconds and not self.connection.poll()
 
     def kill(self, reason: str, error_code: ErrorCode = "gpu_timeout") -> None:
         """End the child and its group now: SIGTERM, then SIGKILL, each with a bounded wait (6 s in all by default).
@@ -220,7 +228,8 @@ class Worker:
             case Ready():
                 self.ready = message
             case Heartbeat():
-                self.resident = message.resident
+                self.resident, self.bytes_held = message.resident, message.bytes_held
+                self.flops = message.flops or self.flops
             case Progress():
                 if (message.job_id, message.token) in self.attempts:
                     self.attempts[message.job_id, message.token] = message.phase

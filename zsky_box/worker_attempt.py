@@ -14,6 +14,7 @@ from zsky_box.events import Phase, Progress, Run, ToParent
 from zsky_box.pipelines.base import Cancelled, OutOfMemory
 
 FRAME_REPORTS_SECONDS: Final = 0.1
+PREVIEW_BYTES_MAX: Final = 64 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class Attempt:
         self.seconds: dict[str, float] = {}
         self._send = send
         self._cancelled = threading.Event()
+        self._previews_failed = False
         self._phase: Phase = "waiting"
         self._phase_since = self._frame_sent_at = time.monotonic()
 
@@ -47,9 +49,15 @@ class Attempt:
         self.check()
         self._enter(phase)
 
-    def step(self, step: int, steps: int, preview: Callable[[], bytes] | None = None) -> None:  # noqa: ARG002
-        """A denoising step is complete; it is told even when it is the last one before a cancel, for it was done."""
-        self._report(step, steps)
+    def step(self, step: int, steps: int, preview: Callable[[], bytes] | None = None) -> None:
+        """A denoising step is complete; it is told even when it is the last one before a cancel, for it was done.
+
+        A preview goes with every so many of them, but not with the last: the result itself is next. Where the result
+        is to be checked there are none: nobody sees it before.
+        """
+        every = self.run.preview_steps if self.run.check is None else 0
+        is_wanted = every > 0 and step % every == 0 and step < steps and not self._cancelled.is_set()
+        self._report(step, steps, self._previewed(preview) if preview is not None and is_wanted else b"")
         self.check()
 
     def frame(self, frame: int, frames: int) -> None:
@@ -77,9 +85,27 @@ class Attempt:
             self._phase = phase
             self._report(0, 0)
 
-    def _report(self, step: int, steps: int) -> None:
+    def _previewed(self, preview: Callable[[], bytes]) -> bytes:
+        """The JPEG, or nothing where none can be made: a job never fails for its previews."""
+        if self._previews_failed:
+            return b""
+        try:
+            jpeg = preview()
+        except Exception:
+            self._previews_failed = True
+            log.exception("job %s has no previews", self.run.job_id)
+            return b""
+        if len(jpeg) <= PREVIEW_BYTES_MAX:
+            return jpeg
+        self._previews_failed = True
+        log.error("job %s has no previews: %d bytes is more than a preview may have", self.run.job_id, len(jpeg))
+        return b""
+
+    def _report(self, step: int, steps: int, preview: bytes = b"") -> None:
         run = self.run
-        self._send(Progress(job_id=run.job_id, token=run.token, phase=self._phase, step=step, steps=steps))
+        self._send(
+            Progress(job_id=run.job_id, token=run.token, phase=self._phase, step=step, steps=steps, preview=preview)
+        )
 
 
 def failure_of(error: Exception) -> tuple[ErrorCode, str]:
@@ -93,6 +119,8 @@ def failure_of(error: Exception) -> tuple[ErrorCode, str]:
             return "storage_full", "The disk for the results is full."
         case _ if is_out_of_memory(error):
             return "out_of_memory", "The device ran out of memory. A smaller size or a shorter duration may fit."
+        case _ if is_device_lost(error):
+            return "internal_error", f"The card reported an error ({type(error).__name__}). The log has the details."
         case _:
             return (
                 "internal_error",

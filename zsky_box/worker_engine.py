@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from zsky_box.errors import JobFailure
-from zsky_box.events import File, Run
-from zsky_box.pipelines.base import Clip, Pipeline, Still
+from zsky_box.events import Check, File, Run
+from zsky_box.pipelines.base import Classifier, Clip, Pipeline, Still
 from zsky_box.worker_attempt import Attempt, failure_of, log_failure
 
 WITHOUT_TORCH: Final = frozenset({"leader"})
@@ -19,9 +19,10 @@ OnFrame = Callable[[int, int], None]
 
 
 class Tail(Protocol):
-    """A clip whose frames are all fed: `finish` waits for the encoder and returns the files."""
+    """A clip whose frames are all fed: `finish` waits for the encoder and returns the files, `abort` leaves none."""
 
     def finish(self) -> list[File]: ...
+    def abort(self) -> None: ...
 
 
 class FeedClip(Protocol):
@@ -48,10 +49,15 @@ class WriteStill(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """`load` is given the device as the child sees it; all may raise what `worker_attempt.failure_of` sorts."""
+    """The loaders and `measure` are given the device as the child sees it; all may raise what `failure_of` sorts.
+
+    `measure` tells what the device does: floating-point operations a second.
+    """
 
     load: Callable[[Run, str], Pipeline]
+    load_check: Callable[[Check, str], Classifier]
     warm: Callable[[str], None]
+    measure: Callable[[str], float]
     versions: Callable[[str], dict[str, str]]
     feed_clip: FeedClip
     write_still: WriteStill
@@ -59,14 +65,17 @@ class Engine:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an attempt made; `missing` are the ordinals of images that failed."""
+    """What an attempt made; `missing` are the ordinals of images that failed, `checked` the checks that ran."""
 
     files: list[File]
     missing: list[int]
     notes: list[str]
+    checked: tuple[str, ...] = ()
 
 
-def write_stills(engine: Engine, attempt: Attempt, stills: list[Still], trouble: Exception | None) -> Outcome:
+def write_stills(
+    engine: Engine, attempt: Attempt, stills: list[Still], trouble: Exception | None, checked: tuple[str, ...] = ()
+) -> Outcome:
     """Write what was made; an image that fails takes no other along. Raises only when none is left.
 
     `trouble` is what ended the making before all images of the Run were there.
@@ -87,9 +96,9 @@ def write_stills(engine: Engine, attempt: Attempt, stills: list[Still], trouble:
     if not files:
         raise trouble or JobFailure("internal_error", "The model made no image.")
     if not missing:
-        return Outcome(files, missing, [])
+        return Outcome(files, missing, [], checked)
     reason = failure_of(trouble)[1] if trouble else "The model made fewer than asked."
-    return Outcome(files, missing, [f"{len(missing)} of {run.n} images failed. {reason}"])
+    return Outcome(files, missing, [f"{len(missing)} of {run.n} images failed. {reason}"], checked)
 
 
 def told_of_wordmark(run: Run, files: list[File]) -> list[str]:
@@ -107,9 +116,15 @@ def real_engine() -> Engine:
     from zsky_box.media.stills import write_still
     from zsky_box.media.video import feed_clip
     from zsky_box.pipelines import loader
+    from zsky_box.worker_meter import measure
 
     def load(run: Run, device: str) -> Pipeline:
         return loader(run.model.family)(run.model, run.recipe, Path(run.weights_dir), device)
+
+    def load_check(check: Check, device: str) -> Classifier:
+        from zsky_box.pipelines import image_classifier
+
+        return image_classifier.load(check.model, Path(check.weights_dir), device)
 
     def warm(family: str) -> None:
         if family not in WITHOUT_TORCH:
@@ -124,4 +139,12 @@ def real_engine() -> Engine:
 
         return loading.versions()
 
-    return Engine(load=load, warm=warm, versions=versions, feed_clip=feed_clip, write_still=write_still)
+    return Engine(
+        load=load,
+        load_check=load_check,
+        warm=warm,
+        measure=measure,
+        versions=versions,
+        feed_clip=feed_clip,
+        write_still=write_still,
+    )

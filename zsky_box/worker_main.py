@@ -1,4 +1,4 @@
-"""The worker child: takes Runs one by one, holds one model, makes the files, and says how it goes.
+"""The worker child: takes Runs one by one, holds the models that fit, makes the files, and says how it goes.
 
 Four threads: the main one loads, denoises and decodes; the reader takes messages, so that a Cancel is heard at once;
 one beats the heart; and at most one finishes an encoder's tail while the next job has the card. Pictures stay in this
@@ -16,9 +16,9 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from multiprocessing.connection import Connection
@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import pynvml
 
 from zsky_box import __version__
 from zsky_box.events import (
@@ -42,30 +41,19 @@ from zsky_box.events import (
     decode_to_child,
     encode,
 )
-from zsky_box.manifest import ModelSpec
 from zsky_box.pipelines.base import Cancelled, Pipeline, Still
 from zsky_box.worker_attempt import Attempt, failure_of, is_device_lost, is_out_of_memory, is_unexpected, log_failure
-from zsky_box.worker_engine import Engine, Outcome, real_engine, told_of_wordmark, write_stills
+from zsky_box.worker_check import Checker, Samples
+from zsky_box.worker_engine import WITHOUT_TORCH, Engine, Outcome, real_engine, told_of_wordmark, write_stills
+from zsky_box.worker_meter import Meter, device_name
 from zsky_box.worker_process import ChildConfig, end_group, hold_lifeline
+from zsky_box.worker_residents import Residents
 
 MESSAGE_BYTES_MAX: Final = 1 << 20
 ORDERS_MAX: Final = 3  # two Runs, of which one is in its tail, and a Stop
 WARM_WAIT_SECONDS: Final = 0.1
 
 log = logging.getLogger("zsky_box.worker")
-
-
-@dataclass(frozen=True)
-class Resident:
-    """The model in memory, and what it was loaded from."""
-
-    spec: ModelSpec
-    weights_dir: str
-    pipeline: Pipeline
-
-    def is_for(self, run: Run) -> bool:
-        """Whether this is what the Run asks for, down to the manifest's options."""
-        return (self.spec, self.weights_dir) == (run.model, run.weights_dir)
 
 
 class Child:
@@ -80,7 +68,11 @@ class Child:
         self._sending = threading.Lock()
         self._orders: queue.Queue[Attempt | Stop] = queue.Queue(ORDERS_MAX)
         self._attempts: dict[tuple[str, int], Attempt] = {}
-        self._resident: Resident | None = None
+        self._meter = Meter(self._device)
+        # A change is told at once: the service counts on it when it chooses the next job, which may be before a beat.
+        self._residents = Residents(lambda run: engine.load(run, self._device), self._tell_memory)
+        self._checker = Checker(lambda check: engine.load_check(check, self._device))
+        self._flops = 0.0
         self._tail: threading.Thread | None = None
         self._leaving = threading.Event()
         self._warming = threading.Thread(target=self._warm, name="warm", daemon=True)
@@ -101,7 +93,8 @@ class Child:
         while isinstance(order := self._orders.get(), Attempt):
             self._perform(order)
         self._join_tail()
-        self._evict()
+        self._residents.evict_all()
+        self._checker.close()
         self._leaving.set()
 
     def _send(self, message: ToParent) -> None:
@@ -136,15 +129,27 @@ class Child:
 
     def _beat(self) -> None:
         while not self._leaving.wait(self._config.heartbeat_seconds):
-            resident = self._resident
-            self._send(Heartbeat(resident=(resident.spec.name,) if resident else ()))
+            self._tell_memory()
+
+    def _tell_memory(self) -> None:
+        self._send(Heartbeat(resident=self._residents.names, bytes_held=self._meter.bytes_held(), flops=self._flops))
 
     def _warm(self) -> None:
+        """Import what the installed models need, then see what the device can do, which is soon done: a Run waits."""
+        is_measurable = False
         for family in self._config.warm:
             try:
                 self._engine.warm(family)
             except Exception:
                 log.exception("the libraries of %s cannot be imported; its jobs will say so", family)
+            else:
+                is_measurable = is_measurable or family not in WITHOUT_TORCH
+        if is_measurable:
+            self._meter.torch_is_there()
+            try:
+                self._flops = self._engine.measure(self._device)
+            except Exception:
+                log.exception("the speed of %s cannot be measured", self._config.device)
 
     def _perform(self, attempt: Attempt) -> None:
         """Load, denoise, decode; then hand what remains to a thread of its own, and the card to the next job."""
@@ -152,28 +157,41 @@ class Child:
             attempt.phase("loading")
             pipeline = self._pipeline(attempt)
             finish = self._film(pipeline, attempt) if attempt.run.type == "video" else self._draw(pipeline, attempt)
+            peak_bytes = self._meter.peak_bytes()
         except Exception as error:  # noqa: BLE001 - it is logged and told to the service, whatever it is
             self._fail(attempt, error)
             return
         self._join_tail()
-        self._tail = threading.Thread(target=self._finish, args=(attempt, finish), name="tail")
+        self._tail = threading.Thread(target=self._finish, args=(attempt, finish, peak_bytes), name="tail")
         self._tail.start()
 
     def _pipeline(self, attempt: Attempt) -> Pipeline:
+        """The Run's model, read into memory where it is not there as the Run wants it; first go those it names."""
         run = attempt.run
-        if run.model.family in self._config.warm:
+        self._await_imports(run.model.family, attempt)
+        self._residents.make_room(run)
+        self._meter.begin()
+        pipeline = self._residents.get(run) or self._load(attempt)
+        attempt.check()
+        return pipeline
+
+    def _await_imports(self, family: str, attempt: Attempt) -> None:
+        if family in self._config.warm:
             while self._warming.is_alive():
                 self._warming.join(WARM_WAIT_SECONDS)
                 attempt.check()
-        if self._resident is None or not self._resident.is_for(run):
-            self._evict()
-            self._resident = Resident(run.model, run.weights_dir, self._engine.load(run, self._device))
-        attempt.check()
-        return self._resident.pipeline
+
+    def _load(self, attempt: Attempt) -> Pipeline:
+        began = time.monotonic()
+        pipeline = self._residents.load(attempt.run)
+        attempt.seconds["weights"] = time.monotonic() - began
+        if attempt.run.model.family not in WITHOUT_TORCH:
+            self._meter.torch_is_there()
+        return pipeline
 
     def _film(self, pipeline: Pipeline, attempt: Attempt) -> Callable[[], Outcome]:
-        run = attempt.run
-        clip = pipeline.video(run, attempt)
+        run, samples = attempt.run, Samples(attempt.run)
+        clip = samples.of_clip(pipeline.video(run, attempt))
         attempt.phase("decoding")
         tail = self._engine.feed_clip(
             clip,
@@ -184,7 +202,12 @@ class Child:
             on_frame=attempt.frame,
             wordmarked=run.wordmarked > 0,
         )
-        return lambda: Outcome(tail.finish(), [], clip.notes)
+        try:
+            checked = self._look(attempt, samples)
+        except BaseException:
+            tail.abort()
+            raise
+        return lambda: Outcome(tail.finish(), [], clip.notes, checked)
 
     def _draw(self, pipeline: Pipeline, attempt: Attempt) -> Callable[[], Outcome]:
         run = attempt.run
@@ -199,9 +222,22 @@ class Child:
                 raise
             trouble = error
             self._note_failure(attempt, error)
-        return partial(write_stills, self._engine, attempt, stills, trouble)
+        samples = Samples(attempt.run)
+        samples.of_stills(stills)
+        return partial(write_stills, self._engine, attempt, stills, trouble, self._look(attempt, samples))
 
-    def _finish(self, attempt: Attempt, finish: Callable[[], Outcome]) -> None:
+    def _look(self, attempt: Attempt, samples: Samples) -> tuple[str, ...]:
+        """The output check, where the Run names one; raises what keeps its result from being given out."""
+        check = attempt.run.check
+        if check is None:
+            return ()
+        attempt.check()
+        self._await_imports(check.model.family, attempt)
+        checked = self._checker.look(attempt.run, samples)
+        self._meter.torch_is_there()
+        return checked
+
+    def _finish(self, attempt: Attempt, finish: Callable[[], Outcome], peak_bytes: int) -> None:
         """The tail's thread. A Cancel is too late for a clip now: the work is done and its file is all but there."""
         run = attempt.run
         try:
@@ -223,6 +259,8 @@ class Child:
                 notes=(*outcome.notes, *told_of_wordmark(run, outcome.files)),
                 versions=versions,
                 seconds=attempt.seconds,
+                checked=outcome.checked,
+                peak_bytes=peak_bytes,
             )
         )
 
@@ -239,12 +277,12 @@ class Child:
         self._tell_failure(attempt, error, fatal=is_fatal)
 
     def _note_failure(self, attempt: Attempt, error: Exception) -> None:
-        """Log it, and drop the model where nobody knows what state it was left in."""
+        """Log it, and drop the job's model where nobody knows what state it was left in; the others stay."""
         log_failure(attempt, error)
         if is_unexpected(error):
             if error.__traceback__:
                 traceback.clear_frames(error.__traceback__)  # their locals would keep activations on the card
-            self._evict()
+            self._residents.evict(attempt.run.model.name)
 
     def _tell_failure(self, attempt: Attempt, error: Exception, *, fatal: bool) -> None:
         error_code, message = failure_of(error)
@@ -252,31 +290,10 @@ class Child:
         del self._attempts[attempt.key]
         self._send(Failed(job_id=job_id, token=token, error_code=error_code, message=message, fatal=fatal))
 
-    def _evict(self) -> None:
-        held, self._resident = self._resident, None
-        if held:
-            try:
-                held.pipeline.close()
-            except Exception:
-                log.exception("closing %s failed", held.spec.name)
-
 
 def own_versions() -> dict[str, str]:
     """What every result depends on; the libraries of a family come beside it."""
     return {"zsky-box": __version__, "python": platform.python_version()}
-
-
-def device_name(device: str) -> str:
-    """What the card or the processor calls itself; the device's own name where it cannot be asked."""
-    if device.startswith("cuda:"):
-        try:
-            pynvml.nvmlInit()
-            return str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(int(device.removeprefix("cuda:")))))
-        except pynvml.NVMLError as error:
-            log.warning("%s has no name: %s", device, error)
-            return device
-    with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-        return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), device)
 
 
 def main(arguments: list[str], engine: Engine) -> None:

@@ -40,7 +40,7 @@ class ChildConfig(Struct, frozen=True, kw_only=True):
 class WorkerProcess:
     """One running child. Raises OSError where it cannot be started; `connection` speaks with it."""
 
-    def __init__(self, entry: str, config: ChildConfig, threads: int | None) -> None:
+    def __init__(self, entry: str, config: ChildConfig, threads: int | None, uuid: str = "") -> None:
         here, there = socket.socketpair()
         lifeline_there, self._lifeline = os.pipe()
         try:
@@ -51,7 +51,7 @@ class WorkerProcess:
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # a library that prints must not print into the service's output
-                env=environment(config.device, threads),
+                env=environment(config.device, threads, uuid),
                 pass_fds=(there.fileno(), lifeline_there),
                 start_new_session=True,
             )
@@ -93,17 +93,17 @@ class WorkerProcess:
         return self._process.wait() if exited else None
 
 
-def environment(device: str, threads: int | None) -> dict[str, str]:
+def environment(device: str, threads: int | None, uuid: str = "") -> dict[str, str]:
     """A child's environment: its own card and no other, so many threads, no hub, and the service's own code.
 
-    `cuda:N` counts as nvidia-smi does; inside the child that card is the only one, so that no library can open a
-    context on a card that belongs to another child.
+    `cuda:N` counts as nvidia-smi does; the card's UUID, where it is known, names it whatever becomes of the others.
+    Inside the child that card is the only one, so that no library can open a context on a card of another child.
     """
     ours = str(Path(__file__).parents[1])
     inherited = os.environ.get("PYTHONPATH")
     changed = {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": device.removeprefix("cuda:") if device.startswith("cuda:") else "",
+        "CUDA_VISIBLE_DEVICES": (uuid or device.removeprefix("cuda:")) if device.startswith("cuda:") else "",
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": f"{ours}{os.pathsep}{inherited}" if inherited else ours,
     }

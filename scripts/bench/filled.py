@@ -14,8 +14,8 @@ import msgspec
 from tests.running import make_owner
 from zsky_box import accounts, ids, keys, ledger, overage, secretfile
 from zsky_box.accounts import Account
-from zsky_box.app import open_catalog
 from zsky_box.assets import Assets
+from zsky_box.catalog import open_catalog
 from zsky_box.clock import SECOND_US, system_clock
 from zsky_box.db import Store, Tx
 from zsky_box.events import File

@@ -27,9 +27,8 @@ from scripts.bench.box import Box, Client, Ends
 from scripts.bench.table import aim, quantile, show
 from scripts.tiny_models import install_tiny, tiny_manifests
 from tests.running import make_owner
-from zsky_box.app import open_catalog
 from zsky_box.assets import stem
-from zsky_box.catalog import Catalog
+from zsky_box.catalog import Catalog, open_catalog
 from zsky_box.events import File, Phase, Run
 from zsky_box.manifest import WHOLE, ModelSpec
 from zsky_box.media.stills import write_still

@@ -31,6 +31,7 @@ from zsky_box.keys import Caller
 from zsky_box.requests import Submission
 from zsky_box.schemas import JobAccepted
 from zsky_box.server import Server, configuration, listen
+from zsky_box.uploads import Offered
 
 T = TypeVar("T")
 NEVER_READY: Final = "tests.doubles.worker_never_ready"
@@ -42,7 +43,16 @@ class Unwritten(Desk):
 
     def __init__(self, box: Box) -> None:
         news = News(box.feed, _unwoken)
-        super().__init__(box.store, box.assets, box.book, news, box.terms, box.services.clock)
+        super().__init__(
+            box.store,
+            box.assets,
+            box.uploads,
+            box.book,
+            news,
+            box.terms,
+            box.services.clock,
+            box.room.expected_seconds,
+        )
         self._now = box.services.clock
 
     async def submit(
@@ -50,6 +60,7 @@ class Unwritten(Desk):
         caller: Caller,
         submission: Submission,
         key: Idempotency | None,  # noqa: ARG002
+        picture: Offered | None = None,  # noqa: ARG002
     ) -> Answer:
         """The same answer, at once."""
         self._check_space()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Generator
 from typing import Any
 
@@ -32,7 +33,7 @@ def routes(live: httpx.Client) -> list[tuple[str, str]]:
     """Every method and path of the served document, with ids that name nothing."""
     document = live.get("/v1/openapi.json").json()
     return [
-        (method.upper(), path.replace("{job_id}", "job_0").replace("{file_id}", "file_0").replace("{name}", "a.mp4"))
+        (method.upper(), re.sub(r"{(\w+?)(_id)?}", r"\1_0", path))
         for path, item in document["paths"].items()
         if path not in PUBLIC
         for method in item
@@ -67,6 +68,9 @@ def test_no_route_but_the_public_ones_answers_without_a_key(
         problem(client.post("/control", content=b'{"command": "keys.list"}'), 401, "invalid_key")
         assert client.get("/setup").status_code == 403
         assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+        # Not in the document: open to this machine, and to nobody who is not plainly on it.
+        assert client.get("/metrics").status_code == 200
+        problem(client.get("/metrics", headers={"X-Forwarded-For": "192.0.2.7"}), 401, "missing_key")
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from base64 import b64decode
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
-from tests.api.asking import IMAGE, SLOW, Told, add_member, made, problem, submit, told, until
+from tests.api.asking import IMAGE, SLOW, VIDEO, Told, add_member, made, problem, submit, told, until
 from tests.running import RunningBox
 from zsky_box.feed import RING_LENGTH
 
@@ -104,6 +107,43 @@ def test_a_jobs_stream_tells_its_progress_and_ends_with_it(shared_box: RunningBo
     assert shared_box.ended(live, job_id) == heard[-1].data
 
 
+def previews(messages: list[Told]) -> list[Image.Image]:
+    """The pictures of the previews among the messages."""
+    found = [message.data["image"] for message in messages if message.kind == "preview"]
+    assert all(data.startswith("data:image/jpeg;base64,") for data in found)
+    return [Image.open(BytesIO(b64decode(data.partition(",")[2]))) for data in found]
+
+
+def test_previews_are_shown_while_a_job_denoises_and_are_not_told_again(live: httpx.Client) -> None:
+    with listening(live) as messages:
+        position = next(messages).id
+        job_id = submit(live, SLOW)
+        with listening(live, f"/v1/jobs/{job_id}/events") as own:
+            heard: list[Told] = []
+            for message in own:
+                heard.append(message)
+                if len(previews(heard)) == 3:
+                    live.post(f"/v1/jobs/{job_id}/cancel")
+        shown = previews(heard)
+        assert len(shown) >= 3
+        assert all((picture.format, picture.size) == ("JPEG", (64, 36)) for picture in shown)
+        assert len({picture.tobytes() for picture in shown}) == len(shown), "each shows another step"
+        assert {message.data["job_id"] for message in heard if message.kind == "preview"} == {job_id}
+        of_the_account = [message for message in until_end(messages, job_id) if message.data["job_id"] == job_id]
+        assert len(previews(of_the_account)) >= 3
+    with listening(live, last=position) as messages:
+        replayed = [message for message in until_end(messages, job_id) if message.data["job_id"] == job_id]
+    assert previews(replayed) == []
+
+
+def test_a_setting_turns_previews_off(tmp_path: Path) -> None:
+    box = RunningBox(tmp_path / "data", devices="cpu", previews=False).start()
+    with box.client() as client, listening(client) as messages:
+        next(messages)
+        assert previews(until_end(messages, submit(client, VIDEO))) == []
+    box.stop()
+
+
 def test_an_ended_jobs_stream_is_one_snapshot(shared_box: RunningBox, live: httpx.Client) -> None:
     job = made(shared_box, live, IMAGE)
     path = f"/v1/jobs/{job['job_id']}/events"
@@ -120,7 +160,7 @@ def test_a_stream_resumes_without_loss_or_repetition(shared_box: RunningBox, liv
     with listening(live) as messages:
         next(messages)
         first = submit(live, IMAGE)
-        before = until_end(messages, first)
+        before = [message for message in until_end(messages, first) if message.kind != "preview"]
     second, third = (made(shared_box, live, IMAGE)["job_id"] for _ in range(2))
     with listening(live, last=before[0].id) as messages:
         replayed = until_end(messages, third)

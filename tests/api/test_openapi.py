@@ -15,6 +15,7 @@ import jsonschema_rs
 import pytest
 
 from tests.api.asking import IMAGE, VIDEO, made, problem
+from tests.media.pictures import corners, encoded
 from tests.running import RunningBox
 from zsky_box.settings import CHECKOUT
 
@@ -83,6 +84,12 @@ def test_the_body_of_a_request_is_described(document: dict[str, Any]) -> None:
     assert schema["properties"]["prompt"]["maxLength"] == 8_000
 
 
+def test_a_picture_is_described_as_a_form_and_as_itself(document: dict[str, Any]) -> None:
+    content = document["paths"]["/v1/uploads"]["post"]["requestBody"]["content"]
+    assert set(content) == {"multipart/form-data", "image/png", "image/jpeg", "image/webp"}
+    assert content["multipart/form-data"]["schema"]["required"] == ["file"]
+
+
 def test_what_is_served_is_what_is_described(
     shared_box: RunningBox, live: httpx.Client, document: dict[str, Any]
 ) -> None:
@@ -93,6 +100,9 @@ def test_what_is_served_is_what_is_described(
     _valid(document, "MeView", live.get("/v1/me").json())
     _valid(document, "OverageView", live.get("/v1/me/overage").json())
     _valid(document, "QuoteView", live.post("/v1/quote", json=IMAGE).json())
+    sent = live.post("/v1/uploads", files={"file": ("corners.png", encoded(corners()))})
+    _valid(document, "UploadView", sent.json())
+    _valid(document, "UploadView", live.delete(f"/v1/uploads/{sent.json()['id']}").json())
     _valid(document, "ModelList", live.get("/v1/models").json())
     _valid(document, "Problem", problem(live.post("/v1/generate", json={}), 422, "invalid_field"))
 
@@ -104,7 +114,7 @@ def test_what_costs_or_changes_money_takes_an_idempotency_key_and_nothing_else_d
         for parameter in operation.get("parameters", [])
         if parameter["name"] == "Idempotency-Key"
     }
-    assert named == {"generate", "rerunJob", "toggleOverage", "setCap"}
+    assert named == {"generate", "rerunJob", "toggleOverage", "setCap", "uploadPicture"}
 
 
 def test_an_accepted_job_has_an_address(document: dict[str, Any]) -> None:

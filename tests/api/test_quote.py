@@ -274,7 +274,7 @@ def test_a_submit_does_what_the_quote_before_it_said(
         kind: JobType = "video" if number % 3 == 0 else "image"
         units = 1 if kind == "video" else 1 + number % 4
         before = rooms.overage()
-        quote = rooms.desk.quote(caller, kind, units)
+        quote = rooms.desk.quote(caller, kind, units, "a lighthouse")
         assert rooms.overage() == before
         if quote.refusal is None:
             charge = rooms.view(rooms.new_job(caller, type=kind, n=units), caller).charge
@@ -288,9 +288,9 @@ def test_a_submit_does_what_the_quote_before_it_said(
 
 
 def test_a_test_keys_quote_agrees_with_its_submit(rooms: Rooms) -> None:
-    assert rooms.desk.quote(rooms.tester, "video", 1).refusal is None
+    assert rooms.desk.quote(rooms.tester, "video", 1, "a lighthouse").refusal is None
     rooms.desk.draining = True
-    quote = rooms.desk.quote(rooms.tester, "video", 1)
+    quote = rooms.desk.quote(rooms.tester, "video", 1, "a lighthouse")
     assert quote.refusal is not None
     assert quote.refusal.code == "draining"
     with pytest.raises(Refusal, match="draining"):

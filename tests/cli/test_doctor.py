@@ -41,6 +41,17 @@ def test_a_running_box_answers(run: Run, tmp_path: Path) -> None:
         assert "ledger: verifies: 0 transfers" in told.out
 
 
+def test_a_quarantined_device_is_told_with_its_reason(run: Run, tmp_path: Path) -> None:
+    with running(tmp_path / "data", worker_restarts_max=1) as box, box.client() as client:
+        told = run("doctor", "--json", data=box.folder, env={"ZSKY_FREE_SPACE_FLOOR_BYTES": "0"})
+        assert states(told)["devices"] == "good"
+        deadly = client.post("/v1/generate", json={"type": "image", "prompt": "double:segfaults"}).json()["job_id"]
+        box.ended(client, deadly)
+        told = run("doctor", data=box.folder, env={"ZSKY_FREE_SPACE_FLOOR_BYTES": "0"})
+        assert told.status == 1
+        assert "cpu is quarantined: It lost 2 workers in 300 s." in told.out
+
+
 def bad_setting(folder: Path) -> None:
     (folder / "zsky.toml").write_text("prot = 80\n")
 

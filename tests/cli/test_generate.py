@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.boxes import running
+from tests.boxes import add_models, running
 from tests.cli.conftest import Run, clean_environment
+from tests.media.pictures import corners, encoded
 from tests.running import RunningBox
 
 BOUND_SECONDS = 30
@@ -163,3 +164,18 @@ def test_a_refusal_in_json_mode_keeps_stdout_for_json(run: Run, cli_box: Running
     told = run("generate", "x", "--model", "no-such-model", "--json", data=cli_box.folder)
     assert "no-such-model" in told.sentence
     assert told.out == ""
+
+
+def test_a_picture_is_uploaded_first_and_the_job_begins_with_it(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "shot.jpg").write_bytes(encoded(corners(), "JPEG"))
+    folder = tmp_path / "data"
+    add_models(folder)
+    with running(folder) as box:
+        asked = ["generate", "waves", "--model", "beginner", "--duration", "1", "--image", "shot.jpg"]
+        told = run(*asked, "--strength", "0.4", "--json", data=box.folder)
+        assert "begins with RGB 64x48 at 0.4" in told.json["notes"]
+        assert told.json["reference"].startswith("up_")
+        (tmp_path / "shot.jpg").write_bytes(b"GIF89a")
+        assert "send a PNG, JPEG or WebP" in run(*asked, data=box.folder).sentence
+        assert "cannot be read" in run(*asked[:-1], "no-such.png", data=box.folder).sentence
+        assert len(run("jobs", "--json", data=box.folder).json["data"]) == 1

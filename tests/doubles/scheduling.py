@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from pathlib import Path
@@ -14,17 +14,24 @@ import msgspec
 
 from tests.doubles.driving import SPEC
 from zsky_box.catalog import Catalog
+from zsky_box.dispatch import Waiting
 from zsky_box.errors import ErrorCode
+from zsky_box.estimates import Estimates, Timing
 from zsky_box.events import Cancel, Done, Failed, Heartbeat, Phase, Progress, Ready, Run, ToParent, encode
 from zsky_box.events import decode_to_child as decode
+from zsky_box.observer import Observer
+from zsky_box.placement import Card
 from zsky_box.requests import Work
 from zsky_box.restart_budget import RestartBudget
-from zsky_box.scheduler import Limits, Scheduler
+from zsky_box.scheduler import Scheduler
+from zsky_box.slot import labels
+from zsky_box.starter import Rules
 from zsky_box.worker import Patience, Worker
 
 BOUND_SECONDS = 10.0
 POLL_SECONDS = 0.02
 MODELS = ("a", "b", "c")
+HOST_BYTES = 1 << 50
 
 
 class FakeProcess:
@@ -120,6 +127,11 @@ class FakeJob:
     attempts: int = 0
     end: str | None = None
     cancelled: bool = False
+    account_id: str = "acct-1"
+    waited_seconds: float = 0.0
+    start_in_seconds: float | None = None
+    recipe_floor: int = 0
+    why: list[str] = field(default_factory=list[str])
     job_id: str = ""
     out_dir: str = "/nowhere"
     stem: str = "stem"
@@ -151,6 +163,8 @@ class FakeJobs:
         self.calls: list[tuple[str, ...]] = []
         self.broken: dict[str, Exception] = {}
         self.held: dict[str, threading.Event] = {}
+        self.pauses: dict[str, bool] = {}
+        self.timings: list[Timing] = []
         self.taken_by_others: set[str] = set()
         self.wake: Callable[[], None] = lambda: None
         self._changed = threading.Condition()
@@ -195,13 +209,27 @@ class FakeJobs:
 
     # JobSource
 
-    def queued(self, *, test: bool, limit: int) -> Sequence[FakeJob]:
-        self._called("queued", test)
-        waiting = [job for job in list(self.jobs.values()) if job.status == "queued" and job.test == test]
-        return sorted(waiting, key=lambda job: job.batch)[:limit]
+    def heads(self, *, test: bool, per_flow: int) -> Sequence[Sequence[Waiting]]:
+        self._called("heads", test)
+        flows: dict[tuple[bool, str, str], list[Waiting]] = {}
+        for place, job in enumerate(list(self.jobs.values())):
+            if job.status == "queued" and job.test == test:
+                waiting = Waiting(
+                    id=job.id,
+                    account_id=job.account_id,
+                    model=job.model,
+                    batch=job.batch,
+                    work=msgspec.structs.replace(job.work, model=job.model),
+                    waited_seconds=job.waited_seconds or 1.0 / (1 + place),
+                    start_in_seconds=job.start_in_seconds,
+                    recipe_floor=job.recipe_floor,
+                )
+                flows.setdefault((job.batch, job.account_id, job.model), []).append(waiting)
+        return [flow[:per_flow] for flow in flows.values()]
 
-    def claim(self, job_id: str, device: str) -> FakeJob | None:
+    def claim(self, job_id: str, device: str, why: str = "") -> FakeJob | None:
         self._called("claim", job_id, device)
+        self.jobs[job_id].why.append(why)
         job = self.jobs[job_id]
         if job_id in self.taken_by_others or job.status != "queued":
             return None
@@ -211,7 +239,10 @@ class FakeJobs:
     def progress(self, job_id: str, token: int, phase: Phase, step: int, steps: int) -> None:
         self._called("progress", job_id, token, phase, step, steps)
 
-    def complete(self, done: Done, device_name: str, versions: dict[str, str]) -> None:
+    def preview(self, job_id: str, token: int, jpeg: bytes) -> None:
+        self._called("preview", job_id, token, len(jpeg))
+
+    def complete(self, done: Done, device_name: str, versions: dict[str, str], recipe: str = "") -> None:  # noqa: ARG002
         self._called("complete", done.job_id, device_name, versions)
         if job := self._mine(done.job_id, done.token):
             self._end(job, "completed", "completed")
@@ -223,7 +254,9 @@ class FakeJobs:
             self._end(job, "failed", code)
         return job is not None
 
-    def retry(self, job_id: str, token: int, code: ErrorCode, message: str, *, attempts_max: int) -> bool:
+    def retry(
+        self, job_id: str, token: int, code: ErrorCode, message: str, *, attempts_max: int, recipe_floor: int = 0
+    ) -> bool:
         self._called("retry", job_id, code, message)
         job = self._mine(job_id, token)
         if job is None:
@@ -231,7 +264,7 @@ class FakeJobs:
         if job.attempts >= attempts_max:
             self._end(job, "failed", code)
             return False
-        job.status = "queued"
+        job.status, job.recipe_floor = "queued", max(job.recipe_floor, recipe_floor)
         self.wake()
         return True
 
@@ -248,6 +281,20 @@ class FakeJobs:
         self._called("expire")
         return 0
 
+    def miss(self, job_id: str) -> None:
+        self._called("miss", job_id)
+        self._end(self.jobs[job_id], "failed", "deadline_exceeded")
+
+    def paused(self) -> Mapping[str, bool]:
+        self._called("paused")
+        return dict(self.pauses)
+
+    def timed(self, timings: Sequence[Timing]) -> None:
+        self.timings.extend(timings)
+
+    def measured(self, card: str, flops: float) -> None:
+        self._called("measured", card, flops)
+
 
 class Stage:
     """A scheduler over fakes. `children("cpu")` are the live device's, in the order in which they were started."""
@@ -259,6 +306,8 @@ class Stage:
         job_seconds: float = 60.0,
         cancel_seconds: float = 60.0,
         restarts: int = 5,
+        preview_steps: int = 0,
+        observer: Observer | None = None,
     ) -> None:
         self.jobs = FakeJobs()
         self.failures: list[BaseException] = []
@@ -268,15 +317,25 @@ class Stage:
         self._appeared = threading.Condition()
         catalog = Catalog([], Path("/nowhere"))
         catalog.specs = {name: msgspec.structs.replace(SPEC, name=name) for name in MODELS}
-        limits = Limits(job_seconds=job_seconds, cancel_seconds=cancel_seconds)
+        chosen = list(devices) or ["cpu"]
+        self.estimates = Estimates()
+        self.rules = Rules(
+            host_total_bytes=HOST_BYTES,
+            job_seconds=job_seconds,
+            cancel_seconds=cancel_seconds,
+            preview_steps=preview_steps,
+        )
         self.scheduler = Scheduler(
             self.jobs,
             catalog,
-            list(devices) or ["cpu"],
+            chosen,
+            {label: Card(device=label, total_bytes=HOST_BYTES, capability=9.0) for label in labels(chosen)},
+            self.estimates,
             self._new_worker,
             lambda: RestartBudget(restarts=restarts, backoff_seconds=0.01),
-            limits,
+            self.rules,
             self.failures.append,
+            observer=observer,
         )
         self.jobs.wake = self.scheduler.wake
 

@@ -11,8 +11,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -22,8 +23,9 @@ import numpy as np
 from PIL import Image
 
 from zsky_box.errors import JobFailure
-from zsky_box.events import File, Run
+from zsky_box.events import Check, File, Run
 from zsky_box.pipelines.base import SAMPLE_RATE_HZ, Clip, OutOfMemory, Picture, Reporter, Still
+from zsky_box.worker_attempt import PREVIEW_BYTES_MAX
 from zsky_box.worker_engine import Engine, OnFrame
 from zsky_box.worker_main import main
 
@@ -31,6 +33,9 @@ STEPS = 4
 SLOW_STEPS = 200
 SLOW_STEP_SECONDS = 0.05
 WARM_SECONDS = 0.4
+FLOPS = 3e12
+BLOCKED_SEED = 666  # a picture of this seed is white where all others are grey, and the double's check blocks white
+BLOCKED_LABEL = "white"
 GATE = "gate"  # a named pipe of this name in an attempt's folder holds its tail up until somebody writes to it
 
 warmed: list[str] = []
@@ -43,9 +48,18 @@ def act(run: Run) -> str:
 
 def load(run: Run, device: str) -> ActingPipeline:
     """A model that is loaded at once, or not at all."""
-    if act(run) == "raises_in_load":
-        raise ZeroDivisionError("the double divides by zero while it loads")
-    return ActingPipeline(run.job_id, device)
+    match act(run):
+        case "raises_in_load":
+            raise ZeroDivisionError("the double divides by zero while it loads")
+        case "out_of_memory_in_load":
+            raise OutOfMemory("the double's weights want 900 GiB")
+        case "device_lost_in_load":
+            raise device_lost()
+        case "hangs_in_load":
+            hang()
+        case _:
+            pass
+    return ActingPipeline(run, device)
 
 
 def warm(family: str) -> None:
@@ -54,12 +68,22 @@ def warm(family: str) -> None:
     warmed.append(family)
 
 
-class ActingPipeline:
-    """`loaded_for` and `device` show in a clip's notes, so that a test sees when and where a model was loaded."""
+def measure(device: str) -> float:
+    """A device that is as fast as a test expects it."""
+    del device
+    return FLOPS
 
-    def __init__(self, loaded_for: str, device: str) -> None:
-        self.loaded_for = loaded_for
-        self.device = device
+
+def device_lost() -> RuntimeError:
+    """As torch's libraries tell it."""
+    return RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+class ActingPipeline:
+    """What it was loaded for, how and where shows in a clip's notes, so that a test sees it."""
+
+    def __init__(self, run: Run, device: str) -> None:
+        self.told = [f"loaded for {run.job_id}", f"recipe {run.recipe.name}", f"device {device}"]
 
     def video(self, run: Run, report: Reporter) -> Clip:
         denoise(run, report)
@@ -70,7 +94,10 @@ class ActingPipeline:
             frames=run.frames,
             pictures=grey(run, run.frames),
             sound=np.zeros((run.frames * SAMPLE_RATE_HZ // run.fps, 2), np.float32),
-            notes=[f"loaded for {self.loaded_for}", f"device {self.device}", f"warmed {','.join(warmed)}"],
+            notes=[
+                *(*self.told, f"warmed {','.join(warmed)}"),
+                *([begun_with(run)] if run.reference else []),
+            ],
         )
 
     def images(self, run: Run, report: Reporter) -> Iterator[Still]:
@@ -84,6 +111,13 @@ class ActingPipeline:
         """It holds nothing."""
 
 
+def begun_with(run: Run) -> str:
+    """What the child finds at the path of the picture that it is given, and the strength."""
+    with Image.open(run.reference, formats=("PNG",)) as picture:
+        picture.load()
+        return f"begins with {picture.mode} {picture.width}x{picture.height} at {run.strength}"
+
+
 def denoise(run: Run, report: Reporter) -> None:
     """Steps, quick or slow; a fault comes after the first."""
     report.phase("denoising")
@@ -92,29 +126,44 @@ def denoise(run: Run, report: Reporter) -> None:
     for step in range(1, steps + 1):
         if is_slow:
             time.sleep(SLOW_STEP_SECONDS)
-        report.step(step, steps)
+        report.step(step, steps, lambda step=step: preview(run, step))
         if step == 1:
             act_out(run)
+
+
+def preview(run: Run, step: int) -> bytes:
+    """A small picture that is another one at every step."""
+    match act(run):
+        case "fails_preview":
+            raise ZeroDivisionError("the double has no preview")
+        case "large_preview":
+            return bytes(PREVIEW_BYTES_MAX + 1)
+        case _:
+            return image(64, 36, "JPEG", step)
 
 
 def act_out(run: Run) -> None:
     """The faults; a prompt that names none of them goes on."""
     match act(run):
-        case "raises_in_run" | "raises_in_load":  # the latter where the model was already there
+        case "raises_in_run" | "raises_in_load":  # what is acted out in the load, where the model was already there
             raise ZeroDivisionError("the double divides by zero")
         case "safety_blocked":
             raise JobFailure("safety_blocked", "The double will not make this.")
-        case "out_of_memory":
+        case "out_of_memory" | "out_of_memory_in_load":
             raise OutOfMemory("the double wants 900 GiB")
-        case "device_lost":
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        case "device_lost" | "device_lost_in_load":
+            raise device_lost()
         case "disk_full":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        case "killed":  # as the kernel does where the machine's memory is used up
+            os.kill(os.getpid(), signal.SIGKILL)
         case "segfaults":
             ctypes.string_at(0)
         case "exits_silently":
             os._exit(3)
-        case "hangs":
+        case "blocks":  # as a call into the driver that never returns: the heart beats on, and nobody hears a cancel
+            threading.Event().wait()
+        case "hangs" | "hangs_in_load":
             hang()
         case "hangs_with_grandchild":
             start_grandchild(run)
@@ -126,6 +175,7 @@ def act_out(run: Run) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
         case "garbage_on_pipe":
             os.write(int(sys.argv[1]), b"\x00\x00\x00\x08 garbage")
+            threading.Event().wait()  # a Done that is on the pipe before the garbage is read would count
         case "endless_message":
             os.write(int(sys.argv[1]), b"\x7f\xff\xff\xff and on it goes")
         case "half_message":
@@ -148,9 +198,38 @@ def hang() -> None:
 
 
 def grey(run: Run, count: int) -> Iterator[Picture]:
-    """Grey pictures that take no memory."""
-    for _ in range(count):
-        yield np.broadcast_to(np.uint8(128), (run.height, run.width, 3))
+    """Grey pictures that take no memory; see BLOCKED_SEED."""
+    for index in range(count):
+        is_still = run.type == "image"
+        is_white = run.seed + index == BLOCKED_SEED if is_still else run.seed == BLOCKED_SEED and index >= 0.75 * count
+        yield np.broadcast_to(np.uint8(255 if is_white else 128), (run.height, run.width, 3))
+
+
+def load_check(check: Check, device: str) -> ActingClassifier:
+    """An output check that is loaded at once, or, by its name, not at all."""
+    del device
+    if check.model.name == "breaks-in-load":
+        raise JobFailure("internal_error", "The model breaks-in-load cannot be loaded: the double says so.")
+    return ActingClassifier(check.model.name)
+
+
+class ActingClassifier:
+    """Finds white pictures, or stops as its name says."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def scores(self, pictures: Sequence[Picture]) -> list[dict[str, float]]:
+        match self.name:
+            case "breaks":
+                raise ZeroDivisionError("the double's check divides by zero")
+            case "out-of-memory":
+                raise OutOfMemory("the double's check wants 900 GiB")
+            case _:
+                return [{BLOCKED_LABEL: float(picture.mean()) / 255, "grey": 0.5} for picture in pictures]
+
+    def close(self) -> None:
+        """It holds nothing."""
 
 
 class ActingTail:
@@ -158,6 +237,10 @@ class ActingTail:
 
     def __init__(self, clip: Clip, folder: Path, stem: str, seed: int) -> None:
         self.clip, self.folder, self.stem, self.seed = clip, folder, stem, seed
+
+    def abort(self) -> None:
+        """The stub is written by `finish` only."""
+        (self.folder / "aborted").touch()
 
     def finish(self) -> list[File]:
         if (self.folder / GATE).is_fifo():
@@ -226,5 +309,13 @@ def versions(family: str) -> dict[str, str]:
 if __name__ == "__main__":
     main(
         sys.argv[1:],
-        Engine(load=load, warm=warm, versions=versions, feed_clip=feed_clip, write_still=write_still),
+        Engine(
+            load=load,
+            load_check=load_check,
+            warm=warm,
+            measure=measure,
+            versions=versions,
+            feed_clip=feed_clip,
+            write_still=write_still,
+        ),
     )

@@ -36,7 +36,7 @@ def has_jobs(machine: Life) -> bool:
 
 
 def has_work(machine: Life) -> bool:
-    return bool(machine.world.attempts or machine.world.rooms.book.queued(test=False, limit=1))
+    return bool(machine.world.attempts or machine.world.rooms.queued(test=False))
 
 
 class Life(RuleBasedStateMachine):

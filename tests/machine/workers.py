@@ -16,7 +16,7 @@ from zsky_box.jobs.book import Attempt
 
 def claim_all(world: World, *, test: bool) -> list[Attempt]:
     """Every queued job whose time has not run out."""
-    claimed = [claim_one(world, job.id) for job in world.rooms.book.queued(test=test, limit=10)]
+    claimed = [claim_one(world, job.id) for job in world.rooms.queued(test=test)[:10]]
     return [attempt for attempt in claimed if attempt is not None]
 
 

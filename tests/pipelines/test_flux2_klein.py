@@ -1,7 +1,8 @@
-"""FLUX.2 klein on a tiny checkpoint: passes, sizes, seeds, several images, progress, cancel, failures."""
+"""FLUX.2 klein on a tiny checkpoint: passes, sizes, seeds, references, several images, progress, cancel, failures."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from msgspec.structs import replace
 
 from scripts.tiny_models import cached
-from tests.pipelines.tiny import CancelAt, Listener, a_run, counting, inside, opened, tiny_spec
+from tests.pipelines.tiny import CancelAt, Listener, a_picture, a_run, counting, inside, opened, tiny_spec
 from zsky_box.errors import JobFailure
 from zsky_box.manifest import WHOLE
 from zsky_box.pipelines import loader
@@ -146,3 +147,70 @@ def test_it_runs_in_bfloat16() -> None:
 def test_it_makes_no_video(klein: Pipeline) -> None:
     with pytest.raises(JobFailure, match="no video"):
         klein.video(a_run(SPEC), Listener())
+
+
+def test_the_pipeline_is_called_with_keywords_only(klein: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = type(inside(klein))
+    call = kind.__call__
+    positional: list[tuple[Any, ...]] = []
+
+    def spied(pipe: Any, *args: Any, **kwargs: Any) -> Any:
+        positional.append(args)
+        return call(pipe, *args, **kwargs)
+
+    monkeypatch.setattr(kind, "__call__", spied)
+    list(klein.images(a_run(SPEC), Listener()))
+    assert positional == [()]
+
+
+@pytest.mark.parametrize(
+    ("size", "tokens"),
+    [
+        ((128, 96), 8 * 6),
+        ((300, 100), 18 * 6),
+        ((1, 1), 4 * 4),
+        ((2000, 10), 32 * 4),  # no longer than 8 to 1, no side below 64
+        ((70, 900), 4 * 35),
+        ((3000, 2000), 78 * 52),  # scaled down to 1024² pixels
+    ],
+)
+def test_a_reference_is_seen_whole_and_leaves_the_size_asked_for(
+    size: tuple[int, int], tokens: int, tmp_path: Path
+) -> None:
+    pipeline = opened("tiny-klein", steps=1)
+    run = a_run(SPEC, width=118, height=90, reference=a_picture(tmp_path, *size))
+    with counting(inside(pipeline).transformer) as passes:
+        (still,) = pipeline.images(run, Listener())
+    assert [call["hidden_states"].shape[1] for call in passes.calls] == [8 * 6 + tokens]
+    assert still.picture.shape == (90, 118, 3)
+
+
+def test_a_reference_acts_and_is_forgotten_with_its_job(klein: Pipeline, tmp_path: Path) -> None:
+    (before,) = klein.images(a_run(SPEC), Listener())
+    (edited,) = klein.images(a_run(SPEC, reference=a_picture(tmp_path, 128, 96)), Listener())
+    (after,) = klein.images(a_run(SPEC), Listener())
+    assert not np.array_equal(edited.picture, before.picture)
+    assert np.array_equal(after.picture, before.picture)
+
+
+def test_strength_means_nothing_here(klein: Pipeline, tmp_path: Path) -> None:
+    run = a_run(SPEC, reference=a_picture(tmp_path, 128, 96))
+    (one,), (other,) = (klein.images(replace(run, strength=strength), Listener()) for strength in (None, 0.2))
+    assert np.array_equal(one.picture, other.picture)
+
+
+def test_images_from_one_reference_can_be_made_again_alone(tmp_path: Path) -> None:
+    run = a_run(SPEC, n=3, reference=a_picture(tmp_path, 300, 100))
+    batched = loader("flux2_klein")(SPEC, replace(WHOLE, images_at_once=3), cached("tiny-klein"), "cpu")
+    with counting(inside(batched).transformer) as passes:
+        stills = list(batched.images(run, Listener()))
+    assert len(passes) == 4
+    for index, still in enumerate(stills):
+        (alone,) = opened("tiny-klein").images(replace(run, n=1, seed=7 + index), Listener())
+        assert np.abs(alone.picture.astype(int) - still.picture).max() <= 2
+
+
+def test_a_reference_that_is_no_picture_is_said_to_be_unreadable(klein: Pipeline, tmp_path: Path) -> None:
+    (tmp_path / "reference.png").write_bytes(b"GIF89a")
+    with pytest.raises(JobFailure, match="Upload it again"):
+        list(klein.images(a_run(SPEC, reference=str(tmp_path / "reference.png")), Listener()))

@@ -66,7 +66,8 @@ def test_an_installed_tiny_model_is_found_by_the_catalogue(tmp_path: Path) -> No
     install_tiny(tmp_path / "weights")
     catalog = Catalog([tmp_path / "models"], tmp_path / "weights")
     assert catalog.refused == []
-    assert set(catalog.specs) == {"tiny-ltx2", "tiny-ltx2-one", "tiny-ltx23", "tiny-ltx25", "tiny-klein"}
+    names = {"tiny-ltx2", "tiny-ltx2-one", "tiny-ltx23", "tiny-ltx25", "tiny-klein", "tiny-z-image"}
+    assert set(catalog.specs) == names
     for spec in catalog.specs.values():
         assert catalog.installed(spec) is not None
 

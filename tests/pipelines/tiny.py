@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
+from PIL import Image
 
 from scripts.tiny_models import cached, tiny_specs
 from zsky_box.events import Phase, Run
@@ -45,10 +47,11 @@ class CancelAt(Listener):
 
 
 class Counter:
-    """Counts the calls of modules and keeps the keyword arguments of each."""
+    """Counts the calls of modules and keeps the arguments of each."""
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
+        self.args: list[tuple[Any, ...]] = []
 
     def __len__(self) -> int:
         return len(self.calls)
@@ -61,6 +64,7 @@ def counting(*modules: Any) -> Generator[Counter]:
 
     def note(module: Any, args: Any, kwargs: dict[str, Any]) -> None:  # noqa: ARG001
         counter.calls.append(kwargs)
+        counter.args.append(args)
 
     handles = [module.register_forward_pre_hook(note, with_kwargs=True) for module in modules]
     try:
@@ -108,6 +112,16 @@ def a_run(spec: ModelSpec, **changes: Any) -> Run:
         test=False,
     )
     return replace(run, **changes)
+
+
+def a_picture(folder: Path, width: int, height: int) -> str:
+    """The path of a PNG with a gradient from left to right and one from top to bottom."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, :, 0] = np.linspace(0, 255, width, dtype=np.uint8)
+    pixels[:, :, 1] = np.linspace(255, 0, height, dtype=np.uint8)[:, None]
+    path = folder / f"reference-{width}x{height}.png"
+    Image.fromarray(pixels).save(path)
+    return str(path)
 
 
 def watched(clip: Clip) -> NDArray[np.uint8]:

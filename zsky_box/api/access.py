@@ -87,12 +87,12 @@ def _terminal(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
     presented = connection.headers.get(CONTROL_HEADER, "")
     right = hmac.compare_digest(presented.encode(), box.control_token.encode())
     caller = keys.caller_of_owner(box.store)
-    if not (_is_from_here(connection) and right and "origin" not in connection.headers and caller is not None):
+    if not (is_from_here(connection) and right and "origin" not in connection.headers and caller is not None):
         raise Refusal(401, "invalid_key", "This control token is not valid here.")
     return caller
 
 
-def _is_from_here(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
+def is_from_here(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
     """Whether the peer is this machine's loopback, also where a socket for IPv6 shows an IPv4 peer as `::ffff:…`."""
     try:
         address = ipaddress.ip_address(connection.client.host if connection.client else "")

@@ -9,18 +9,23 @@ from typing import Any, Final
 from litestar.connection import ASGIConnection
 
 from zsky_box.assets import Assets
+from zsky_box.cards import CardWatch
 from zsky_box.catalog import Catalog
 from zsky_box.clock import Clock
 from zsky_box.db import Store
+from zsky_box.eta import Eta
 from zsky_box.feed import Feed
 from zsky_box.jobs.desk import Desk
 from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
+from zsky_box.metrics import Metrics
 from zsky_box.rate_limit import RateLimit
+from zsky_box.room import Room
 from zsky_box.scheduler import Scheduler
 from zsky_box.secretfile import Secrets
 from zsky_box.settings import Settings
 from zsky_box.terms import Terms
+from zsky_box.uploads import Uploads
 
 _HOST: Final = re.compile(r"^(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:\d{1,5})?$")
 
@@ -36,13 +41,18 @@ class Services:
     store: Store
     catalog: Catalog
     assets: Assets
+    uploads: Uploads
     feed: Feed
     news: News
     rate_limit: RateLimit
     terms: Terms
     desk: Desk
+    room: Room
+    eta: Eta
     reader: JobReader
     scheduler: Scheduler
+    cards: CardWatch
+    metrics: Metrics
 
 
 def services(connection: ASGIConnection[Any, Any, Any, Any]) -> Services:

@@ -60,6 +60,8 @@ def _complete(document: dict[str, Any], operation: dict[str, Any], opt: dict[str
         document["components"]["schemas"] |= components
         required = not opt.get("body_optional")
         operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": schemas[0]}}}
+    if upload := opt.get("upload"):
+        operation["requestBody"] = {"required": True, "content": _pictures(*upload)}
     parameters = operation.setdefault("parameters", [])
     parameters += [
         _query(name, schema, required=bool(opt.get("open"))) for name, schema in opt.get("query", {}).items()
@@ -79,6 +81,13 @@ def _complete(document: dict[str, Any], operation: dict[str, Any], opt: dict[str
         answers["204"] = {"description": "The job has ended, and all of it was told before `Last-Event-ID`"}
     if name in _FILES:
         _complete_file(operation, is_head=name == "headFile")
+
+
+def _pictures(form: str, field: str, types: tuple[str, ...]) -> dict[str, Any]:
+    """A picture's bytes: as the one file of a form, or as they are."""
+    file = {"type": "string", "format": "binary"}
+    schema = {"type": "object", "required": [field], "properties": {field: file}, "additionalProperties": False}
+    return {form: {"schema": schema}} | {kind: {"schema": file} for kind in types}
 
 
 def _complete_file(operation: dict[str, Any], *, is_head: bool) -> None:

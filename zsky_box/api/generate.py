@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 from typing import Any, Final
 
-import msgspec
 from litestar import Request, Response, post
-from litestar.exceptions import InternalServerException
 from litestar.params import FromPath
 from msgspec.structs import replace
 
 from zsky_box.api.access import caller_of
+from zsky_box.api.bodies import idempotency, read_body, read_bytes, room_for_body
 from zsky_box.api.deps import Services, services
 from zsky_box.api.problems import documented
 from zsky_box.errors import FieldError, InvalidFields, Refusal
-from zsky_box.idempotency import KEY_MAX, Answer, Idempotency
+from zsky_box.idempotency import Answer
 from zsky_box.keys import Caller
-from zsky_box.requests import Submission, resolve
-from zsky_box.schemas import GenerateBody, JobAccepted, RerunBody, read_json, read_object
+from zsky_box.picture import of_data_uri
+from zsky_box.requests import UPLOAD_ID, Submission, resolve
+from zsky_box.schemas import GenerateBody, JobAccepted, RerunBody, read_object
 
 TEST_CAP_PROMPT: Final = "test:cap"
-_JSON_TYPES: Final = ("", "application/json", "application/x-www-form-urlencoded")
 
 OF_EVERY_SUBMIT: Final = (
     "idempotency_conflict",
     "invalid_field",
     "model_not_installed",
+    "prompt_blocked",
     "allowance_exhausted",
     "cap_reached",
     "wallet_empty",
@@ -50,16 +50,29 @@ OF_EVERY_BODY: Final = ("malformed_json", "too_large", "unsupported_media", "unk
 )
 async def generate(request: Request[Any, Any, Any]) -> Response[JobAccepted]:
     """Queue one job and answer with its id; poll `job_status`, or listen to its events, until it has ended."""
+    async with room_for_body(request):
+        return answered(await _generate(request))
+
+
+async def _generate(request: Request[Any, Any, Any]) -> Answer:
     box, caller = services(request), caller_of(request)
     value = await read_body(request)
     body = read_object(GenerateBody, value)
     key = idempotency(request, value)
     if replayed := await box.desk.replay(caller, key):
-        return answered(replayed)
+        return replayed
     submission = asked_for(box, caller, body)
     if refusal := acted_out(caller, body):
         raise refusal
-    return answered(await box.desk.submit(caller, submission, key))
+    picture = await sent_along(body)
+    if picture is None:
+        return await box.desk.submit(caller, submission, key)
+    # To decode a picture is work: what would be refused without it is refused before.
+    quote = await box.store.read(lambda: box.desk.quote(caller, body.type, body.n or 1, body.prompt))
+    if quote.refusal is not None:
+        raise quote.refusal
+    async with box.uploads.offered(picture, field="image") as offered:
+        return await box.desk.submit(caller, submission, key, offered)
 
 
 @post(
@@ -89,10 +102,24 @@ async def rerun(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Respo
     return answered(await box.desk.submit(caller, submission, key))
 
 
-def asked_for(box: Services, caller: Caller, body: GenerateBody) -> Submission:
-    """What a body asks of this box; raises what is wrong with it, or 503 `no_model`."""
-    real = box.settings.require_real_model
-    return resolve(body, box.catalog, test=caller.key.test, require_real_model=real)
+def asked_for(box: Services, caller: Caller, body: GenerateBody, *, bounded: bool = True) -> Submission:
+    """What a body asks of this box; raises what is wrong with it, or 503 `no_model`.
+
+    Where it is not `bounded`, whether any device has room for it is not asked.
+    """
+    real, test = box.settings.require_real_model, caller.key.test
+    no_room = box.room.refusal if bounded and not test else None
+    return resolve(body, box.catalog, test=test, require_real_model=real, no_room=no_room)
+
+
+async def sent_along(body: GenerateBody) -> bytes | None:
+    """The picture that a body has in it as a data URI, still to be decoded; None where it has an id or none."""
+    if body.image is None or UPLOAD_ID.fullmatch(body.image):
+        return None
+    try:
+        return await asyncio.to_thread(of_data_uri, body.image)
+    except ValueError as error:
+        raise InvalidFields([FieldError("image", "invalid_field", f"image: {error}.")]) from error
 
 
 def acted_out(caller: Caller, body: GenerateBody) -> Refusal | None:
@@ -101,43 +128,6 @@ def acted_out(caller: Caller, body: GenerateBody) -> Refusal | None:
         return None
     detail = "Acted out by a test key: the spend cap of this month is reached."
     return Refusal(429, "cap_reached", detail, headers={"Retry-After": "60"})
-
-
-async def read_body(request: Request[Any, Any, Any], *, exact: bool = False) -> Any:
-    """The parsed body, `exact` where numbers are money.
-
-    curl's `-d` says form-urlencoded by default; what then parses as JSON is taken as JSON.
-    """
-    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise Refusal(415, "unsupported_media", "Send the body as it is, without a Content-Encoding.")
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in _JSON_TYPES and not kind.endswith("+json"):
-        raise Refusal(415, "unsupported_media", "Send the body as application/json.")
-    body = await read_bytes(request)
-    if kind == "application/x-www-form-urlencoded" and body and not body.lstrip().startswith(b"{"):
-        raise Refusal(415, "unsupported_media", "Send the body as application/json, not as a form.")
-    return read_json(body, exact=exact)
-
-
-async def read_bytes(request: Request[Any, Any, Any]) -> bytes:
-    """The whole body, within the setting `body_max_bytes`."""
-    try:
-        return await request.body()
-    except InternalServerException as error:
-        # Litestar's word for a client that went away in the middle: that is no fault of the box.
-        raise Refusal(400, "malformed_json", "The connection ended before the body did.") from error
-
-
-def idempotency(request: Request[Any, Any, Any], value: Any) -> Idempotency | None:
-    """The client's Idempotency-Key with a digest over method, path and parsed JSON; raises 422 for a bad key."""
-    key = request.headers.get("idempotency-key")
-    if key is None:
-        return None
-    if not (1 <= len(key) <= KEY_MAX and all(32 <= ord(character) < 127 for character in key)):
-        message = f"Idempotency-Key: send 1 to {KEY_MAX} printable ASCII characters."
-        raise InvalidFields([FieldError("Idempotency-Key", "invalid_field", message)])
-    canonical = msgspec.json.encode([request.method, request.url.path, value], order="sorted")
-    return Idempotency(key, hashlib.sha256(canonical).digest())
 
 
 def answered(answer: Answer) -> Response[Any]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from litestar import Request, Response, get
 from litestar.openapi import ResponseSpec
+from msgspec import Struct
 
 from zsky_box import __version__
 from zsky_box.api.deps import services
 from zsky_box.api.problems import documented
+
+
+class Readiness(Struct, frozen=True, omit_defaults=True):
+    """Whether jobs are begun; `quarantined` has each device that is out of service, and why."""
+
+    status: Literal["ready", "starting", "draining", "paused", "quarantined"]
+    quarantined: dict[str, str] = {}
 
 
 @get(
@@ -30,16 +38,22 @@ async def healthz() -> dict[str, str]:
     operation_id="getReadiness",
     tags=["health"],
     summary="Are jobs taken",
-    responses={503: ResponseSpec(dict[str, str], description="Starting, or stopping", generate_examples=False)},
+    responses={503: ResponseSpec(Readiness, description="No job is begun now", generate_examples=False)},
 )
-async def readyz(request: Request[Any, Any, Any]) -> Response[dict[str, str]]:
-    """A worker is up and jobs are taken; 503 until then."""
+async def readyz(request: Request[Any, Any, Any]) -> Response[Readiness]:
+    """A worker is up and jobs are taken; 503 until then. `quarantined` names the devices that are out of service."""
     box = services(request)
+    slots = [slot for slot in box.scheduler.slots() if not slot.test]
+    quarantined = {slot.label: f"It {slot.reason}." for slot in slots if slot.state == "quarantined"}
     if box.desk.draining:
-        return Response({"status": "draining"}, status_code=503, headers={"Retry-After": "10"})
+        return Response(Readiness("draining", quarantined), status_code=503, headers={"Retry-After": "10"})
+    if len(quarantined) == len(slots):
+        return Response(Readiness("quarantined", quarantined), status_code=503, headers={"Retry-After": "60"})
+    if all(slot.paused or slot.state == "quarantined" for slot in slots):
+        return Response(Readiness("paused", quarantined), status_code=503, headers={"Retry-After": "60"})
     if not box.scheduler.is_ready():
-        return Response({"status": "starting"}, status_code=503, headers={"Retry-After": "1"})
-    return Response({"status": "ready"})
+        return Response(Readiness("starting", quarantined), status_code=503, headers={"Retry-After": "1"})
+    return Response(Readiness("ready", quarantined))
 
 
 @get(

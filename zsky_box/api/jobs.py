@@ -13,7 +13,7 @@ from zsky_box.api.access import caller_of
 from zsky_box.api.deps import base_url, services
 from zsky_box.api.problems import documented
 from zsky_box.jobs.views import PAGE_DEFAULT, PAGE_MAX, Filters
-from zsky_box.schemas import JobList, JobView
+from zsky_box.schemas import DecisionList, JobList, JobView
 
 _STATUSES: Final = ("queued", "running", "completed", "failed")
 _TYPES: Final = ("video", "image")
@@ -72,6 +72,21 @@ async def list_jobs(request: Request[Any, Any, Any]) -> JobList:
     filters, limit, cursor = read_query(list(request.query_params.items()))
     box, caller, base = services(request), caller_of(request), base_url(request)
     return await box.store.read(lambda: box.reader.page(caller, filters, limit, cursor, base))
+
+
+@get(
+    "/jobs/{job_id:str}/decisions",
+    opt={"scope": "read"},
+    operation_id="getJobDecisions",
+    tags=["jobs"],
+    summary="Why a job ran where it did",
+    responses=documented("not_found"),
+)
+async def get_decisions(request: Request[Any, Any, Any], job_id: FromPath[str]) -> DecisionList:
+    """Each attempt of the job with its device and the reason for it; and why it waits, if it was passed over."""
+    box, caller = services(request), caller_of(request)
+    decisions = await box.store.read(lambda: box.reader.decisions(caller, job_id))
+    return DecisionList(data=decisions, waits=box.scheduler.reason(job_id))
 
 
 @post(

@@ -11,9 +11,10 @@ from msgspec import UNSET
 
 from zsky_box import idempotency, overage
 from zsky_box.api.access import caller_of
+from zsky_box.api.bodies import idempotency as key_of
+from zsky_box.api.bodies import read_body, read_bytes
 from zsky_box.api.deps import Services, services
-from zsky_box.api.generate import OF_EVERY_BODY, answered, read_body, read_bytes
-from zsky_box.api.generate import idempotency as key_of
+from zsky_box.api.generate import OF_EVERY_BODY, answered
 from zsky_box.api.problems import documented
 from zsky_box.db import Tx
 from zsky_box.errors import FieldError, InvalidFields

@@ -11,7 +11,8 @@ from litestar.exceptions import HTTPException, InternalServerException, MethodNo
 from litestar.openapi import ResponseSpec
 from msgspec import UNSET
 
-from zsky_box.errors import Refusal, StoreError
+from zsky_box.api.deps import services
+from zsky_box.errors import PromptBlocked, Refusal, StoreError
 from zsky_box.schemas import Problem
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ STATUS_OF: Final = {
     "unknown_field": 422,
     "unsupported_for_model": 422,
     "model_not_installed": 422,
+    "prompt_blocked": 422,
     "allowance_exhausted": 429,
     "cap_reached": 429,
     "queue_full": 429,
@@ -86,7 +88,10 @@ _FRAMEWORK: Final = {
     403: ("insufficient_scope", "This key may not do that."),
     404: ("not_found", "There is nothing at this address."),
     405: ("method_not_allowed", "This address does not answer that method."),
-    413: ("too_large", "The body is larger than this box accepts; its owner may raise the setting body_max_bytes."),
+    413: (
+        "too_large",
+        "The body is larger than this box accepts; its owner may raise body_max_bytes, for pictures upload_max_bytes.",
+    ),
     415: ("unsupported_media", "Send the body as application/json."),
 }
 
@@ -98,6 +103,9 @@ def request_id(request: Request[Any, Any, Any]) -> str:
 
 def from_refusal(request: Request[Any, Any, Any], refusal: Refusal) -> Response[bytes]:
     """A refusal as problem details."""
+    services(request).metrics.refused(refusal.code if refusal.code in STATUS_OF else "other")
+    if isinstance(refusal, PromptBlocked):  # for the owner, who may find the rule too wide; the prompt stays unsaid
+        log.info("request %s: its prompt is refused by the rule %r", request_id(request), refusal.rule)
     problem = Problem(
         type=f"urn:zsky-box:problem:{refusal.code}",
         title=TITLES.get(refusal.status, "Not done"),

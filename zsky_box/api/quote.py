@@ -7,8 +7,9 @@ from typing import Any
 from litestar import Request, post
 
 from zsky_box.api.access import caller_of
+from zsky_box.api.bodies import read_body, room_for_body
 from zsky_box.api.deps import services
-from zsky_box.api.generate import OF_EVERY_BODY, acted_out, asked_for, read_body
+from zsky_box.api.generate import OF_EVERY_BODY, acted_out, asked_for, sent_along
 from zsky_box.api.problems import documented
 from zsky_box.errors import InvalidFields, Refusal
 from zsky_box.pricing import usd
@@ -26,16 +27,33 @@ from zsky_box.schemas import GenerateBody, QuoteView, read_object
 )
 async def quote(request: Request[Any, Any, Any]) -> QuoteView:
     """The body of a `generate`, answered with its price and the refusal that it would meet now. Reserves nothing."""
+    async with room_for_body(request):
+        return await _quote(request)
+
+
+async def _quote(request: Request[Any, Any, Any]) -> QuoteView:
     box, caller = services(request), caller_of(request)
     body = read_object(GenerateBody, await read_body(request))
-    model, refusal = None, acted_out(caller, body)
+    work, refusal, fits = None, acted_out(caller, body), False
     try:
-        model = asked_for(box, caller, body).work.model
+        work = asked_for(box, caller, body, bounded=False).work
+        no_room = None if caller.key.test else await box.store.read(lambda: box.room.refusal_of(work))
+        fits = no_room is None
+        if no_room is not None:
+            refusal = refusal or Refusal(422, "unsupported_for_model", f"{work.model} {no_room}.")
     except InvalidFields:
         raise
     except Refusal as reason:
         refusal = reason
-    found = await box.store.read(lambda: box.desk.quote(caller, body.type, body.n or 1))
+    if (picture := await sent_along(body)) is not None:
+        await box.uploads.check(picture, field="image")
+    elif (upload_id := body.image) is not None:
+        await box.store.read(lambda: box.uploads.require(box.store, caller, upload_id))
+    place = None
+    if work is not None and fits:
+        batch, account, test = body.priority == "batch", caller.account.id, caller.key.test
+        place = await box.store.read(lambda: box.eta.new(work, account, batch=batch, test=test))
+    found = await box.store.read(lambda: box.desk.quote(caller, body.type, body.n or 1, body.prompt))
     refusal = refusal or found.refusal
     return QuoteView(
         amount_usd=usd(found.amount_micros),
@@ -44,7 +62,7 @@ async def quote(request: Request[Any, Any, Any]) -> QuoteView:
         would_accept=refusal is None,
         refusal=None if refusal is None else refusal.code,
         refusal_detail=None if refusal is None else refusal.detail,
-        model=model,
-        fits=model is not None,
-        eta_seconds=None,
+        model=None if work is None else work.model,
+        fits=fits,
+        eta_seconds=None if place is None else place.seconds,
     )

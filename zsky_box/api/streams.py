@@ -158,7 +158,10 @@ class _Stream:
     responses=documented("rate_limited"),
 )
 async def account_events(request: Request[Any, Any, Any]) -> Sending:
-    """`snapshot` (your open jobs) first, then `status` and `progress`; resumes after `Last-Event-ID` where it can."""
+    """`snapshot` (your open jobs) first, then `status`, `progress`, `preview` and `alert`.
+
+    It resumes after `Last-Event-ID` where it can; a preview is told to those who listen at that moment only.
+    """
     return _open(request, None)
 
 
@@ -172,7 +175,7 @@ async def account_events(request: Request[Any, Any, Any]) -> Sending:
     responses=documented("not_found", "rate_limited"),
 )
 async def job_events(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[Any]:
-    """`snapshot` first, then `status` and `progress`; ends with the job. 204 to whom its end was told already."""
+    """`snapshot` first, then `status`, `progress` and `preview`; ends with the job. 204 to whom its end was told."""
     box, caller = services(request), caller_of(request)
     row = await box.store.read(lambda: box.reader.row(caller, job_id))
     if row["status"] in _ENDS and await _has_heard_all(request, job_id):

@@ -9,8 +9,8 @@ from litestar import Request, post
 
 from zsky_box import control
 from zsky_box.api.access import control_only
+from zsky_box.api.bodies import read_bytes
 from zsky_box.api.deps import services
-from zsky_box.api.generate import read_bytes
 from zsky_box.errors import Refusal
 
 
@@ -22,5 +22,6 @@ async def run_command(request: Request[Any, Any, Any]) -> dict[str, Any]:
         command = control.decode(await read_bytes(request))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal(422, "invalid_field", f"Not a command: {error}.") from error
-    means = control.Means(box.store, box.secrets, box.terms, box.clock)
+    devices = tuple(dict.fromkeys(slot.device for slot in box.scheduler.slots() if not slot.test))
+    means = control.Means(box.store, box.secrets, box.terms, box.clock, devices, box.scheduler.wake)
     return await box.store.read(lambda: control.run(command, means))

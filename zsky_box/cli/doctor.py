@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import httpx
+
 from zsky_box import db, devices, settings, timeline
 from zsky_box.cli.command import CommandError
 from zsky_box.cli.session import Session, open_reader
@@ -41,6 +43,7 @@ def examine(folder: Path) -> list[Finding]:
         ("free space", lambda: _space(folder)),
         ("models", lambda: _models(folder)),
         ("service", lambda: _service(folder)),
+        ("devices", lambda: _devices(folder)),
         ("clock", lambda: _clock(folder)),
         ("ledger", lambda: _ledger(folder)),
     )
@@ -142,7 +145,7 @@ def _existing(path: Path) -> Path:
 
 
 def _models(folder: Path) -> Finding:
-    from zsky_box.app import open_catalog
+    from zsky_box.catalog import open_catalog
 
     catalog = open_catalog(folder)
     if catalog.refused:
@@ -157,6 +160,20 @@ def _service(folder: Path) -> Finding:
     except StoreError as error:
         return _bad(f"{error}; remove that file while the service is stopped")
     return _note("not running; start it with `zsky-box serve`") if url is None else _good(f"answers on {url}")
+
+
+def _devices(folder: Path) -> Finding:
+    """What the running service says of its devices."""
+    try:
+        url = Session(folder).url
+        ready = None if url is None else httpx.get(f"{url}/readyz", trust_env=False, timeout=10).json()
+    except (StoreError, httpx.HTTPError, ValueError) as error:
+        return _bad(str(error))
+    if ready is None:
+        return _note("asked of the running service only")
+    if quarantined := ready.get("quarantined"):
+        return _bad("; ".join(f"{device} is quarantined: {reason}" for device, reason in quarantined.items()))
+    return _good(f"none is quarantined, the box is {ready['status']}")
 
 
 def _clock(folder: Path) -> Finding:

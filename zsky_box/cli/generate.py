@@ -26,10 +26,16 @@ POLL_SECONDS: Final = 0.2
 @click.option("--duration", type=float, metavar="SECONDS", help="The length of a video.")
 @click.option("--aspect-ratio", metavar="W:H", help="16:9, 9:16, 1:1, 4:3, 3:4 or 21:9.")
 @click.option("--resolution", metavar="NAME", help="480p, 720p or 1080p.")
+@click.option(
+    "--image", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="A picture to begin with."
+)
+@click.option("--strength", type=click.FloatRange(0, 1), metavar="0…1", help="How far to go from it; 0 keeps it.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Where to save it.")
 @json_option
 @click.pass_obj
-def generate(folder: Path, prompt: str, job_type: str, out: Path | None, as_json: bool, **options: Any) -> None:
+def generate(
+    folder: Path, prompt: str, job_type: str, image: Path | None, out: Path | None, as_json: bool, **options: Any
+) -> None:
     """Make an image or a video, and save it. Ctrl-C cancels the job.
 
     Example: zsky-box generate "a neon night market, ambient crowd sound" --type video --out market.mp4
@@ -38,6 +44,8 @@ def generate(folder: Path, prompt: str, job_type: str, out: Path | None, as_json
         raise CommandError(f"There is no folder {out.parent}; make it first. Nothing was asked for.")
     session = Session(folder)
     given = {name: value for name, value in options.items() if value is not None}
+    if image is not None:
+        given["image"] = _uploaded(session, image)
     job = session.request("POST", "/v1/generate", json={"type": job_type, "prompt": prompt, **given})
     ended = _ended(session, job["job_id"], quiet=as_json)
     if ended["status"] == "failed":
@@ -47,6 +55,15 @@ def generate(folder: Path, prompt: str, job_type: str, out: Path | None, as_json
     target = out or Path(unquote(Path(urlsplit(ended["result_url"]).path).name))
     session.download(ended["result_url"], ended["result"]["sha256"], target)
     show.told({**ended, "path": str(target.resolve())}, as_json, show.saved)
+
+
+def _uploaded(session: Session, image: Path) -> str:
+    """The id of the picture on the box."""
+    try:
+        content = image.read_bytes()
+    except OSError as error:
+        raise CommandError(f"{image} cannot be read ({error.strerror}). Nothing was asked for.") from error
+    return str(session.request("POST", "/v1/uploads", files={"file": (image.name, content)})["id"])
 
 
 def _ended(session: Session, job_id: str, *, quiet: bool) -> dict[str, Any]:

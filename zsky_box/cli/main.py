@@ -16,9 +16,11 @@ from zsky_box import __version__, accounts, control, keys, secretfile, settings,
 from zsky_box.cli import show
 from zsky_box.cli.accounts import accounts_group
 from zsky_box.cli.command import CommandError, Group, json_option
+from zsky_box.cli.devices import pause, resume, unload
 from zsky_box.cli.generate import generate
 from zsky_box.cli.keys import keys_group
 from zsky_box.cli.ledger import ledger_group
+from zsky_box.cli.models import models_group
 from zsky_box.cli.session import Session, open_store
 from zsky_box.clock import rfc3339, system_clock
 from zsky_box.db import FILE_NAME
@@ -137,14 +139,19 @@ def jobs(folder: Path, status: str | None, limit: int, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("job_id", metavar="ID")
+@click.option("--why", is_flag=True, help="Where and why each attempt ran, and why a queued job waits.")
 @json_option
 @click.pass_obj
-def status(folder: Path, job_id: str, as_json: bool) -> None:
+def status(folder: Path, job_id: str, why: bool, as_json: bool) -> None:
     """Show one job.
 
-    Example: zsky-box status job_3q9zkx…
+    Example: zsky-box status job_3q9zkx… --why
     """
-    show.told(Session(folder).request("GET", f"/v1/jobs/{_plain(job_id)}"), as_json, show.job)
+    session = Session(folder)
+    view = session.request("GET", f"/v1/jobs/{_plain(job_id)}")
+    if why:
+        view["decisions"] = session.request("GET", f"/v1/jobs/{_plain(job_id)}/decisions")
+    show.told(view, as_json, show.job)
 
 
 @cli.command()
@@ -159,33 +166,13 @@ def cancel(folder: Path, job_id: str, as_json: bool) -> None:
     show.told(Session(folder).request("POST", f"/v1/jobs/{_plain(job_id)}/cancel"), as_json, show.job)
 
 
+cli.add_command(pause)
+cli.add_command(resume)
+cli.add_command(unload)
 cli.add_command(keys_group)
 cli.add_command(accounts_group)
 cli.add_command(ledger_group)
-
-
-@cli.group(name="models")
-def models_group() -> None:
-    """The models this box knows.
-
-    Example: zsky-box models list
-    """
-
-
-@models_group.command(name="list")
-@json_option
-@click.pass_obj
-def models_list(folder: Path, as_json: bool) -> None:
-    """List the models: what they make, whether they are installed, and who may use them.
-
-    Example: zsky-box models list
-    """
-    from zsky_box.api.account import catalog_views
-    from zsky_box.app import open_catalog
-
-    session = Session(folder)
-    listed = session.request("GET", "/v1/models") if session.is_running() else catalog_views(open_catalog(folder))
-    show.told(listed, as_json, show.models)
+cli.add_command(models_group)
 
 
 @cli.command()

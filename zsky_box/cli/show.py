@@ -52,7 +52,30 @@ def job(view: dict[str, Any]) -> None:
         "finished": view["finished_at"],
         "notes": " ".join(view["notes"]) or None,
     }
+    if view["eta_seconds"] is not None:
+        facts["done in about"] = f"{view['eta_seconds']:.0f} s"
     _facts(facts)
+    if "decisions" in view:
+        _decisions(view["decisions"])
+
+
+def _decisions(listed: dict[str, Any]) -> None:
+    for decision in listed["data"]:
+        click.echo(f"\n{decision['at']}, {decision['device']}:\n{decision['why']}")
+    if listed["waits"]:
+        click.echo(f"\nIt waits: {listed['waits']}.")
+    elif not listed["data"]:
+        click.echo("\nIts turn has not come yet.")
+
+
+def pauses(page: dict[str, Any]) -> None:
+    """Which devices take no jobs."""
+    if not page["data"]:
+        click.echo("All devices take jobs.")
+    for pause in page["data"]:
+        whose = "All devices take" if pause["device"] == "all" else f"{pause['device']} takes"
+        freed = ", and the memory is free" if pause["unloaded"] else ""
+        click.echo(f"{whose} no jobs since {pause['since']}{freed}; `zsky-box resume` ends it.")
 
 
 def saved(view: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ LIMIT_MAX_MICROS: Final = 1_000_000 * MICROS_PER_USD
 
 KeyName = Annotated[str, Meta(max_length=keys.NAME_MAX)]
 AccountName = Annotated[str, Meta(min_length=1, max_length=accounts.NAME_MAX)]
+DeviceName = Annotated[str, Meta(pattern=r"^(all|cpu|cuda:[0-9]{1,3})$")]
 Reason = Annotated[str, Meta(max_length=REASON_MAX)]
 Limit = Annotated[int, Meta(ge=0, le=LIMIT_MAX_MICROS, multiple_of=10_000)]
 
@@ -147,6 +148,19 @@ class RefundJob(Asked, frozen=True, kw_only=True, tag="ledger.refund"):
     reason: Reason
 
 
+class PauseDevice(Asked, frozen=True, kw_only=True, tag="devices.pause"):
+    """A device, or all, takes no jobs after the running ones; with `unload` its memory is freed at once besides."""
+
+    device: DeviceName = "all"
+    unload: bool = False
+
+
+class ResumeDevice(Asked, frozen=True, kw_only=True, tag="devices.resume"):
+    """A device takes jobs again; all do where none is named."""
+
+    device: DeviceName = "all"
+
+
 class AcceptClock(Asked, frozen=True, tag="clock.accept"):
     """The box's clock is right, though it is behind the ledger."""
 
@@ -168,6 +182,8 @@ Command = (
     | SetOverage
     | SetReplenish
     | RefundJob
+    | PauseDevice
+    | ResumeDevice
     | AcceptClock
 )
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from msgspec import Struct
 
-from zsky_box import accounts, keys, ledger, overage, plans, statements, timeline
+from zsky_box import accounts, keys, ledger, overage, pauses, plans, statements, timeline
 from zsky_box.accounts import Account, Replenish
 from zsky_box.clock import Clock, rfc3339
 from zsky_box.control.asked import (
@@ -19,7 +20,9 @@ from zsky_box.control.asked import (
     IssueKey,
     ListAccounts,
     ListKeys,
+    PauseDevice,
     RefundJob,
+    ResumeDevice,
     RevokeKey,
     RollPlan,
     RotateKey,
@@ -39,13 +42,19 @@ from zsky_box.terms import Terms
 ACTOR: Final = "terminal"
 
 
+def _nobody() -> None:
+    """No service runs."""
+
+
 class Means(Struct, frozen=True):
-    """What commands are carried out with."""
+    """What commands are carried out with; `devices` are those of the running service, which `wake` has look again."""
 
     store: Store
     secrets: Secrets
     terms: Terms
     clock: Clock
+    devices: tuple[str, ...] = ()
+    wake: Callable[[], None] = _nobody
 
 
 def run(command: Command, means: Means) -> dict[str, Any]:
@@ -62,6 +71,8 @@ def run(command: Command, means: Means) -> dict[str, Any]:
             return means.store.write(lambda tx: _add(tx, command, means))
         case RefundJob():
             return means.store.write(lambda tx: _refund(tx, command, means))
+        case PauseDevice() | ResumeDevice():
+            return means.store.write(lambda tx: _on_devices(tx, command, means))
         case AcceptClock():
             return means.store.write(lambda tx: _accept_clock(tx, means))
         case _:
@@ -148,6 +159,23 @@ def _on_keys(tx: Tx, command: IssueKey | RotateKey | RevokeKey | CapKey, means: 
 def _require_api(tx: Tx, account: Account, means: Means) -> None:
     present = timeline.present(tx, means.clock())
     keys.require_api(tx, account, means.terms.calendar.period_at(present).key)
+
+
+# Devices
+
+
+def _on_devices(tx: Tx, command: PauseDevice | ResumeDevice, means: Means) -> dict[str, Any]:
+    known = {pauses.ALL, *means.devices}
+    if means.devices and command.device not in known:
+        raise Refusal(
+            422, "invalid_field", f"This box has no device {command.device}; it has {', '.join(means.devices)}."
+        )
+    if isinstance(command, PauseDevice):
+        pauses.pause(tx, command.device, means.clock(), unload=command.unload)
+    else:
+        pauses.resume(tx, command.device)
+    tx.after_commit.append(means.wake)
+    return {"object": "list", "data": pauses.listed(tx)}
 
 
 # Accounts

@@ -1,5 +1,5 @@
 """Jobs: the state machine from submit to its end, composed of ledger, assets and feed, one transaction a change."""
 
-from zsky_box.jobs.book import Attempt, JobBook, OpenJob
+from zsky_box.jobs.book import Attempt, JobBook
 
-__all__ = ["Attempt", "JobBook", "OpenJob"]
+__all__ = ["Attempt", "JobBook"]

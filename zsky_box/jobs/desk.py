@@ -6,9 +6,11 @@ A submit is one transaction: answer, money and job, or nothing. A quote tells wh
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from zsky_box import accounts, idempotency, ids, ledger, timeline
 from zsky_box.assets import Assets
@@ -22,9 +24,11 @@ from zsky_box.jobs.rows import News
 from zsky_box.keys import Caller
 from zsky_box.ledger import Alert, Payer
 from zsky_box.manifest import JobType
-from zsky_box.requests import Submission
+from zsky_box.policy import PromptPolicy
+from zsky_box.requests import TEST_PROMPTS, Submission, Work
 from zsky_box.schemas import JobAccepted
 from zsky_box.terms import Terms
+from zsky_box.uploads import Offered, Uploads
 
 log = logging.getLogger(__name__)
 
@@ -41,40 +45,60 @@ class Quote(Struct, frozen=True):
 class Desk:
     """Takes what clients bring; `draining` says that no further jobs are taken."""
 
-    def __init__(self, store: Store, assets: Assets, book: JobBook, news: News, terms: Terms, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        assets: Assets,
+        uploads: Uploads,
+        book: JobBook,
+        news: News,
+        terms: Terms,
+        clock: Clock,
+        expected_seconds: Callable[[Work], float],
+    ) -> None:
+        self._expected_seconds = expected_seconds
         self._store = store
         self._assets = assets
+        self._uploads = uploads
         self._book = book
         self._news = news
         self._terms = terms
         self._clock = clock
+        self._policy = PromptPolicy(terms.settings.blocked_terms)
         self.draining = False
 
-    async def submit(self, caller: Caller, submission: Submission, key: Idempotency | None) -> Answer:
-        """Reserve the money and queue the job, all or nothing; the answer is given once it is durable."""
+    async def submit(
+        self, caller: Caller, submission: Submission, key: Idempotency | None, picture: Offered | None = None
+    ) -> Answer:
+        """Reserve the money and queue the job, all or nothing; the answer is given once it is durable.
+
+        `picture` came with the request itself: it is recorded with the job.
+        """
         self._check_open()
+        self._check_prompt(caller, submission.work.prompt)
         return await idempotency.once(
-            self._store, caller, key, self._clock, lambda tx, now: self._submit(tx, caller, submission, now)
+            self._store, caller, key, self._clock, lambda tx, now: self._submit(tx, caller, submission, picture, now)
         )
 
-    def quote(self, caller: Caller, kind: JobType, units: int) -> Quote:
+    def quote(self, caller: Caller, kind: JobType, units: int, prompt: str) -> Quote:
         """What a submit of so many units would take, and the refusal that it would meet now, in its order.
 
         Reads only; for a thread that reads.
         """
         now = self._clock()
         with self._store.snapshot() as rows:
-            refusal = self._refusal(rows, caller, now)
+            refusal = self._refusal(rows, caller, prompt, now)
             if caller.key.test:
                 return Quote(0, 0, 0, refusal)
             account, at = accounts.get(rows, caller.account.id), timeline.present(rows, now)
             found = ledger.assess(rows, account, payer_of(rows, caller), kind, units, at, self._terms)
         return Quote(found.included_units, found.wallet_units, found.amount_micros, refusal or found.refusal)
 
-    def _refusal(self, rows: Rows, caller: Caller, now: int) -> Refusal | None:
+    def _refusal(self, rows: Rows, caller: Caller, prompt: str, now: int) -> Refusal | None:
         """What stands before the money."""
         try:
             self._check_open()
+            self._check_prompt(caller, prompt)
             check_room(rows, caller, self._terms)
             if not caller.key.test:
                 timeline.check(rows, now)
@@ -87,6 +111,13 @@ class Desk:
         if self.draining:
             raise Refusal(503, "draining", "The box is stopping; retry in a moment.", headers={"Retry-After": "10"})
         self._check_space()
+
+    def _check_prompt(self, caller: Caller, prompt: str) -> None:
+        """Raise PromptBlocked: here, where every way to a job comes by, whoever asks."""
+        if caller.key.test and prompt.strip() in TEST_PROMPTS:
+            return
+        if refusal := self._policy.refusal(prompt):
+            raise refusal
 
     async def replay(self, caller: Caller, key: Idempotency | None) -> Answer | None:
         """The kept answer to a key that was used before: asked first, since no later refusal may stand before it."""
@@ -103,9 +134,10 @@ class Desk:
         if free < self._terms.settings.free_space_floor_bytes:
             raise _no_storage("The outputs' disk has too little space left; remove results or add space.")
 
-    def _submit(self, tx: Tx, caller: Caller, submission: Submission, now: int) -> Answer:
-        work, test = submission.work, caller.key.test
+    def _submit(self, tx: Tx, caller: Caller, submission: Submission, picture: Offered | None, now: int) -> Answer:
         check_room(tx, caller, self._terms)
+        submission = self._with_reference(tx, caller, submission, picture, now)
+        work, test = submission.work, caller.key.test
         job_id, wordmarked = ids.new("job"), 0
         if not test:
             held = ledger.reserve(tx, payer_of(tx, caller), work.type, work.n, job_id, now, self._terms)
@@ -116,6 +148,17 @@ class Desk:
         self._news.tell(tx, (caller.account.id, test), job_id, {"status": "queued"}, ring=True)
         return Answer(202, body, {"Location": f"/v1/jobs/{job_id}"})
 
+    def _with_reference(
+        self, tx: Tx, caller: Caller, submission: Submission, picture: Offered | None, now: int
+    ) -> Submission:
+        """The submission with the upload that it begins with taken; raises 422 where that is not there any more."""
+        if picture is not None:
+            upload_id = self._uploads.take_offered(tx, caller, picture, now)
+            return replace(submission, work=replace(submission.work, reference=upload_id))
+        if submission.work.reference:
+            self._uploads.take(tx, caller, submission.work.reference, now)
+        return submission
+
     def _insert(self, tx: Tx, caller: Caller, submission: Submission, job_id: str, wordmarked: int, now: int) -> None:
         work = submission.work
 
@@ -124,8 +167,9 @@ class Desk:
 
         tx.execute(
             "INSERT INTO job (id, account_id, key_id, test, type, model, request, prompt, priority, n, status, phase,"
-            " price_micros, metadata, notes, created_at, start_deadline_at, deadline_at, wordmarked)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', 'waiting', ?, ?, ?, ?, ?, ?, ?)",
+            " price_micros, metadata, notes, created_at, start_deadline_at, deadline_at, wordmarked,"
+            " upload_id, expected_seconds)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', 'waiting', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 job_id,
                 caller.account.id,
@@ -144,6 +188,8 @@ class Desk:
                 after(submission.start_deadline_seconds),
                 after(submission.deadline_seconds),
                 wordmarked,
+                work.reference or None,
+                self._expected_seconds(work),
             ),
         )
 

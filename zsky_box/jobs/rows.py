@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -35,6 +36,11 @@ class News:
         tx.after_commit.append(lambda: self._feed.publish(channel, kind, job_id, {"job_id": job_id, **data}))
         if ring:
             tx.after_commit.append(lambda: self._wake(job_id))
+
+    def show(self, channel: tuple[str, bool], job_id: str, jpeg: bytes) -> None:
+        """How a job looks by now, to those who listen at this moment; it waits for no write, and is stored nowhere."""
+        image = f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
+        self._feed.publish(channel, "preview", job_id, {"job_id": job_id, "image": image})
 
     def tell_account(self, tx: Tx, account_id: str, data: dict[str, Any]) -> None:
         """What is of no one job: an alert."""

@@ -12,13 +12,14 @@ from zsky_box.assets import Asset, Assets
 from zsky_box.clock import Clock, rfc3339
 from zsky_box.db import Row, Store
 from zsky_box.errors import not_found
+from zsky_box.eta import Eta
 from zsky_box.jobs.book import BATCH
 from zsky_box.jobs.rows import submission_of
 from zsky_box.keys import Caller
 from zsky_box.ledger import Charge
 from zsky_box.pricing import usd
-from zsky_box.requests import Submission
-from zsky_box.schemas import AudioView, ChargeView, JobList, JobView, Receipt, ResultView
+from zsky_box.requests import Submission, Work
+from zsky_box.schemas import AudioView, ChargeView, Decision, JobList, JobView, Receipt, ResultView
 
 PAGE_DEFAULT: Final = 20
 PAGE_MAX: Final = 100
@@ -37,7 +38,8 @@ class Filters(Struct, frozen=True, kw_only=True):
 class JobReader:
     """Reads jobs together with their files and charges; `base_url` makes the result's URLs absolute."""
 
-    def __init__(self, store: Store, assets: Assets, clock: Clock) -> None:
+    def __init__(self, store: Store, assets: Assets, clock: Clock, eta: Eta) -> None:
+        self._eta = eta
         self._store = store
         self._assets = assets
         self._clock = clock
@@ -94,6 +96,7 @@ class JobReader:
 
     def _view(self, row: Row, assets: list[Asset], charge: Charge | None, base_url: str) -> JobView:
         work = submission_of(row).work
+        position, seconds = self._outlook(row, work)
         view = JobView(
             job_id=row["id"],
             status=row["status"],
@@ -102,8 +105,8 @@ class JobReader:
             prompt=row["prompt"],
             progress=round(row["progress"], 4),
             phase=row["phase"],
-            queue_position=self._queue_position(row) if row["status"] == "queued" else None,
-            eta_seconds=None,
+            queue_position=position,
+            eta_seconds=seconds,
             created_at=rfc3339(row["created_at"]),
             started_at=_time(row["started_at"]),
             finished_at=_time(row["finished_at"]),
@@ -116,6 +119,7 @@ class JobReader:
             priority="batch" if row["priority"] == BATCH else "interactive",
             metadata=msgspec.json.decode(row["metadata"], type=dict[str, str]),
             notes=msgspec.json.decode(row["notes"], type=list[str]),
+            reference=work.reference or None,
             test=bool(row["test"]),
             cancel_requested=bool(row["cancel_requested"]),
             charge=_charge_view(row, charge),
@@ -131,13 +135,18 @@ class JobReader:
             view.error_code = row["error_code"]
         return view
 
-    def _queue_position(self, row: Row) -> int:
-        ahead = self._store.one(
-            "SELECT count(*) AS n FROM job INDEXED BY job_open WHERE status IN ('queued', 'running')"
-            " AND status = 'queued' AND test = :test AND (priority, seq) < (:priority, :seq)",
-            {"test": row["test"], "priority": row["priority"], "seq": row["seq"]},
-        )
-        return 1 + (0 if ahead is None else int(ahead["n"]))
+    def _outlook(self, row: Row, work: Work) -> tuple[int | None, float | None]:
+        """The position of a queued job, and the seconds until an open one is done, where they can be told."""
+        if row["status"] == "queued":
+            place = self._eta.queued(row, work)
+            return place.position, place.seconds
+        if row["status"] == "running":
+            return None, self._eta.running_seconds(row["id"], row["progress"])
+        return None, None
+
+    def decisions(self, caller: Caller, job_id: str) -> list[Decision]:
+        """Where and why each attempt of a job ran."""
+        return msgspec.json.decode(self.row(caller, job_id)["decisions"], type=list[Decision])
 
     def _results(self, assets: list[Asset], base_url: str) -> list[ResultView]:
         now = self._clock()

@@ -11,6 +11,7 @@ FAMILIES: Final = {
     "leader": "zsky_box.pipelines.leader",
     "ltx2": "zsky_box.pipelines.ltx2",
     "flux2_klein": "zsky_box.pipelines.flux2_klein",
+    "z_image": "zsky_box.pipelines.z_image",
 }
 
 

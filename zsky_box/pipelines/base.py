@@ -6,7 +6,7 @@ Pictures are uint8 arrays [height, width, 3], RGB, already cropped to the size a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -73,6 +73,18 @@ class Pipeline(Protocol):
 
     def images(self, run: Run, report: Reporter) -> Iterator[Still]:
         """Yields `run.n` stills; image i has seed `run.seed + i`."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back."""
+        ...
+
+
+class Classifier(Protocol):
+    """A loaded output check on one device."""
+
+    def scores(self, pictures: Sequence[Picture]) -> list[dict[str, float]]:
+        """For each picture: how surely it shows each of the classifier's labels, from 0 to 1."""
         ...
 
     def close(self) -> None:

@@ -1,10 +1,10 @@
-"""FLUX.2 klein checkpoints: text to image in four steps. Source of the recipe: diffusers' Flux2KleinPipeline."""
+"""FLUX.2 klein checkpoints: text to image, and editing a picture. Source: diffusers' Flux2KleinPipeline."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -13,10 +13,16 @@ from zsky_box.errors import JobFailure
 from zsky_box.events import Run
 from zsky_box.formats import render_size
 from zsky_box.manifest import Flux2KleinOptions, ModelSpec, Recipe
-from zsky_box.pipelines.base import Clip, Picture, Reporter, Still
-from zsky_box.pipelines.decode import to_pictures
-from zsky_box.pipelines.loading import failure, memory_guard, open_pipeline, quiet, release
+from zsky_box.pipelines.base import Clip, Reporter, Still
+from zsky_box.pipelines.loading import failure, open_pipeline, quiet, release
 from zsky_box.pipelines.offloading import place
+from zsky_box.pipelines.preview import MAX_SIDE_PIXELS, shrunk
+from zsky_box.pipelines.reference import cover, opened
+from zsky_box.pipelines.stills import StepDone, Stills, Watch
+
+# The library refuses a reference with a shorter side or a longer shape, and itself scales down those above 1024².
+_REFERENCE_SIDE_MIN: Final = 64
+_REFERENCE_ASPECT_MAX: Final = 8
 
 
 def load(spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> Flux2Klein:
@@ -32,15 +38,16 @@ def load(spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> Flux2Kle
     grid: int = pipe.vae_scale_factor * 2  # latents are packed in patches of 2 by 2; other sizes are silently cut
     if spec.size_multiple % grid:
         raise failure(spec, f"its grid is {grid} pixels, its manifest says otherwise")
-    return Flux2Klein(spec, options, pipe, device)
+    return Flux2Klein(spec, options, recipe, pipe, device)
 
 
 class Flux2Klein:
     """One loaded checkpoint on one device; runs one job at a time."""
 
-    def __init__(self, spec: ModelSpec, options: Flux2KleinOptions, pipe: Any, device: str) -> None:
+    def __init__(self, spec: ModelSpec, options: Flux2KleinOptions, recipe: Recipe, pipe: Any, device: str) -> None:
         self._spec = spec
         self._options = options
+        self._recipe = recipe
         self._pipe = pipe
         self._device = device
 
@@ -48,75 +55,82 @@ class Flux2Klein:
         raise JobFailure("internal_error", f"{self._spec.name} makes no video.")
 
     def images(self, run: Run, report: Reporter) -> Iterator[Still]:
-        """`run.n` stills, each rendered when it is asked for; after one that raised, the next can be asked for."""
-        return _Stills(self._spec, self._options, self._pipe, run, report)
+        """`run.n` stills, each rendered when it is asked for; after one that raised, the next can be asked for.
+
+        A reference is looked at while they are made from noise, and stays whole: its shape need not be theirs.
+        """
+        painter = _Painter(self._spec, self._options, self._pipe, run, can_show=self._recipe.offload != "model")
+        return Stills(painter, run, report, self._recipe.images_at_once)
 
     def close(self) -> None:
         del self._pipe
         release(self._device)
 
 
-class _Stills:
-    """The images of one job. A class and not a generator, because a generator that raises is over."""
+class _Painter:
+    """The images of one job. `can_show` is False where a look at one would send the transformer off the card."""
 
-    def __init__(self, spec: ModelSpec, options: Flux2KleinOptions, pipe: Any, run: Run, report: Reporter) -> None:
+    def __init__(self, spec: ModelSpec, options: Flux2KleinOptions, pipe: Any, run: Run, *, can_show: bool) -> None:
         self._options = options
         self._pipe = pipe
         self._run = run
-        self._report = report
+        self._shows = can_show and run.preview_steps > 0
         self._size = render_size(run.width, run.height, spec.size_multiple)
         self._prompt_embeds: Tensor | None = None
-        self._next = 0
+        self._reference: Any = None
 
-    def __iter__(self) -> Iterator[Still]:
-        return self
-
-    def __next__(self) -> Still:
-        """Raises OutOfMemory, what the reporter raises, and StopIteration after `run.n` attempts."""
-        index = self._next
-        if index == self._run.n:
-            raise StopIteration
-        self._next += 1
-        seed = self._run.seed + index
-        return Still(self._render(index, seed), seed)
-
-    def _render(self, index: int, seed: int) -> Picture:
-        with memory_guard(), torch.no_grad():
-            if self._prompt_embeds is None:
-                self._report.phase("loading")
-                self._prompt_embeds = self._encode()
-                self._report.phase("denoising")
-            latents = self._denoise(index, seed, self._prompt_embeds)
-            if index + 1 == self._run.n:  # earlier, the phase would fall back with the next image
-                self._report.phase("decoding")
-            frames = self._pipe.vae.decode(latents.to(self._pipe.vae.dtype), return_dict=False)[0]
-            return to_pictures(frames, self._run.width, self._run.height)[0]
-
-    def _encode(self) -> Tensor:
-        embeds, _ = self._pipe.encode_prompt(
+    def prepare(self) -> None:
+        if self._run.reference:
+            self._reference = _whole(self._run.reference)
+        self._prompt_embeds, _ = self._pipe.encode_prompt(
             prompt=self._run.prompt, max_sequence_length=self._options.max_sequence_length
         )
-        return embeds
 
-    def _denoise(self, index: int, seed: int, prompt_embeds: Tensor) -> Tensor:
-        steps = self._options.steps
-        width, height = self._size
+    def denoise(self, seeds: list[int], done: StepDone) -> Tensor:
+        watch = Watch(self._show)
 
         def count(pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
-            self._report.step(index * steps + step + 1, self._run.n * steps)
+            preview = watch.look(pipe.scheduler, kwargs["latents"]) if self._shows else None
+            done(step + 1, pipe.num_timesteps, preview)
             return kwargs
 
-        # Keywords only: the first positional argument is an image.
+        width, height = self._size
+        # Keywords only: the first positional argument is an image. With both sides given, it cannot set the size.
         return self._pipe(
-            prompt_embeds=prompt_embeds,
+            image=self._reference,
+            prompt_embeds=self._prompt_embeds,
             width=width,
             height=height,
-            num_inference_steps=steps,
+            num_inference_steps=self._options.steps,
             guidance_scale=self._options.guidance_scale,
             max_sequence_length=self._options.max_sequence_length,
-            generator=torch.Generator("cpu").manual_seed(seed),
+            num_images_per_prompt=len(seeds),
+            # Noise drawn on the CPU is the same whatever the card.
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
             output_type="latent",
             return_dict=False,
             callback_on_step_end=count,
-            callback_on_step_end_tensor_inputs=[],
         )[0]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        vae = self._pipe.vae
+        return vae.decode(latents.to(vae.dtype), return_dict=False)[0]
+
+    def _show(self, clean: Tensor) -> Tensor:
+        """From a packed state [1, h · w, 4 · C], patches of 2 by 2 normalised latents, as the library ends."""
+        vae, grid = self._pipe.vae, self._pipe.vae_scale_factor * 2
+        width, height = self._size
+        patches = clean.transpose(1, 2).reshape(1, -1, height // grid, width // grid)
+        mean, variance = (known.view(1, -1, 1, 1).to(patches) for known in (vae.bn.running_mean, vae.bn.running_var))
+        patches = patches * (variance + vae.config.batch_norm_eps).sqrt() + mean
+        latents = torch.nn.functional.pixel_shuffle(patches, 2)
+        return self.decode(shrunk(latents, MAX_SIDE_PIXELS // self._pipe.vae_scale_factor))
+
+
+def _whole(path: str) -> Any:
+    """The reference as the library takes it: uncropped, but for a shape longer than it allows."""
+    picture = opened(path)
+    short, long = sorted(picture.size)
+    scale = max(1.0, _REFERENCE_SIDE_MIN / short)
+    short, long = round(short * scale), round(min(long, short * _REFERENCE_ASPECT_MAX) * scale)
+    return cover(path, *((long, short) if picture.width > picture.height else (short, long)))

@@ -33,6 +33,14 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
         "diffusers.pipelines.ltx2.pipeline_ltx2_latent_upsample",
     ),
     "flux2_klein": ("diffusers.pipelines.flux2.pipeline_flux2_klein",),
+    "z_image": (
+        "diffusers.pipelines.z_image.pipeline_z_image",
+        "diffusers.pipelines.z_image.pipeline_z_image_img2img",
+    ),
+    "image_classifier": (
+        "transformers.models.auto.modeling_auto",
+        "transformers.models.auto.image_processing_auto",
+    ),
 }
 
 # What a family's pipeline takes and this project never uses: in LTX-2.5 a prompt-rewriting model (2 B parameters) with

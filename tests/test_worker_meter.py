@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.running import ROOT
+from zsky_box.worker_meter import Meter, device_name
+
+LARGE_BYTES = 64 * 2**20
+
+
+def test_it_works() -> None:
+    meter = Meter("cpu")
+    meter.begin()
+    held = meter.bytes_held()
+    assert meter.peak_bytes() >= held > 0
+
+
+def test_the_peak_counts_what_was_held_and_given_back_since_it_began() -> None:
+    meter = Meter("cpu")
+    meter.begin()
+    before = meter.peak_bytes()
+    np.ones(LARGE_BYTES, np.uint8)  # filled, and gone at once
+    peak = meter.peak_bytes()
+    assert peak >= before + LARGE_BYTES * 0.9
+    assert meter.bytes_held() < peak - LARGE_BYTES * 0.5
+    meter.begin()
+    assert meter.peak_bytes() < peak - LARGE_BYTES * 0.5
+
+
+def test_a_card_that_nothing_has_used_holds_nothing() -> None:
+    meter = Meter("cuda:0")
+    meter.begin()
+    assert (meter.bytes_held(), meter.peak_bytes()) == (0, 0)
+
+
+def test_the_processor_has_a_name_and_a_card_without_a_driver_its_number() -> None:
+    assert device_name("cpu")
+    assert device_name("cuda:97") == "cuda:97"
+
+
+def test_the_speed_of_the_processor_is_measured_in_a_moment() -> None:
+    script = (
+        "import time, torch; from zsky_box.worker_meter import measure;"
+        "began = time.monotonic(); print(measure('cpu'), time.monotonic() - began)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    flops, seconds = map(float, done.stdout.split())
+    assert 1e8 < flops < 1e15
+    assert seconds < 5, "a loaded machine is slow, but no measure takes long"
+
+
+class FakeTorch:
+    """As much of torch.cuda as is asked."""
+
+    def __init__(self) -> None:
+        self.cuda = self
+        self.used = False
+
+    def is_initialized(self) -> bool:
+        return self.used
+
+    def memory_allocated(self) -> int:
+        assert self.used, "the card is not to be begun to be used for a question"
+        return 5
+
+    def max_memory_allocated(self) -> int:
+        assert self.used
+        return 7
+
+    def reset_peak_memory_stats(self) -> None:
+        assert self.used
+
+
+def test_a_card_is_asked_through_torch_once_it_is_imported_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeTorch()
+    monkeypatch.setitem(sys.modules, "torch", fake)
+    meter = Meter("cuda:0")
+    fake.used = True
+    assert meter.bytes_held() == 0, "an import that nobody has said to be over may be half done"
+    meter.torch_is_there()
+    meter.begin()
+    assert (meter.bytes_held(), meter.peak_bytes()) == (5, 7)
+    fake.used = False
+    meter.begin()
+    assert (meter.bytes_held(), meter.peak_bytes()) == (0, 0)

@@ -1,0 +1,36 @@
+"""How many jobs wait, and for what."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from zsky_box.db import Store
+from zsky_box.jobs.book import BATCH
+
+
+class Waiting(Struct, frozen=True, kw_only=True):
+    """So many queued jobs of one model and priority."""
+
+    model: str
+    priority: Literal["interactive", "batch"]
+    test: bool
+    jobs: int
+
+
+def waiting(store: Store) -> list[Waiting]:
+    """The queue, counted; it reads one index over the queued jobs alone."""
+    rows = store.all(
+        "SELECT model, priority, test, count(*) AS jobs FROM job INDEXED BY job_by_flow WHERE status = 'queued'"
+        " GROUP BY test, priority, model"
+    )
+    return [
+        Waiting(
+            model=row["model"],
+            priority="batch" if row["priority"] == BATCH else "interactive",
+            test=bool(row["test"]),
+            jobs=row["jobs"],
+        )
+        for row in rows
+    ]
