@@ -83,6 +83,19 @@ def test_a_variant_is_bit_for_bit_what_quantising_while_loading_gives(
         assert np.abs(first[1] - second[1]).max() <= most * 1e-4
 
 
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_a_variant_in_several_files_is_the_same(kind: Any, tmp_path: Path) -> None:
+    """The library cuts what is over 10 GB, also between the parts of one quantised weight."""
+    spec, recipe = tiny_spec("tiny-ltx25"), recipe_for("tiny-ltx25", kind)
+    pipeline = loader("ltx2")(spec, recipe, cached("tiny-ltx25"), "cpu")
+    folder = Path(shutil.copytree(cached("tiny-ltx25"), tmp_path / "variant"))
+    shutil.rmtree(folder / "transformer")
+    inside(pipeline).transformer.save_pretrained(str(folder / "transformer"), max_shard_size="60KB")
+    assert len(list((folder / "transformer").glob("*.safetensors"))) > 2
+    again = loader("ltx2")(spec, recipe, folder, "cpu")
+    assert weights(again, "transformer") == weights(pipeline, "transformer")
+
+
 def test_a_variant_is_loaded_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, recipe = tiny_spec("tiny-ltx2"), recipe_for("tiny-ltx2", "int8")
     prepare(spec, recipe, cached("tiny-ltx2"), tmp_path / "variant", "cpu", quietly)
