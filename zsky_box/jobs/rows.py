@@ -6,6 +6,8 @@ from base64 import b64encode
 from collections.abc import Callable
 from typing import Any, Literal
 
+from typing import Final
+
 import msgspec
 
 from zsky_box.db import Row, Tx
@@ -13,6 +15,9 @@ from zsky_box.errors import not_found
 from zsky_box.feed import Feed
 from zsky_box.keys import Caller
 from zsky_box.requests import Submission
+
+INTERACTIVE: Final = 0
+BATCH: Final = 1
 
 
 class News:
