@@ -158,7 +158,7 @@ class Box:
             news,
             self.terms,
             clock,
-            self.room.expected_seconds,
+            lambda work: self.eta.expected_seconds(work),
         )
         self.scheduler = self._new_scheduler(worker_entry, on_fatal or _no_one_to_tell)
         self.eta = Eta(self.store, ways, lambda test: self.scheduler.outlook(test=test), self.scheduler.left)
