@@ -62,7 +62,7 @@ class Eta:
         """For how long a job of this work is expected to have a device: the quickest that can do it."""
         ways = [
             way
-            for view in self._outlook(False)
+            for view in self._outlook(False)  # noqa: FBT003
             for way in self._ways.for_work(work.model, work, view.card, view.name)[:1]
         ]
         return min((way.run_seconds for way in ways), default=0.0)

@@ -188,7 +188,7 @@ def test_compiled_blocks_make_the_same_clip(monkeypatch: pytest.MonkeyPatch) -> 
         return place(recipe, device, *parts, backend="eager")
 
     monkeypatch.setattr(ltx2, "place", eagerly)
-    torch._dynamo.reset()
+    torch.compiler.reset()
     counters.clear()
     run = a_run(tiny_spec("tiny-ltx2-one"))
     pipeline = offloaded("none", "tiny-ltx2-one", compile=True)

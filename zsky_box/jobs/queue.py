@@ -47,7 +47,7 @@ class Queue:
         names = {job.id for job in urgent}
         flows = [
             [job for job in self._flow(test, place, per_flow, now) if job.id not in names]
-            for priority in (INTERACTIVE, BATCH) if per_flow else ()
+            for priority in ((INTERACTIVE, BATCH) if per_flow else ())
             for place in self._places(test, priority)
         ]
         return [[job] for job in urgent] + [flow for flow in flows if flow]
