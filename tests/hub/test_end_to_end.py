@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from tests.boxes import running
 from tests.cli.conftest import Run, run
 from tests.doubles.hub import a_hub, files_of
 from tests.hub.checkpoint import TINY_REPOSITORY, write_manifest
-from zsky_box.install.preparing import ENTRY
 
 __all__ = ["run"]
 
@@ -44,7 +42,6 @@ def test_a_model_that_was_installed_meanwhile_makes_an_image(run: Run, tmp_path:
         assert client.get(made["result_url"]).content.startswith(b"\x89PNG")
 
 
-@pytest.mark.skipif(find_spec(ENTRY) is None, reason="this checkout cannot quantise yet")
 @pytest.mark.timeout(300)
 def test_a_model_that_was_quantised_at_its_installation_makes_an_image(run: Run, tmp_path: Path) -> None:
     data = tmp_path / "data"
