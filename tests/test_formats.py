@@ -48,7 +48,7 @@ def test_every_size_is_even_and_of_its_ratio(resolution: Resolution, aspect_rati
 @pytest.mark.parametrize("aspect_ratio", ASPECT_RATIOS)
 def test_a_limited_size_is_that_of_the_smaller_resolution(resolution: Resolution, aspect_ratio: AspectRatio) -> None:
     for limit in RESOLUTIONS:
-        smaller = RESOLUTIONS[min(RESOLUTIONS.index(resolution), RESOLUTIONS.index(limit))]
+        smaller = limit if RESOLUTIONS.index(limit) < RESOLUTIONS.index(resolution) else resolution
         assert limited(*output_size(resolution, aspect_ratio), limit) == output_size(smaller, aspect_ratio)
 
 

@@ -180,6 +180,7 @@ def test_a_seat_moves_nobody_who_has_it() -> None:
 
 def test_compiled_blocks_make_the_same_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled by torch's eager backend, which captures the graphs and translates none of them."""
+    from torch._dynamo import reset
     from torch._dynamo.utils import counters
 
     from zsky_box.pipelines import ltx2
@@ -188,7 +189,7 @@ def test_compiled_blocks_make_the_same_clip(monkeypatch: pytest.MonkeyPatch) -> 
         return place(recipe, device, *parts, backend="eager")
 
     monkeypatch.setattr(ltx2, "place", eagerly)
-    torch.compiler.reset()
+    reset()
     counters.clear()
     run = a_run(tiny_spec("tiny-ltx2-one"))
     pipeline = offloaded("none", "tiny-ltx2-one", compile=True)

@@ -132,8 +132,8 @@ def test_watching_ends_with_the_job() -> None:
 def test_clean_latents_are_where_sigma_is_nought() -> None:
     clean, noise = torch.randn(2, 1, 4, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for earlier, later in ((1.0, 0.9), (0.7, 0.4), (0.4, 0.0)):
-        states = [(1 - sigma) * clean + sigma * noise for sigma in (earlier, later)]
-        assert torch.allclose(clean_latents(states[0], states[1], earlier, later), clean)
+        first, second = ((1 - sigma) * clean + sigma * noise for sigma in (earlier, later))
+        assert torch.allclose(clean_latents(first, second, earlier, later), clean)
 
 
 @pytest.mark.parametrize(
