@@ -38,11 +38,15 @@ DOMAIN: Final = (
     "cursors",
     "db",
     "decoder",
+    "dispatch",
     "entries",
     "errors",
+    "estimates",
+    "eta",
     "events",
     "feed",
     "formats",
+    "hours",
     "idempotency",
     "ids",
     "jobs",
@@ -51,29 +55,36 @@ DOMAIN: Final = (
     "manifest",
     "migrations",
     "observer",
+    "operations",
     "overage",
+    "pauses",
     "periods",
     "picture",
+    "placement",
     "plans",
     "policy",
     "pricing",
     "rate_limit",
     "requests",
+    "room",
     "schemas",
     "secretfile",
     "settings",
+    "shares",
     "sheets",
     "statements",
     "terms",
     "timeline",
+    "timings",
     "uploads",
     "usage",
+    "ways",
     "webhooks",
 )
 INSTALL: Final = ("catalog", "errors", "install", "manifest", "placement", "secretfile", "worker_process")
 """What installing a model may use of ours: it runs beside the service, and knows none of it."""
 
-LEAVES: Final = ("clock", "errors", "formats", "ids", "settings")
+LEAVES: Final = ("clock", "errors", "formats", "hours", "ids", "settings")
 """Import nothing of ours but each other."""
 
 
@@ -166,7 +177,9 @@ def test_only_the_ledger_writes_transfers_and_balances_and_only_the_audit_its_ro
     assert found == allowed
 
 
-@pytest.mark.parametrize("room", ["scheduler", "worker", "worker_process", *CHILD])
+@pytest.mark.parametrize(
+    "room", ["scheduler", "starter", "job_source", "slot", "dispatch", "placement", "worker", "worker_process", *CHILD]
+)
 def test_scheduler_workers_and_pipelines_never_touch_the_store_or_the_money(room: str) -> None:
     closed = ("db", "ledger", "migrations", "audit", "accounts", "keys", "jobs", "assets")
     inside = {name: ours(path) for name, path in MODULES.items() if within(name, room)}

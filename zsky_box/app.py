@@ -150,6 +150,12 @@ class Box:
         ways = InstalledWays(self.catalog, self.estimates)
         cards, host = self.inventory.cards, self.inventory.host_total_bytes
         self.room = Room(self.catalog, ways, cards, host, self._rules.exclusions)
+        self.eta = Eta(
+            self.store,
+            ways,
+            lambda test: self.scheduler.outlook(test=test),
+            lambda job_id: self.scheduler.left(job_id),  # noqa: PLW0108 - there is no scheduler yet
+        )
         self.desk = Desk(
             self.store,
             self.assets,
@@ -158,10 +164,9 @@ class Box:
             news,
             self.terms,
             clock,
-            self.room.expected_seconds,
+            self.eta.expected_seconds,
         )
         self.scheduler = self._new_scheduler(worker_entry, on_fatal or _no_one_to_tell)
-        self.eta = Eta(self.store, ways, lambda test: self.scheduler.outlook(test=test), self.scheduler.left)
         self.cards = CardWatch(self.inventory.devices, self.scheduler.tell_card)
         self.tasks = Tasks(
             folder,

@@ -34,8 +34,8 @@ _UNWANTED_PRICE: Final = 1e-3
 _BACKLOG_WEIGHED: Final = 8
 _REASONS_MAX: Final = 1_024
 
-Flow = tuple[str, str]
-"""An account and a model."""
+_Size = tuple[str, int, int, int, int]
+"""What decides the bytes that a job needs: model, width, height, frames and the floor of its recipes."""
 
 
 class Waiting(Struct, frozen=True, kw_only=True):
@@ -169,14 +169,21 @@ class Dispatcher:
         self.without_room = []
         starts: list[Start] = []
         deferred: list[tuple[Waiting, _Offer]] = []
+        no_room: set[_Size] = set()
         depth = {flow[0].model: 0 for flow in flows if flow}
         for flow in flows:
             if flow:
                 depth[flow[0].model] += len(flow)
-        for job in self._in_turn(flows):
+        for job in self._in_turn(flows, no_room):
             if not any(view.is_free for view in cards):
                 break
-            offer = self._choose(job, cards, host_total_bytes, depth[job.model], now)
+            offers = self._offers(job, cards, host_total_bytes, depth[job.model], now)
+            if not offers:
+                self._note(job, "no card that takes jobs now has room for it")
+                no_room.add(_size(job))
+                self.without_room.append(job)
+                continue
+            offer = self._choose(job, offers)
             if offer is None:
                 continue
             if not _is_urgent(job) and job.waited_seconds < PATIENCE_FACTOR * offer.drives_out:
@@ -186,8 +193,12 @@ class Dispatcher:
                 deferred.append((job, offer))
                 continue
             starts.append(self._start(job, offer))
-        for job, offer in deferred:
-            if offer.view.is_free:  # nothing else is to be done there
+        for job, kept in deferred:
+            if not kept.view.is_free:
+                continue
+            # Nothing else is to be done there. What has started elsewhere since may have taken host memory.
+            offer = self._offer(job, kept.view, cards, host_total_bytes, depth[job.model], now)
+            if offer is not None:
                 starts.append(self._start(job, offer))
         return starts
 
@@ -220,8 +231,11 @@ class Dispatcher:
         for account, names in models.items():
             self._models[account].meet(names)
 
-    def _in_turn(self, flows: Sequence[Sequence[Waiting]]) -> Iterator[Waiting]:
-        """The jobs in the order of their turn, at most WINDOW; `_start` charges, and so does being drawn here."""
+    def _in_turn(self, flows: Sequence[Sequence[Waiting]], no_room: set[_Size]) -> Iterator[Waiting]:
+        """The jobs in the order of their turn, at most WINDOW; `_start` charges, and so does being drawn here.
+
+        Those for which there was no room hold up their own flow and the like of them, and no other: they do not count.
+        """
         left = [list(flow) for flow in flows if flow]
         accounts = {flow[0].account_id: self._accounts.tag(flow[0].account_id) for flow in left}
         models = {
@@ -233,38 +247,42 @@ class Dispatcher:
             tag = models[head.account_id, head.model]
             return _waits_as_batch(head), accounts[head.account_id], not _is_urgent(head), tag, -head.waited_seconds
 
-        for _ in range(WINDOW):
-            if not left:
-                return
+        drawn = 0
+        while left and drawn < WINDOW:
             flow = min(left, key=order)
-            job = flow.pop(0)
+            job = flow[0]
+            yield job
+            if _size(job) in no_room:
+                left = [flow for flow in left if _size(flow[0]) not in no_room]
+                continue
+            drawn += 1
+            del flow[0]
             if not flow:
                 left.remove(flow)
-            yield job
             seconds = self._last_seconds.get(job.model, 1.0)
             accounts[job.account_id] += seconds
             models[job.account_id, job.model] += seconds
 
     # Where it is done soonest
 
-    def _choose(
+    def _offers(
         self, job: Waiting, cards: Sequence[CardView], host_total_bytes: int, depth: int, now: float
-    ) -> _Offer | None:
-        """The best offer of a free card, or None where the job is better off waiting; says why."""
-        offers = [
+    ) -> list[_Offer]:
+        return [
             offer
             for view in cards
             if job.model not in view.excluded
             and (offer := self._offer(job, view, cards, host_total_bytes, depth, now)) is not None
         ]
-        if not offers:
-            self._note(job, "no card that takes jobs now has room for it")
-            self.without_room.append(job)
-            return None
+
+    def _choose(self, job: Waiting, offers: Sequence[_Offer]) -> _Offer | None:
+        """The best offer of a free card, or None where the job is better off waiting; says why."""
         best = min(offers, key=lambda offer: offer.done_in_seconds)
         if best.view.is_free:
             return best
         at_once = min((offer for offer in offers if offer.view.is_free), key=lambda o: o.done_in_seconds, default=None)
+        if at_once is not None and _is_missed(job, best.view.free_in_seconds):
+            return at_once
         saved = None if at_once is None else at_once.done_in_seconds - best.done_in_seconds
         # The next one that thinks so comes after this one.
         best.view.free_in_seconds += best.swap_seconds + best.way.run_seconds
@@ -354,6 +372,15 @@ def _waits_as_batch(job: Waiting) -> bool:
 
 def _is_urgent(job: Waiting) -> bool:
     return job.start_in_seconds is not None and job.start_in_seconds < URGENT_SECONDS
+
+
+def _is_missed(job: Waiting, start_in_seconds: float) -> bool:
+    return job.start_in_seconds is not None and job.start_in_seconds < start_in_seconds
+
+
+def _size(job: Waiting) -> _Size:
+    work = job.work
+    return job.model, work.width, work.height, work.frames, job.recipe_floor
 
 
 def _told(job: Waiting, offer: _Offer, passed_over: str | None) -> str:

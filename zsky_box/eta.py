@@ -58,6 +58,15 @@ class Eta:
         self._lock = threading.Lock()
         self._flows: dict[bool, tuple[float, list[Flow]]] = {}
 
+    def expected_seconds(self, work: Work) -> float:
+        """For how long a job of this work is expected to have a device: the quickest that can do it."""
+        ways = [
+            way
+            for view in self._outlook(False)  # noqa: FBT003
+            for way in self._ways.for_work(work.model, work, view.card, view.name)[:1]
+        ]
+        return min((way.run_seconds for way in ways), default=0.0)
+
     def running_seconds(self, job_id: str, progress: float) -> float | None:
         """Until a running job is done: as expected, and once that is over, as its progress has it."""
         left = self._left(job_id)

@@ -40,7 +40,10 @@ class JobSource(Protocol):
     """All that the scheduler needs of the jobs."""
 
     def heads(self, *, test: bool, per_flow: int) -> Sequence[Sequence[Waiting]]:
-        """The oldest jobs of each account, model and priority; and, first, those whose start deadline is near."""
+        """The oldest jobs of each account, model and priority; and, first, those whose start deadline is near.
+
+        With `per_flow` 0 it is the latter alone.
+        """
         ...
 
     def claim(self, job_id: str, device: str, why: str = "") -> ClaimedJob | None: ...

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from zsky_box.clock import SECOND_US, Clock, rfc3339
 from zsky_box.db import Rows, Store, Tx
+from zsky_box.errors import Refusal
 from zsky_box.hours import parse_hours
 
 ALL: Final = "all"
@@ -55,7 +56,9 @@ def pause(tx: Tx, device: str, now: int, *, unload: bool) -> None:
 
 
 def resume(tx: Tx, device: str) -> None:
-    """A device takes jobs again; `all` ends every pause."""
+    """A device takes jobs again; `all` ends every pause. Raises Refusal for one while all are paused together."""
+    if device != ALL and tx.one("SELECT 1 FROM paused WHERE device = ?", (ALL,)):
+        raise Refusal(422, "invalid_field", "All devices are paused together; resume all of them.", field="device")
     tx.execute("DELETE FROM paused WHERE device = ? OR ? = ?", (device, device, ALL))
 
 

@@ -54,12 +54,6 @@ class Room:
         """The same for a work whose model is in the catalogue."""
         return self.refusal(self._catalog.specs[work.model], work)
 
-    def expected_seconds(self, work: Work) -> float:
-        """For how long a job of this work is expected to have a device: the quickest that can do it."""
-        cards = self.cards_for(work.model)
-        ways = [way for card in cards for way in self._ways.for_work(work.model, work, card, "")]
-        return min((way.run_seconds for way in ways), default=0.0)
-
     def cards_for(self, model: str) -> list[Card]:
         """The devices that the owner lets the model go to."""
         return [card for label, card in self._cards.items() if model not in self._exclusions.get(label, frozenset())]

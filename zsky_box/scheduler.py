@@ -289,7 +289,8 @@ class Scheduler:
 
     def _unload(self, slot: Slot) -> None:
         """The device's memory is wanted now: what runs there goes back to the queue, free, and its child is ended."""
-        for key in list(slot.running):
+        for key, running in list(slot.running.items()):
+            self._starters[slot.test].gave_up(running)
             self._settler.settle(lambda key=key: self._jobs.release(*key))
         slot.unload(self._undertakers, self.wake)
 
@@ -333,6 +334,7 @@ class Scheduler:
         if running is None:
             return
         self._observer.attempt_failed(slot.label, running.end[0] if running.end else failed.error_code)
+        self._starters[slot.test].gave_up(running)
         if failed.fatal:
             slot.replace(failed.job_id, running, failed.error_code)
         if running.end is not None:
@@ -350,6 +352,7 @@ class Scheduler:
         lost = slot.bury(dead, time.monotonic())
         for key, running in lost:
             self._observer.attempt_failed(slot.label, running.end[0] if running.end else dead.error_code)
+            self._starters[slot.test].gave_up(running)
             if running.end is not None:
                 self._settle_failure(key, *running.end)
             else:

@@ -248,7 +248,7 @@ class Slot:
     def unload(self, threads: Executor, over: Callable[[], None]) -> None:
         """The device's memory is wanted by somebody else: its child is ended, and its attempts are not its any more."""
         self.running.clear()
-        self._excused = True
+        self._excused = self.worker is not None
         self.kill("was ended to free the device's memory", threads, over)
 
     def restore(self) -> None:

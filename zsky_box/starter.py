@@ -20,7 +20,7 @@ from zsky_box.estimates import Estimates, Kind, Timing, counted, shape_of
 from zsky_box.events import Check, Done, Run
 from zsky_box.job_source import ClaimedJob, JobSource
 from zsky_box.manifest import ModelSpec
-from zsky_box.placement import Card
+from zsky_box.placement import Card, host_bytes
 from zsky_box.slot import AttemptKey, Running, Slot
 from zsky_box.ways import InstalledWays
 
@@ -81,6 +81,7 @@ class Starter:
             if not any(slot.has_room for slot in slots) or not self._look(slots, lost, gone):
                 break
         now = time.monotonic()
+        self._end_early(slots, now)
         with self._lock:
             self._outlook = tuple(_outlook(self._view(slot, now), slot, now) for slot in slots)
         return lost
@@ -94,30 +95,41 @@ class Starter:
         flows = [[job for job in flow if job.id not in gone] for flow in heads]
         flows = [flow for flow in flows if flow]
         views = [self._view(slot, now) for slot in slots if slot.is_up and not slot.is_paused]
-        starts = self._dispatcher.decide(flows, views, self._rules.host_total_bytes, now)
+        left_bytes = self._rules.host_total_bytes - self._held_elsewhere(slots, now)
+        starts = self._dispatcher.decide(flows, views, left_bytes, now)
         vain = {start.job.id for start in starts if not self._carry_out(by_label[start.device], start, now, lost)}
         gone |= vain
-        for job in self._dispatcher.without_room:
-            self._end_hopeless(job, lost)
-        self._end_early(flows, views, {start.job.id for start in starts})
-        return bool(vain)
+        ended = [job.id for job in self._dispatcher.without_room if self._end_hopeless(job, lost)]
+        gone |= set(ended)
+        return bool(vain or ended)
 
-    def _end_hopeless(self, job: Waiting, lost: list[tuple[AttemptKey, str]]) -> None:
-        """Claim a job, to be ended, where no device of the box can run it now or later."""
+    def _held_elsewhere(self, slots: Sequence[Slot], now: float) -> int:
+        """What the children of devices that take no jobs now hold of host memory all the same."""
+        resting = [self._view(slot, now) for slot in slots if slot.is_paused or not slot.is_up]
+        return sum(
+            sum(host_bytes(view.card, held.needs) for held in view.held.values())
+            + (view.busy_bytes if view.card.is_cpu else 0)
+            for view in resting
+        )
+
+    def _end_hopeless(self, job: Waiting, lost: list[tuple[AttemptKey, str]]) -> bool:
+        """Claim a job, to be ended, where no device of the box can run it now or later; whether it was so."""
+        excluded = self._rules.exclusions
         cards = [
             card
             for label, card in self._cards.items()
-            if (label == TEST_LABEL) == self._test and job.model not in self._rules.exclusions.get(label, frozenset())
+            if (label == TEST_LABEL) == self._test and job.model not in excluded.get(label, ())
         ]
         if not self._ways.is_here(job.model):
             why = f"The model {job.model} is gone."
-        elif not self._ways.what_fits(job.model, job.work, cards, self._rules.host_total_bytes):
+        elif not self._ways.what_fits(job.model, job.work, cards, self._rules.host_total_bytes, floor=job.recipe_floor):
             why = "No device of this box has room for it any more."
         else:
-            return
+            return False
         claimed = self._jobs.claim(job.id, "none", why)
         if claimed is not None:
             lost.append(((claimed.job_id, claimed.token), why))
+        return True
 
     def outlook(self) -> tuple[Outlook, ...]:
         """The devices at the last look; from any thread."""
@@ -188,14 +200,30 @@ class Starter:
         usual = start.load_seconds + start.way.run_seconds + start.way.tail_seconds
         return min(most, max(HURRY_SECONDS_MIN, HURRY * usual))
 
-    def _end_early(self, flows: Sequence[Sequence[Waiting]], views: Sequence[CardView], started: set[str]) -> None:
-        """Void the jobs whose start deadline will pass before a device is free: early, and not at the last moment."""
-        soonest = min((view.free_in_seconds for view in views), default=0.0)
-        for job in (job for flow in flows for job in flow if job.id not in started):
-            if job.start_in_seconds is not None and job.start_in_seconds < EARLY * soonest:
+    def _end_early(self, slots: Sequence[Slot], now: float) -> None:
+        """Void the jobs whose start deadline will pass before a device is free: early, and not at the last moment.
+
+        A device that is paused or not up yet may be there at any moment: then none is given up.
+        """
+        if any(slot.is_paused or not slot.is_up for slot in slots):
+            return
+        views = [self._view(slot, now) for slot in slots]
+        for job in (job for flow in self._jobs.heads(test=self._test, per_flow=0) for job in flow):
+            able = [view.free_in_seconds for view in views if job.model not in view.excluded]
+            if job.start_in_seconds is not None and job.start_in_seconds < EARLY * min(able, default=0.0):
                 self._jobs.miss(job.id)
 
     # What came of it
+
+    def gave_up(self, running: Running) -> None:
+        """An attempt has ended without a result: its account is charged the card's time that it really had."""
+        had = 0.0 if running.phase == "encoding" else time.monotonic() - running.started_at - running.expected_seconds
+        self._dispatcher.ended(
+            running.account_id,
+            running.model,
+            expected_seconds=running.expected_seconds,
+            seconds=max(0.0, running.expected_seconds + had),
+        )
 
     def learn(self, slot: Slot, running: Running, done: Done) -> None:
         """Remember how long a job took, and put right what its account was charged in card-seconds."""

@@ -58,12 +58,14 @@ class InstalledWays:
         spec = self._catalog.specs.get(model)
         return spec is not None and bool(self._look_up(spec).recipes)
 
-    def what_fits(self, model: str, work: Work, cards: Sequence[Card], host_total_bytes: int) -> bool:
-        """Whether some card alone could do this work by some recipe, with nothing else in memory."""
+    def what_fits(
+        self, model: str, work: Work, cards: Sequence[Card], host_total_bytes: int, *, floor: int = 0
+    ) -> bool:
+        """Whether some card alone could do this work by some recipe from the floor on, with nothing else in memory."""
         return any(
             is_room(card, way.needs, (), host_total_bytes)
             for card in cards
-            for way in self.for_work(model, work, card, "")
+            for way in self.for_work(model, work, card, "", floor=floor)
         )
 
     def least_bytes(self, model: str, work: Work, cards: Sequence[Card]) -> int | None:

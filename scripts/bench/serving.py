@@ -51,7 +51,7 @@ class Unwritten(Desk):
             news,
             box.terms,
             box.services.clock,
-            box.room.expected_seconds,
+            box.eta.expected_seconds,
         )
         self._now = box.services.clock
 

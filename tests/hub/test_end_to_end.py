@@ -14,6 +14,11 @@ from tests.hub.checkpoint import TINY_REPOSITORY, write_manifest
 
 __all__ = ["run"]
 
+RECIPE = """
+[[recipes]]
+name = "int8"
+quantise = { transformer = "int8", text_encoder = "int8" }
+"""
 IMPORT_SECONDS = 240.0  # the box's child imports torch and diffusers for the first time
 
 
@@ -35,6 +40,25 @@ def test_a_model_that_was_installed_meanwhile_makes_an_image(run: Run, tmp_path:
         assert made["model"] == "tiny-klein"
         assert made["receipt"]["revision"] == commit
         assert client.get(made["result_url"]).content.startswith(b"\x89PNG")
+
+
+@pytest.mark.timeout(300)
+def test_a_model_that_was_quantised_at_its_installation_makes_an_image(run: Run, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_manifest(data)
+    manifest = data / "models" / "tiny-klein.toml"
+    assert "recipes = []\n" in manifest.read_text()
+    manifest.write_text(manifest.read_text().replace("recipes = []\n", "") + RECIPE)
+    told = run("models", "install", "tiny-klein", "--from", str(cached("tiny-klein")), "--accept-licence", data=data)
+    assert told.status == 0, told.err
+    assert run("models", "verify", data=data).status == 0
+    folders = [path.name.rpartition("-")[0] for path in (data / "weights" / "tiny-klein").iterdir() if path.is_dir()]
+    assert folders == ["text_encoder.int8+transformer.int8"]
+    with running(data, double=False) as box, box.client("live") as client:
+        ask = {"type": "image", "prompt": "a fox", "resolution": "480p"}
+        made = box.ended(client, client.post("/v1/generate", json=ask).json()["job_id"], IMPORT_SECONDS)
+        assert made["status"] == "completed", made
+        assert (made["model"], made["receipt"]["recipe"]) == ("tiny-klein", "int8")
 
 
 @pytest.mark.timeout(300)

@@ -85,8 +85,8 @@ async def list_jobs(request: Request[Any, Any, Any]) -> JobList:
 async def get_decisions(request: Request[Any, Any, Any], job_id: FromPath[str]) -> DecisionList:
     """Each attempt of the job with its device and the reason for it; and why it waits, if it was passed over."""
     box, caller = services(request), caller_of(request)
-    decisions = await box.store.read(lambda: box.reader.decisions(caller, job_id))
-    return DecisionList(data=decisions, waits=box.scheduler.reason(job_id))
+    decisions, waits = await box.store.read(lambda: box.reader.decisions(caller, job_id))
+    return DecisionList(data=decisions, waits=box.scheduler.reason(job_id) if waits else None)
 
 
 @post(

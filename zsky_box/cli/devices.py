@@ -9,25 +9,27 @@ import msgspec
 
 from zsky_box import control
 from zsky_box.cli import show
-from zsky_box.cli.command import CommandError, json_option
+from zsky_box.cli.command import Command, CommandError, json_option
 from zsky_box.cli.session import Session
 
 _device = click.argument("device", metavar="[DEVICE]", default="all")
 
 
-@click.command()
+@click.command(cls=Command)
 @_device
 @json_option
 @click.pass_obj
 def pause(folder: Path, device: str, as_json: bool) -> None:
-    """Take no jobs after the running ones, on one device (a card's number, or cpu) or on all. Jobs queue up meanwhile.
+    """Take no jobs after the running ones. Meanwhile they queue up.
+
+    DEVICE is a card's number, or cpu; without it all devices are meant.
 
     Example: zsky-box pause 0
     """
     _told(folder, control.PauseDevice(device=_named(device)), as_json)
 
 
-@click.command()
+@click.command(cls=Command)
 @_device
 @json_option
 @click.pass_obj
@@ -39,7 +41,7 @@ def resume(folder: Path, device: str, as_json: bool) -> None:
     _told(folder, control.ResumeDevice(device=_named(device)), as_json)
 
 
-@click.command()
+@click.command(cls=Command)
 @_device
 @json_option
 @click.pass_obj

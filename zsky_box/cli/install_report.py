@@ -14,17 +14,34 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 from zsky_box.install.disk import in_gib
 
 LINE_SECONDS: Final = 1.0
 PARTS_MAX: Final = 1_000
 """What is counted below this are parts, and not bytes worth a line."""
+
+
+class _Count(DownloadColumn):
+    """Bytes, or how many of a few parts."""
+
+    def render(self, task: Task) -> Text:
+        parts = task.total is not None and task.total <= PARTS_MAX
+        return Text(f"{task.completed:.0f}/{task.total:.0f} parts") if parts else super().render(task)
+
+
+class _Speed(TransferSpeedColumn):
+    """Bytes a second; a few parts have no speed."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.total is not None and task.total <= PARTS_MAX else super().render(task)
 
 
 class Shown(Protocol):
@@ -106,8 +123,8 @@ def shown(*, as_json: bool) -> Generator[Shown]:
         columns = (
             TextColumn("{task.description:<24}"),
             BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
+            _Count(binary_units=True),
+            _Speed(),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=console, transient=True) as progress:

@@ -57,7 +57,7 @@ def measure(
             ]
             name = worker.ready.device_name if worker.ready else device
         finally:
-            worker.kill("the bench is over")
+            _leave(worker)
     first = _run(catalog, spec, recipe, resolution, Path(folder), 0)
     size = {"width": first.width, "height": first.height, "frames": first.frames}
     return {"model": spec.name, "recipe": recipe.name, "device": device, "device_name": name, **size, "runs": runs}
@@ -97,6 +97,15 @@ def _one(worker: Worker, run: Run, spec: ModelSpec) -> dict[str, Any]:
         "phases": {phase: round(seconds, 3) for phase, seconds in done.seconds.items()},
         "peak_bytes": done.peak_bytes,
     }
+
+
+def _leave(worker: Worker) -> None:
+    """Let the child go, by force where it does not."""
+    worker.stop()
+    while worker.dead is None and not worker.is_hung(time.monotonic()):
+        wait([worker.connection], _POLL_SECONDS)
+        worker.receive()
+    worker.kill("did not leave when the bench was over")
 
 
 def _until(worker: Worker, kind: type[T], seconds: float) -> T:

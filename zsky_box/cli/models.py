@@ -300,5 +300,5 @@ def _say_measured(told: dict[str, Any]) -> None:
     click.echo(f"{told['model']} by the recipe {told['recipe']} on {told['device_name']}, {size}")
     for number, run in enumerate(told["runs"], 1):
         phases = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in run["phases"].items())
-        peak = f"; at most {in_gib(run['peak_bytes'])} on the card" if run["peak_bytes"] else ""
+        peak = f"; at most {in_gib(run['peak_bytes'])} of memory" if run["peak_bytes"] else ""
         click.echo(f"run {number}: {run['seconds']:.2f} s ({phases}){peak}")

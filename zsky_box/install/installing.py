@@ -271,14 +271,16 @@ class _Work:
         fresh = self._staging.folder / f"preparing-{os.getpid()}"
         for left in self._staging.folder.glob("preparing-*"):
             shutil.rmtree(left)
-        report, seen = self._tools.report, {"": 0}
+        report = self._tools.report
+        at = ("", 0)
 
         def tell(component: str, done: int, of: int) -> None:
-            if component not in seen:
-                report.phase(f"preparing {component}", of)
-                seen[component] = 0
-            report.advance(done - seen[component])
-            seen[component] = done
+            nonlocal at
+            if component == at[0]:
+                report.advance(done - at[1])
+            else:
+                report.phase(f"preparing {component}", of, done)
+            at = (component, done)
 
         source = self._staging.tree / self._below
         prepare(self._spec, recipe, source, fresh, device=device, tell=tell, entry=self._tools.prepare_entry)

@@ -35,8 +35,6 @@ from zsky_box.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
-INTERACTIVE: Final = 0
-BATCH: Final = 1
 SWEEP_BATCH: Final = 1_000
 DECISIONS_MAX: Final = 16
 

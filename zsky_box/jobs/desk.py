@@ -19,8 +19,8 @@ from zsky_box.db import Rows, Store, Tx
 from zsky_box.errors import Refusal
 from zsky_box.idempotency import Answer, Idempotency
 from zsky_box.jobs import rows
-from zsky_box.jobs.book import BATCH, INTERACTIVE, JobBook
-from zsky_box.jobs.rows import News
+from zsky_box.jobs.book import JobBook
+from zsky_box.jobs.rows import BATCH, INTERACTIVE, News
 from zsky_box.keys import Caller
 from zsky_box.ledger import Alert, Payer
 from zsky_box.manifest import JobType

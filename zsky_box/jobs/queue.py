@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
+import msgspec
+
 from zsky_box.clock import SECOND_US, Clock
 from zsky_box.db import Row, Store
 from zsky_box.dispatch import URGENT_SECONDS, Waiting
-from zsky_box.jobs.rows import submission_of
+from zsky_box.jobs.rows import BATCH, INTERACTIVE, submission_of
 from zsky_box.requests import Work
 
 FLOWS_MAX: Final = 256
@@ -17,6 +19,10 @@ URGENT_MAX: Final = 32
 WORKS_MAX: Final = 4_096
 
 _COLUMNS: Final = "id, account_id, model, priority, request, created_at, start_deadline_at, recipe_floor"
+
+_UNREADABLE: Final = Work(
+    type="image", model="", prompt="", negative_prompt="", seed=0, n=1, width=1, height=1, frames=0, fps=0
+)
 
 _Place = tuple[int, str, str]
 """Priority, account and model."""
@@ -29,49 +35,54 @@ class Queue:
         self._store = store
         self._clock = clock
         self._works: OrderedDict[str, Work] = OrderedDict()
-        self._from: dict[bool, _Place] = {}
+        self._from: dict[tuple[bool, int], _Place] = {}
 
     def heads(self, *, test: bool, per_flow: int) -> list[list[Waiting]]:
-        """The oldest `per_flow` jobs of each flow, after those whose start deadline is near, each for itself."""
+        """The oldest `per_flow` jobs of each flow, after those whose start deadline is near, each for itself.
+
+        With `per_flow` 0 it is the latter alone.
+        """
         now = self._clock()
         urgent = self._urgent(test=test, now=now)
         names = {job.id for job in urgent}
         flows = [
             [job for job in self._flow(test, place, per_flow, now) if job.id not in names]
-            for place in self._places(test)
+            for priority in ((INTERACTIVE, BATCH) if per_flow else ())
+            for place in self._places(test, priority)
         ]
         return [[job] for job in urgent] + [flow for flow in flows if flow]
 
-    def _places(self, test: bool) -> list[_Place]:
-        """The flows that have jobs, found one after the other by leaps through the index."""
-        start = self._from.pop(test, (-1, "", ""))
+    def _places(self, test: bool, priority: int) -> list[_Place]:
+        """The flows of a priority that have jobs, found one after the other by leaps through the index.
+
+        Each priority goes round for itself, so that batch jobs are never looked at instead of interactive ones.
+        """
+        first = (priority, "", "")
+        start = self._from.pop((test, priority), first)
         found = self._leap(test, start, FLOWS_MAX)
         if len(found) == FLOWS_MAX:
-            self._from[test] = found[-1]
-        if start[0] >= 0 and len(found) < FLOWS_MAX:
+            self._from[test, priority] = found[-1]
+        elif start != first:
             known = set(found)
-            found += [place for place in self._leap(test, (-1, "", ""), FLOWS_MAX - len(found)) if place not in known]
+            found += [place for place in self._leap(test, first, FLOWS_MAX - len(found)) if place not in known]
         return found
 
     def _leap(self, test: bool, place: _Place, limit: int) -> list[_Place]:
-        """The flows behind a place, each found by one to three seeks: SQLite would read a whole flow to skip it."""
+        """The flows behind a place, each found by one or two seeks: SQLite would read a whole flow to skip it."""
         found: list[_Place] = []
+        priority, account, model = place
         while len(found) < limit:
-            priority, account, model = place
-            row = (
-                self._next(test, "priority = ? AND account_id = ? AND model > ?", (priority, account, model))
-                or self._next(test, "priority = ? AND account_id > ?", (priority, account))
-                or self._next(test, "priority > ?", (priority,))
-            )
+            row = self._next(test, "priority = ? AND account_id = ? AND model > ?", (priority, account, model))
+            row = row or self._next(test, "priority = ? AND account_id > ?", (priority, account))
             if row is None:
                 break
-            place = (row["priority"], row["account_id"], row["model"])
-            found.append(place)
+            account, model = row["account_id"], row["model"]
+            found.append((priority, account, model))
         return found
 
     def _next(self, test: bool, behind: str, values: tuple[int | str, ...]) -> Row | None:
         return self._store.one(
-            "SELECT priority, account_id, model FROM job INDEXED BY job_by_flow WHERE status = 'queued' AND test = ?"  # noqa: S608
+            "SELECT account_id, model FROM job INDEXED BY job_by_flow WHERE status = 'queued' AND test = ?"  # noqa: S608
             f" AND {behind} ORDER BY priority, account_id, model LIMIT 1",
             (int(test), *values),
         )
@@ -108,8 +119,16 @@ class Queue:
 
     def _work(self, row: Row) -> Work:
         """Read once: the same heads are looked at many times before they start."""
-        work = self._works.pop(row["id"], None) or submission_of(row).work
+        work = self._works.pop(row["id"], None) or _read(row)
         self._works[row["id"]] = work
         if len(self._works) > WORKS_MAX:
             self._works.popitem(last=False)
         return work
+
+
+def _read(row: Row) -> Work:
+    """What was asked for; where that cannot be read any more, a small work of the model, since a claim tells of it."""
+    try:
+        return submission_of(row).work
+    except msgspec.DecodeError:
+        return msgspec.structs.replace(_UNREADABLE, model=row["model"])

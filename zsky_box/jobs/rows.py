@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -13,6 +13,9 @@ from zsky_box.errors import not_found
 from zsky_box.feed import Feed
 from zsky_box.keys import Caller
 from zsky_box.requests import Submission
+
+INTERACTIVE: Final = 0
+BATCH: Final = 1
 
 
 class News:

@@ -13,8 +13,7 @@ from zsky_box.clock import Clock, rfc3339
 from zsky_box.db import Row, Store
 from zsky_box.errors import not_found
 from zsky_box.eta import Eta
-from zsky_box.jobs.book import BATCH
-from zsky_box.jobs.rows import submission_of
+from zsky_box.jobs.rows import BATCH, submission_of
 from zsky_box.keys import Caller
 from zsky_box.ledger import Charge
 from zsky_box.pricing import usd
@@ -144,9 +143,10 @@ class JobReader:
             return None, self._eta.running_seconds(row["id"], row["progress"])
         return None, None
 
-    def decisions(self, caller: Caller, job_id: str) -> list[Decision]:
-        """Where and why each attempt of a job ran."""
-        return msgspec.json.decode(self.row(caller, job_id)["decisions"], type=list[Decision])
+    def decisions(self, caller: Caller, job_id: str) -> tuple[list[Decision], bool]:
+        """Where and why each attempt of a job ran, and whether it waits now."""
+        row = self.row(caller, job_id)
+        return msgspec.json.decode(row["decisions"], type=list[Decision]), row["status"] == "queued"
 
     def _results(self, assets: list[Asset], base_url: str) -> list[ResultView]:
         now = self._clock()

@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from zsky_box.db import Store
-from zsky_box.jobs.book import BATCH
+from zsky_box.jobs.rows import BATCH
 
 
 class Waiting(Struct, frozen=True, kw_only=True):
