@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.doubles.scheduling import Stage
@@ -12,7 +13,8 @@ from zsky_box import scheduler as scheduler_module
 from zsky_box import settler as settler_module
 from zsky_box.errors import JobFailure, StoreError
 from zsky_box.estimates import Timing
-from zsky_box.events import Progress
+from zsky_box.events import Done, Progress
+from zsky_box.manifest import Recipe
 from zsky_box.observer import Nobody
 from zsky_box.worker import Patience
 
@@ -789,3 +791,86 @@ def test_it_may_be_woken_and_stopped_after_its_end_and_without_a_start() -> None
         other.child()
     other.scheduler.wake()
     assert not other.failures
+
+
+# Pauses and recipes
+
+
+def test_a_paused_device_ends_what_runs_and_takes_nothing_until_it_is_resumed() -> None:
+    with Stage() as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("running")
+        run = child.hear_run()
+        stage.jobs.pauses["cpu"] = False
+        stage.jobs.add("waiting")
+        stage.jobs.until(lambda: all(slot.paused for slot in stage.scheduler.slots() if not slot.test))
+        child.finish(run)
+        assert stage.jobs.until_ended("running").end == "completed"
+        stage.scheduler.wake()
+        assert child.hears_nothing()
+        del stage.jobs.pauses["cpu"]
+        stage.scheduler.wake()
+        assert child.hear_run().job_id == "waiting"
+
+
+def test_an_unloaded_device_gives_its_job_back_uncounted_and_has_no_child_until_it_is_resumed() -> None:
+    with Stage() as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("running")
+        child.hear_run()
+        stage.jobs.pauses["cpu"] = True
+        stage.scheduler.wake()
+        assert child.ended.wait(10)
+        stage.jobs.until(lambda: stage.jobs.jobs["running"].status == "queued")
+        assert stage.jobs.jobs["running"].attempts == 0
+        live = len([name for name, _ in stage.workers if name == "cpu"])
+        stage.scheduler.wake()
+        assert len([name for name, _ in stage.workers if name == "cpu"]) == live == 1
+        stage.jobs.pauses.clear()
+        stage.scheduler.wake()
+        again = stage.child("cpu", 1)
+        again.get_ready()
+        assert again.hear_run().job_id == "running"
+        assert stage.scheduler.slots()[0].state != "quarantined"
+
+
+def test_memory_that_ran_out_means_the_next_recipe() -> None:
+    two = (Recipe(name="large"), Recipe(name="small"))
+    with Stage() as stage:
+        stage.catalog.specs["a"] = msgspec.structs.replace(stage.catalog.specs["a"], recipes=two)
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("job")
+        run = child.hear_run()
+        assert run.recipe.name == "large"
+        child.report(run, "denoising")
+        child.fail(run, "out_of_memory", fatal=True)
+        again = stage.child("cpu", 1)
+        again.get_ready()
+        second = again.hear_run()
+        assert (second.job_id, second.recipe.name) == ("job", "small")
+        again.finish(second)
+        assert stage.jobs.until_ended("job").end == "completed"
+
+
+def test_how_long_a_job_took_is_learnt_and_expected_of_the_next() -> None:
+    with Stage() as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("first")
+        run = child.hear_run()
+        seconds = {"loading": 5.0, "weights": 4.0, "denoising": 7.0, "encoding": 2.0}
+        child.say(
+            Done(job_id=run.job_id, token=run.token, files=(), missing=(), notes=(), versions={}, seconds=seconds)
+        )
+        stage.jobs.until_ended("first")
+        stage.jobs.until(lambda: len(stage.jobs.timings) == 3)
+        assert {timing.kind: timing.seconds for timing in stage.jobs.timings} == {"run": 8.0, "tail": 2.0, "load": 4.0}
+        stage.jobs.add("second")
+        child.hear_run()
+        stage.jobs.until(lambda: stage.scheduler.left("second") is not None)
+        left = stage.scheduler.left("second")
+        assert left is not None
+        assert 9.0 < left.left_seconds <= 10.0

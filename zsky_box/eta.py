@@ -50,7 +50,9 @@ class Eta:
         ways: InstalledWays,
         outlook: Callable[[bool], Sequence[Outlook]],
         left: Callable[[str], Left | None],
+        fresh_seconds: float = FRESH_SECONDS,
     ) -> None:
+        self._fresh_seconds = fresh_seconds
         self._store = store
         self._ways = ways
         self._outlook = outlook
@@ -122,7 +124,7 @@ class Eta:
         now = time.monotonic()
         with self._lock:
             kept = self._flows.get(test)
-            if kept is None or now - kept[0] > FRESH_SECONDS:
+            if kept is None or now - kept[0] > self._fresh_seconds:
                 kept = self._flows[test] = now, _read(self._store, test=test)
             return kept[1]
 

@@ -315,7 +315,7 @@ class Stage:
         self.start_fails = 0
         self._patience = patience or Patience(start_seconds=1e9, silence_seconds=1e9)
         self._appeared = threading.Condition()
-        catalog = Catalog([], Path("/nowhere"))
+        catalog = self.catalog = Catalog([], Path("/nowhere"))
         catalog.specs = {name: msgspec.structs.replace(SPEC, name=name) for name in MODELS}
         chosen = list(devices) or ["cpu"]
         self.estimates = Estimates()

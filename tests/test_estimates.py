@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.doubles.driving import SPEC
+from tests.stores import Rooms
+from zsky_box import timings
+from zsky_box.estimates import KEPT, Estimates, Kind, Timing, counted, shape_of
+from zsky_box.manifest import WHOLE, Cost
+from zsky_box.requests import Work
+
+REAL = msgspec.structs.replace(
+    SPEC, name="real", bundled=False, cost=Cost(parameters_billion=1.0, layers=1, width=1, pixels_per_token=16)
+)
+WORK = Work(
+    type="image", model="real", prompt="", negative_prompt="", seed=0, n=1, width=640, height=480, frames=0, fps=0
+)
+LARGER = msgspec.structs.replace(WORK, width=1280)
+
+
+@pytest.fixture
+def rooms(tmp_path: Path) -> Generator[Rooms]:
+    rooms = Rooms(tmp_path)
+    yield rooms
+    rooms.close()
+
+
+def took(seconds: float, kind: Kind = "run", work: Work = WORK, operations: float = 10.0, card: str = "card") -> Timing:
+    return Timing(
+        kind=kind,
+        model="real",
+        recipe="full",
+        card=card,
+        shape="" if kind == "load" else shape_of(work),
+        operations=operations,
+        seconds=seconds,
+    )
+
+
+def expected(estimates: Estimates, work: Work = WORK, card: str = "card") -> float:
+    return estimates.run_seconds(REAL, WHOLE, card, work, is_cpu=False)
+
+
+def test_what_has_run_here_takes_the_median_of_its_last_times() -> None:
+    estimates = Estimates([took(3.0), took(100.0), took(5.0)])
+    assert expected(estimates) == 5.0
+    for _ in range(KEPT):
+        estimates.learn(took(9.0))
+    assert expected(estimates) == 9.0
+
+
+def test_another_size_is_scaled_from_what_has_run() -> None:
+    estimates = Estimates()
+    small, large = counted(REAL, WHOLE, WORK), counted(REAL, WHOLE, LARGER)
+    estimates.learn(took(4.0, operations=small))
+    assert abs(expected(estimates, LARGER) - 4.0 * large / small) < 1e-6
+
+
+def test_before_the_first_run_a_faster_card_is_expected_to_be_faster() -> None:
+    estimates = Estimates(flops={"slow": 1e12, "fast": 1e15})
+    assert expected(estimates, card="fast") < expected(estimates, card="slow")
+
+
+def test_loading_is_learnt_and_at_first_goes_by_the_bytes() -> None:
+    estimates = Estimates()
+    first = [estimates.load_seconds(REAL, WHOLE, "card", size, quantises=False) for size in (10**9, 10**11)]
+    assert first[0] < first[1]
+    estimates.learn(took(7.0, "load", operations=0.0))
+    assert estimates.load_seconds(REAL, WHOLE, "card", 10**11, quantises=False) == 7.0
+
+
+def test_what_was_learnt_outlives_the_service_and_stays_bounded(rooms: Rooms) -> None:
+    for seconds in range(KEPT + 10):
+        rooms.store.write(lambda tx, seconds=seconds: timings.keep(tx, [took(float(seconds))], 1))
+    rooms.store.write(lambda tx: timings.keep_card(tx, "card", 5e13, 1))
+    with rooms.store.snapshot() as rows:
+        recalled = timings.recall(rows)
+        kept = rows.all("SELECT seconds FROM timing")
+    assert len(kept) == KEPT
+    assert expected(recalled) == 17.0
+    assert recalled.flops == {"card": 5e13}

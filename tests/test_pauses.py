@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from tests.stores import Rooms
+from zsky_box import pauses
+from zsky_box.pauses import ALL, Pauses
+
+
+@pytest.fixture
+def rooms(tmp_path: Path) -> Generator[Rooms]:
+    rooms = Rooms(tmp_path)
+    yield rooms
+    rooms.close()
+
+
+def of(rooms: Rooms, hours: str = "", zone: str = "UTC") -> Pauses:
+    return Pauses(rooms.store, ["cuda:0", "cuda:1"], hours, ZoneInfo(zone), rooms.clock)
+
+
+def test_a_device_is_paused_until_it_is_resumed(rooms: Rooms) -> None:
+    rooms.store.write(lambda tx: pauses.pause(tx, "cuda:1", 1, unload=False))
+    assert of(rooms).now() == {"cuda:1": False}
+    rooms.store.write(lambda tx: pauses.pause(tx, "cuda:1", 2, unload=True))
+    rooms.store.write(lambda tx: pauses.pause(tx, "cuda:1", 3, unload=False))
+    assert of(rooms).now() == {"cuda:1": True}
+    rooms.store.write(lambda tx: pauses.resume(tx, "cuda:1"))
+    assert of(rooms).now() == {}
+
+
+def test_all_means_every_device_and_resuming_all_ends_every_pause(rooms: Rooms) -> None:
+    rooms.store.write(lambda tx: pauses.pause(tx, ALL, 1, unload=False))
+    rooms.store.write(lambda tx: pauses.pause(tx, "cuda:0", 1, unload=True))
+    assert of(rooms).now() == {"cuda:0": True, "cuda:1": False}
+    rooms.store.write(lambda tx: pauses.resume(tx, ALL))
+    assert of(rooms).now() == {}
+
+
+def test_quiet_hours_are_those_of_the_boxs_zone(rooms: Rooms) -> None:
+    rooms.clock.set("2026-11-23T12:00:00Z")
+    assert of(rooms, "mon 11:00-13:00").now() == {"cuda:0": True, "cuda:1": True}
+    assert of(rooms, "mon 11:00-13:00", "Asia/Tokyo").now() == {}
+    assert of(rooms, "mon 20:00-22:00", "Asia/Tokyo").is_quiet()
