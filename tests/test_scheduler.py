@@ -115,7 +115,7 @@ def test_a_job_that_somebody_else_took_costs_the_device_no_turn() -> None:
         child = stage.child()
         child.get_ready()
         assert child.hear_run().job_id == "mine"
-        assert stage.jobs.count("heads") - looks_before <= 4
+        assert stage.jobs.count("heads") - looks_before <= 6  # a turn ends with a look at the start deadlines alone
 
 
 def test_test_jobs_have_a_child_of_their_own() -> None:

@@ -94,8 +94,9 @@ def footprint(recipe: Recipe, sizes: Mapping[str, int], working_bytes: int) -> F
         for name, size in sizes.items()
     }
     largest = max(on_card.values(), default=0)
-    # What decoded last stays until something else wants the place.
-    return Footprint(held_bytes=sizes.get(DECODER, 0), working_bytes=largest + working_bytes, host_bytes=total)
+    # What decoded last stays until something else wants the place; while a job runs it is one of those that take turns.
+    rest = sizes.get(DECODER, 0)
+    return Footprint(held_bytes=rest, working_bytes=largest + working_bytes - rest, host_bytes=total)
 
 
 def working_bytes(spec: ModelSpec, recipe: Recipe, work: Work) -> int:
