@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsky_box.dispatch import CardView, Dispatcher, Held, Start, Waiting, Way
@@ -174,3 +175,122 @@ def test_no_card_is_ever_given_more_than_it_holds(data: st.DataObject) -> None:
         queue = [msgspec.structs.replace(waiting, waited_seconds=waiting.waited_seconds + 7.0) for waiting in queue]
     for waiting in queue:  # what is left fits nowhere beside what is pinned
         assert dispatcher.reason(waiting.id) in (None, "no card that takes jobs now has room for it")
+
+
+class Swapped:
+    """The same models, each by a second recipe too, which keeps the weights in host memory."""
+
+    def of(self, job: Waiting, card: Card, card_name: str) -> Sequence[Way]:
+        (whole,) = Known().of(job, card, card_name)
+        held, working, load, run = MODELS[job.model]
+        swapped = Footprint(held_bytes=0, working_bytes=(held // 2 + working) * GIB, host_bytes=held * GIB)
+        recipe = Recipe(name="swapped", offload="model")
+        return whole, Way(recipe=recipe, index=1, needs=swapped, load_seconds=load, run_seconds=3 * run)
+
+
+def mixed(number: int, model: str, account: str, batch: bool, waited: int) -> Waiting:
+    return job(f"j{number}", model, account, batch=batch, waited_seconds=float(waited))
+
+
+MIXED = st.builds(
+    mixed,
+    st.integers(0, 10**9),
+    st.sampled_from(sorted(MODELS)),
+    st.sampled_from("xyz"),
+    st.booleans(),
+    st.integers(0, 400),
+)
+
+
+def in_flows(jobs: Sequence[Waiting]) -> list[list[Waiting]]:
+    """As the queue gives them: each account's jobs of a model and priority, the oldest first."""
+    flows: dict[tuple[bool, str, str], list[Waiting]] = {}
+    for waiting in sorted(jobs, key=lambda waiting: -waiting.waited_seconds):
+        flows.setdefault((waiting.batch, waiting.account_id, waiting.model), []).append(waiting)
+    return [flow for _, flow in sorted(flows.items())]
+
+
+@given(
+    st.lists(MIXED, max_size=20, unique_by=lambda waiting: waiting.id),
+    st.lists(
+        st.tuples(st.sampled_from([16, 24, 48]), st.sets(st.sampled_from(sorted(MODELS)))), min_size=1, max_size=4
+    ),
+    st.integers(10, 120),
+)
+def test_host_memory_is_never_given_twice_and_excluded_models_never_come(
+    jobs: list[Waiting], rigs: list[tuple[int, set[str]]], host_gib: int
+) -> None:
+    dispatcher, left = Dispatcher(Swapped()), jobs
+    cards = [card(number, gib=gib, excluded=frozenset(off)) for number, (gib, off) in enumerate(rigs)]
+    for turn in range(6):
+        for view in cards:
+            view.is_free, view.free_in_seconds = True, 0.0
+        starts = dispatcher.decide(in_flows(left), cards, host_gib * GIB, 10.0 * turn)
+        assert len({start.job.id for start in starts}) == len({start.device for start in starts}) == len(starts)
+        off = {view.card.device: view.excluded for view in cards}
+        assert not [start for start in starts if start.job.model in off[start.device]]
+        for view in cards:
+            on_card = sum(held.needs.held_bytes for held in view.held.values()) + (
+                0 if view.is_free else view.busy_bytes
+            )
+            assert on_card <= view.card.total_bytes
+        assert sum(held.needs.host_bytes for view in cards for held in view.held.values()) <= host_gib * GIB
+        gone = {start.job.id for start in starts}
+        left = [waiting for waiting in left if waiting.id not in gone]
+
+
+@given(st.lists(MIXED, min_size=1, max_size=20, unique_by=lambda waiting: waiting.id))
+def test_one_card_takes_a_flow_in_its_order_and_batch_jobs_last(jobs: list[Waiting]) -> None:
+    (start,) = decide(in_flows(jobs), card(gib=96))
+    flow = next(flow for flow in in_flows(jobs) if start.job in flow)
+    assert start.job is flow[0]
+    assert not start.job.batch or all(waiting.batch for waiting in jobs)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.randoms(use_true_random=False), st.integers(1, 3), st.booleans())
+def test_nobody_starves_while_ever_more_jobs_come(random: Random, count: int, batch: bool) -> None:
+    """A greedy account keeps 30 jobs of two models waiting, for ever; one job of somebody else's third has its turn."""
+    dispatcher, now = Dispatcher(Known()), 0.0
+    cards = [card(number) for number in range(count)]
+    ends = dict.fromkeys(range(count), 0.0)
+    came = {"theirs": 0.0}
+    queue = {"theirs": job("theirs", "other", "bob", batch=batch)}
+    bound = 3_600.0 + 600.0 if batch else 600.0
+    while "theirs" in queue:
+        assert now < bound, dispatcher.reason("theirs")
+        while len(queue) < 31:
+            name = f"g{len(came)}"
+            came[name], queue[name] = now, job(name, random.choice(["video", "image"]), "greedy")
+        for number, view in enumerate(cards):
+            view.is_free = ends[number] <= now
+            view.free_in_seconds = max(0.0, ends[number] - now)
+        waiting = [msgspec.structs.replace(one, waited_seconds=now - came[one.id]) for one in queue.values()]
+        for start in dispatcher.decide(in_flows(waiting), cards, HOST_BYTES, now):
+            del queue[start.job.id]
+            number = int(start.device.removeprefix("cuda:"))
+            ends[number] = now + (start.load_seconds + start.way.run_seconds) * random.uniform(0.8, 1.3)
+        now = min(end for end in (*ends.values(), now + 60.0) if end > now)
+
+
+def test_a_deferred_job_gets_no_host_memory_that_another_start_took() -> None:
+    """The clip would drive out a model that is wanted; meanwhile another job takes what it counted on."""
+    keeps = card(0, "image", gib=24, excluded=frozenset({"image", "other"}))
+    takes = card(1, gib=16, excluded=frozenset({"image", "video"}))
+    jobs = [
+        [job("clip", "video", "ann", waited_seconds=50.0)],
+        [job("other", "other", "bob", waited_seconds=10.0)],
+        [job("image", "image", "cat", waited_seconds=1.0)],
+    ]
+    clip, *_ = Dispatcher(Swapped()).decide([jobs[0], jobs[2]], [card(0, "image", gib=24)], 40 * GIB, 1000.0)
+    assert clip.job.id == "image", "the clip is deferred"
+    starts = Dispatcher(Swapped()).decide(jobs, [keeps, takes], 40 * GIB, 1000.0)
+    assert [(start.job.id, start.device) for start in starts] == [("other", "cuda:1")]
+    roomy = [card(0, "image", gib=24, excluded=keeps.excluded), card(1, gib=16, excluded=takes.excluded)]
+    assert len(Dispatcher(Swapped()).decide(jobs, roomy, 60 * GIB, 1000.0)) == 2
+
+
+def test_a_near_start_deadline_takes_the_free_card_that_is_in_time() -> None:
+    busy, free = card(0, "image", free=False, free_in_seconds=3.0), card(1)
+    assert started([[job("patient")]], busy, free) == {}
+    assert started([[job("urgent", start_in_seconds=2.0)]], busy, free) == {"cuda:1": "urgent"}

@@ -8,6 +8,7 @@ import pytest
 
 from tests.stores import Rooms
 from zsky_box import pauses
+from zsky_box.errors import Refusal
 from zsky_box.pauses import ALL, Pauses
 
 
@@ -38,6 +39,13 @@ def test_all_means_every_device_and_resuming_all_ends_every_pause(rooms: Rooms) 
     assert of(rooms).now() == {"cuda:0": True, "cuda:1": False}
     rooms.store.write(lambda tx: pauses.resume(tx, ALL))
     assert of(rooms).now() == {}
+
+
+def test_one_of_all_that_are_paused_together_is_not_resumed_alone(rooms: Rooms) -> None:
+    rooms.store.write(lambda tx: pauses.pause(tx, ALL, 1, unload=False))
+    with pytest.raises(Refusal, match="resume all of them"):
+        rooms.store.write(lambda tx: pauses.resume(tx, "cuda:0"))
+    assert of(rooms).now() == {"cuda:0": False, "cuda:1": False}
 
 
 def test_quiet_hours_are_those_of_the_boxs_zone(rooms: Rooms) -> None:

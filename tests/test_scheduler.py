@@ -8,9 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.doubles.scheduling import Stage
+from tests.doubles.scheduling import FakeProcess, Stage
 from zsky_box import scheduler as scheduler_module
 from zsky_box import settler as settler_module
+from zsky_box import starter as starter_module
 from zsky_box.errors import JobFailure, StoreError
 from zsky_box.estimates import Timing
 from zsky_box.events import Done, Progress
@@ -874,3 +875,147 @@ def test_how_long_a_job_took_is_learnt_and_expected_of_the_next() -> None:
         left = stage.scheduler.left("second")
         assert left is not None
         assert 9.0 < left.left_seconds <= 10.0
+
+
+def test_the_floor_of_the_recipes_survives_a_later_crash() -> None:
+    with Stage() as stage:
+        stage.catalog.specs["a"] = msgspec.structs.replace(
+            stage.catalog.specs["a"], recipes=(Recipe(name="large"), Recipe(name="small"))
+        )
+        stage.jobs.add("job", recipe_floor=1)
+        child = stage.child()
+        child.get_ready()
+        assert child.hear_run().recipe.name == "small"
+        child.crash()
+        again = stage.child("cpu", 1)
+        again.get_ready()
+        assert again.hear_run().recipe.name == "small"
+
+
+def test_a_job_whose_model_no_device_has_room_for_any_more_ends_and_holds_up_no_other() -> None:
+    large = Recipe(name="large", working_gib=2.0)
+    with Stage(card_bytes=1 << 30) as stage:
+        stage.catalog.specs["a"] = msgspec.structs.replace(stage.catalog.specs["a"], recipes=(large,))
+        stage.jobs.add("vain")
+        stage.jobs.add("fits", model="b")
+        child = stage.child()
+        child.get_ready()
+        assert child.hear_run().job_id == "fits"
+        assert stage.jobs.until_ended("vain").end == "internal_error"
+        assert "No device of this box has room" in str(stage.jobs.calls)
+
+
+def test_a_job_of_a_model_that_is_gone_ends() -> None:
+    with Stage() as stage:
+        stage.child().get_ready()
+        stage.jobs.add("vain", model="unknown")
+        assert stage.jobs.until_ended("vain").end == "internal_error"
+        assert "The model unknown is gone." in str(stage.jobs.calls)
+
+
+def test_a_job_of_a_model_that_the_owner_keeps_off_every_device_ends() -> None:
+    with Stage(exclusions={"cpu": frozenset({"a"})}) as stage:
+        stage.child().get_ready()
+        stage.jobs.add("vain")
+        assert stage.jobs.until_ended("vain").end == "internal_error"
+
+
+def test_a_job_that_waits_only_for_a_paused_device_is_not_given_up() -> None:
+    with Stage("cuda:0", "cuda:1", exclusions={"cuda:1": frozenset({"a"})}) as stage:
+        stage.jobs.pauses["cuda:0"] = False
+        for device in ("cuda:0", "cuda:1"):
+            stage.child(device).get_ready()
+        stage.jobs.until(lambda: any(slot.paused for slot in stage.scheduler.slots()))
+        stage.jobs.add("waits")
+        stage.jobs.add("other", model="b")
+        assert stage.child("cuda:1").hear_run().job_id == "other"
+        assert stage.jobs.jobs["waits"].status == "queued"
+        stage.jobs.pauses.clear()
+        stage.scheduler.wake()
+        assert stage.child("cuda:0").hear_run().job_id == "waits"
+
+
+def ran_for(stage: Stage, child: FakeProcess, job_id: str, seconds: float, **facts: str) -> None:
+    """Let a job run that says it took so long."""
+    stage.jobs.add(job_id, **facts)
+    run = child.hear_run()
+    child.say(
+        Done(
+            job_id=run.job_id,
+            token=run.token,
+            files=(),
+            missing=(),
+            notes=(),
+            versions={},
+            seconds={"denoising": seconds},
+        )
+    )
+    stage.jobs.until_ended(job_id)
+
+
+def test_a_start_deadline_that_no_device_is_free_for_ends_a_job_early() -> None:
+    with Stage() as stage:
+        child = stage.child()
+        child.get_ready()
+        ran_for(stage, child, "usual", 100.0)
+        stage.jobs.add("running")
+        child.hear_run()
+        stage.jobs.add("in-time", start_in_seconds=59.0)
+        stage.jobs.add("too-late", start_in_seconds=20.0)
+        assert stage.jobs.until_ended("too-late").end == "deadline_exceeded"
+        assert stage.jobs.jobs["in-time"].status == "queued"
+
+
+def test_no_start_deadline_is_given_up_while_a_device_may_come_back_at_any_moment() -> None:
+    with Stage("cuda:0", "cuda:1") as stage:
+        child = stage.child("cuda:0")
+        child.get_ready()
+        ran_for(stage, child, "usual", 100.0)
+        stage.jobs.add("running")
+        child.hear_run()
+        stage.jobs.add("urgent", start_in_seconds=20.0)
+        looks = stage.jobs.count("expire")
+        stage.scheduler.wake()
+        stage.jobs.until(lambda: stage.jobs.count("expire") > looks + 1)
+        assert stage.jobs.jobs["urgent"].status == "queued"
+
+
+def test_a_decision_is_told_with_the_job_that_it_starts() -> None:
+    with Stage() as stage:
+        child = stage.child()
+        child.get_ready()
+        stage.jobs.add("job")
+        child.hear_run()
+        (why,) = stage.jobs.jobs["job"].why
+        assert "cpu is where it is done soonest: a by its recipe full" in why
+
+
+def test_a_child_is_ended_once_a_job_takes_many_times_what_it_usually_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starter_module, "HURRY_SECONDS_MIN", 0.2)
+    with Stage() as stage:
+        child = stage.child()
+        child.get_ready()
+        for number in range(3):
+            ran_for(stage, child, f"usual-{number}", 0.01)
+        stage.jobs.add("hangs")
+        child.hear_run()
+        assert stage.jobs.until_ended("hangs").end == "gpu_timeout"
+
+
+def test_an_attempt_without_a_result_counts_for_its_account_as_long_as_it_had_the_device() -> None:
+    """Ann's job, which was to take 100 s, fails at once; Bob's has taken 50 s: Ann is next."""
+    with Stage() as stage:
+        child = stage.child()
+        child.get_ready()
+        ran_for(stage, child, "usual-a", 100.0)
+        ran_for(stage, child, "usual-b", 50.0, model="b")
+        stage.jobs.add("ann-1", account_id="ann")
+        child.fail(child.hear_run(), "internal_error")
+        stage.jobs.until_ended("ann-1")
+        ran_for(stage, child, "bob-1", 50.0, model="b", account_id="bob")
+        stage.jobs.add("between", account_id="cat", model="c")
+        between = child.hear_run()
+        stage.jobs.add("bob-2", account_id="bob", model="b")
+        stage.jobs.add("ann-2", account_id="ann")
+        child.finish(between)
+        assert child.hear_run().job_id == "ann-2"

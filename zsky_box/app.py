@@ -149,7 +149,7 @@ class Box:
         self._rules = self._owners_rules()
         ways = InstalledWays(self.catalog, self.estimates)
         cards, host = self.inventory.cards, self.inventory.host_total_bytes
-        self.room = Room(self.catalog, ways, cards, host, self._rules.exclusions)
+        self.room = Room(self.catalog, ways, cards, host, self._rules.exclusions, self._rules.pins)
         self.eta = Eta(
             self.store,
             ways,

@@ -18,7 +18,7 @@ _SHORTER: Final = (0.75, 0.5, 0.25)
 
 
 class Room:
-    """The devices of the box with nothing else in memory; `exclusions` are the models that never go to one."""
+    """The devices of the box with nothing in memory but what is pinned there; by `exclusions` models never go to one."""
 
     def __init__(
         self,
@@ -27,12 +27,14 @@ class Room:
         cards: Mapping[str, Card],
         host_total_bytes: int,
         exclusions: Mapping[str, frozenset[str]],
+        pins: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
         self._catalog = catalog
         self._ways = ways
         self._cards = cards
         self._host_total_bytes = host_total_bytes
         self._exclusions = exclusions
+        self._pins = pins or {}
 
     def refusal(self, spec: ModelSpec, work: Work) -> str | None:
         """Why no device can ever do this, with what would fit; None where one can."""
@@ -47,6 +49,10 @@ class Room:
             )
         largest = max(card.total_bytes for card in cards)
         told = f"at {size} needs {least / GIB:.1f} GiB, and the largest device here has {largest / GIB:.1f} GiB"
+        if any(self._pins.values()):
+            told += " beside what is pinned"
+        if least <= largest:
+            told = f"at {size} needs more host memory than the {self._host_total_bytes / GIB:.1f} GiB for models here"
         fitting = [text for text, smaller in self._smaller(spec, work) if self._fits(spec, smaller, cards)]
         return f"{told}; {fitting[0]} fits" if fitting else f"{told}, too little for this model at any size"
 
@@ -55,8 +61,12 @@ class Room:
         return self.refusal(self._catalog.specs[work.model], work)
 
     def cards_for(self, model: str) -> list[Card]:
-        """The devices that the owner lets the model go to."""
-        return [card for label, card in self._cards.items() if model not in self._exclusions.get(label, frozenset())]
+        """The devices that the owner lets the model go to, less what is pinned there."""
+        return [
+            self._ways.beside_pinned(card, self._pins.get(label, ()), model)
+            for label, card in self._cards.items()
+            if model not in self._exclusions.get(label, ())
+        ]
 
     def _fits(self, spec: ModelSpec, work: Work, cards: Sequence[Card]) -> bool:
         return self._ways.what_fits(spec.name, work, cards, self._host_total_bytes)

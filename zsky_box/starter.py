@@ -114,9 +114,9 @@ class Starter:
 
     def _end_hopeless(self, job: Waiting, lost: list[tuple[AttemptKey, str]]) -> bool:
         """Claim a job, to be ended, where no device of the box can run it now or later; whether it was so."""
-        excluded = self._rules.exclusions
+        pins, excluded = self._rules.pins, self._rules.exclusions
         cards = [
-            card
+            self._ways.beside_pinned(card, pins.get(label, ()), job.model)
             for label, card in self._cards.items()
             if (label == TEST_LABEL) == self._test and job.model not in excluded.get(label, ())
         ]

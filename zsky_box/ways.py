@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from zsky_box.catalog import Catalog
@@ -72,6 +73,16 @@ class InstalledWays:
         """What a card needs at the least for this work, or None where no card is of the kind."""
         needs = [way.needs for card in cards for way in self.for_work(model, work, card, "")]
         return min((need.held_bytes + need.working_bytes for need in needs), default=None)
+
+    def beside_pinned(self, card: Card, pinned: Iterable[str], model: str) -> Card:
+        """The card as a model finds it once those that never leave are there, each by the best recipe that it holds."""
+        total_bytes = card.total_bytes
+        for name in sorted(set(pinned) - {model}):
+            spec = self._catalog.specs.get(name)
+            recipes = () if spec is None else self._look_up(spec).recipes
+            held = [footprint(recipe, sizes, 0).held_bytes for _, recipe, sizes, _ in recipes if can_run(recipe, card)]
+            total_bytes -= next((held_bytes for held_bytes in held if held_bytes <= total_bytes), 0)
+        return msgspec.structs.replace(card, total_bytes=total_bytes)
 
     def _way(
         self, spec: ModelSpec, found: tuple[int, Recipe, dict[str, int], bool], work: Work, card: Card, card_name: str

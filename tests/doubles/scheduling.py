@@ -14,7 +14,7 @@ import msgspec
 
 from tests.doubles.driving import SPEC
 from zsky_box.catalog import Catalog
-from zsky_box.dispatch import Waiting
+from zsky_box.dispatch import URGENT_SECONDS, Waiting
 from zsky_box.errors import ErrorCode
 from zsky_box.estimates import Estimates, Timing
 from zsky_box.events import Cancel, Done, Failed, Heartbeat, Phase, Progress, Ready, Run, ToParent, encode
@@ -212,6 +212,7 @@ class FakeJobs:
     def heads(self, *, test: bool, per_flow: int) -> Sequence[Sequence[Waiting]]:
         self._called("heads", test)
         flows: dict[tuple[bool, str, str], list[Waiting]] = {}
+        urgent: list[list[Waiting]] = []
         for place, job in enumerate(list(self.jobs.values())):
             if job.status == "queued" and job.test == test:
                 waiting = Waiting(
@@ -224,8 +225,11 @@ class FakeJobs:
                     start_in_seconds=job.start_in_seconds,
                     recipe_floor=job.recipe_floor,
                 )
-                flows.setdefault((job.batch, job.account_id, job.model), []).append(waiting)
-        return [flow[:per_flow] for flow in flows.values()]
+                if job.start_in_seconds is not None and job.start_in_seconds <= URGENT_SECONDS:
+                    urgent.append([waiting])
+                else:
+                    flows.setdefault((job.batch, job.account_id, job.model), []).append(waiting)
+        return urgent + [flow[:per_flow] for flow in flows.values() if per_flow]
 
     def claim(self, job_id: str, device: str, why: str = "") -> FakeJob | None:
         self._called("claim", job_id, device)
@@ -308,6 +312,8 @@ class Stage:
         restarts: int = 5,
         preview_steps: int = 0,
         observer: Observer | None = None,
+        card_bytes: int = HOST_BYTES,
+        **rules: Any,
     ) -> None:
         self.jobs = FakeJobs()
         self.failures: list[BaseException] = []
@@ -324,12 +330,13 @@ class Stage:
             job_seconds=job_seconds,
             cancel_seconds=cancel_seconds,
             preview_steps=preview_steps,
+            **rules,
         )
         self.scheduler = Scheduler(
             self.jobs,
             catalog,
             chosen,
-            {label: Card(device=label, total_bytes=HOST_BYTES, capability=9.0) for label in labels(chosen)},
+            {label: Card(device=label, total_bytes=card_bytes, capability=9.0) for label in labels(chosen)},
             self.estimates,
             self._new_worker,
             lambda: RestartBudget(restarts=restarts, backoff_seconds=0.01),
