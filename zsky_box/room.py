@@ -18,7 +18,7 @@ _SHORTER: Final = (0.75, 0.5, 0.25)
 
 
 class Room:
-    """The devices of the box with nothing in memory but what is pinned there; by `exclusions` models never go to one."""
+    """The devices of the box with nothing in memory but what is pinned there; `exclusions` keep models off some."""
 
     def __init__(
         self,

@@ -166,6 +166,45 @@ def test_no_model_is_data_and_a_full_queue_too(tmp_path: Path) -> None:
         running.stop()
 
 
+def test_what_is_too_large_for_the_box_is_data_and_refused_at_submit_with_what_fits(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    (folder / "models").mkdir(parents=True)
+    for name, billion in (("long", 0.1), ("giant", 40.0)):
+        (folder / "models" / f"{name}.toml").write_text(
+            f'name = "{name}"\ntitle = "{name}"\nmakes = ["video"]\ndefault_duration_seconds = 2.0\n'
+            f'[licence]\nname = "none"\n[limits]\nresolutions = ["1080p"]\naspect_ratios = ["16:9"]\nfps = [24]\n'
+            f'min_duration_seconds = 1.0\nmax_duration_seconds = 9.0\n[options]\nfamily = "leader"\n'
+            f'[parameters_billion]\ntransformer = {billion}\n[[recipes]]\nname = "whole"\nworking_gib = 1.0\n'
+        )
+        (folder / "weights" / name).mkdir(parents=True)
+        (folder / "weights" / name / "installed.json").write_text("{}")
+    running = RunningBox(folder, devices="cpu", host_memory_max_bytes=2**31).start()
+    try:
+        with running.client() as client:
+            for asked_for, told in (
+                ({"model": "long", "duration": 8}, "has 2.0 GiB; 2 s fits"),
+                ({"model": "giant", "duration": 1}, "too little for this model at any size"),
+            ):
+                body = {"type": "video", "prompt": "x", "resolution": "1080p", **asked_for}
+                quote = asked(client, body)
+                assert (quote["refusal"], quote["fits"], quote["would_accept"]) == (
+                    "unsupported_for_model",
+                    False,
+                    False,
+                )
+                assert told in quote["refusal_detail"]
+                with nothing_happens(client):
+                    refused = problem(
+                        client.post("/v1/generate", json=body), 422, "unsupported_for_model", "resolution"
+                    )
+                assert told in refused["detail"]
+            fitting = asked(client, {"type": "video", "prompt": "x", "model": "long", "duration": 2})
+            assert (fitting["fits"], fitting["would_accept"]) == (True, True)
+            assert fitting["eta_seconds"] > 0
+    finally:
+        running.stop()
+
+
 # Agreement with a submit, over many states of the rooms
 
 
