@@ -76,8 +76,9 @@ def test_cards_are_told_with_their_memory_and_capability(monkeypatch: pytest.Mon
         if not name.startswith("_"):
             camel = "".join(word.capitalize() for word in name.split("_"))
             monkeypatch.setattr(f"pynvml.nvml{camel}", getattr(driver, name))
+    monkeypatch.setattr("pynvml.nvmlDeviceGetUUID", "GPU-{}".format)
     assert devices.cards() == (
-        devices.Card(device="cuda:0", name="Card 0", total_bytes=2**30, capability=12.0),
-        devices.Card(device="cuda:1", name="Card 1", total_bytes=2**31, capability=8.9),
+        devices.Card(device="cuda:0", name="Card 0", total_bytes=2**30, capability=12.0, uuid="GPU-0"),
+        devices.Card(device="cuda:1", name="Card 1", total_bytes=2**31, capability=8.9, uuid="GPU-1"),
     )
     assert devices.host_memory_bytes() > 2**28
