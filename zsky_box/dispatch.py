@@ -212,10 +212,6 @@ class Dispatcher:
         """Why a job was passed over the last time that its turn came, if it was."""
         return self._reasons.get(job_id)
 
-    def share_seconds(self, account_id: str) -> float:
-        """The virtual time up to which an account was served, for those who ask how long it will take."""
-        return self._accounts.tag(account_id)
-
     # Whose turn it is
 
     def _meet(self, flows: Sequence[Sequence[Waiting]], now: float) -> None:

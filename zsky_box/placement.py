@@ -158,14 +158,3 @@ def cheapest_eviction(
         if found is not None and found[0] == 0:
             break
     return None if found is None else found[1]
-
-
-def fits(
-    cards: Iterable[Card], needs: Mapping[str, Footprint], recipes: Iterable[Recipe], host_total_bytes: int
-) -> bool:
-    """Whether some card alone has room for some recipe, with nothing else there; `needs` is by the recipes' names."""
-    return any(
-        can_run(recipe, card) and is_room(card, needs[recipe.name], (), host_total_bytes)
-        for card in cards
-        for recipe in recipes
-    )
