@@ -134,7 +134,7 @@ class Rooms:
         self.desk = Desk(self.store, self.assets, self.uploads, self.book, news, self.terms, self.clock, lambda _: 1.0)
         ways = InstalledWays(self.catalog, Estimates())
         self.outlook: list[Outlook] = []
-        eta = Eta(self.store, ways, lambda _: self.outlook, lambda _: None, fresh_seconds=-1.0)
+        eta = Eta(self.store, ways, lambda _: self.outlook, lambda _: None, 1 << 50, fresh_seconds=-1.0)
         self.reader = JobReader(self.store, self.assets, self.clock, eta)
 
     def close(self) -> None:

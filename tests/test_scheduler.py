@@ -14,7 +14,7 @@ from zsky_box import settler as settler_module
 from zsky_box import starter as starter_module
 from zsky_box.errors import JobFailure, StoreError
 from zsky_box.estimates import Timing
-from zsky_box.events import Done, Progress
+from zsky_box.events import Done, Heartbeat, Progress
 from zsky_box.manifest import Recipe
 from zsky_box.observer import Nobody
 from zsky_box.worker import Patience
@@ -93,6 +93,21 @@ def test_a_job_goes_where_its_model_is_in_memory() -> None:
         assert stage.child("cpu").hear_run().job_id == "second-a"
         assert "in memory" in stage.jobs.jobs["second-a"].why[0]
         assert "waits for cpu" in stage.jobs.jobs["second-a"].why[0]
+
+
+def test_nobody_waits_long_for_a_device_whose_job_takes_far_longer_than_expected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Stage("cpu", "cuda:0") as stage:
+        holding(stage, "cpu", "a")
+        stage.child("cuda:0").get_ready()
+        with_pause(stage, lambda: (stage.jobs.add("first-a"), stage.jobs.add("second-a")))
+        assert stage.child("cpu").hear_run().job_id == "first-a"
+        assert "waits for cpu" in str(stage.scheduler.reason("second-a"))
+        now = time.monotonic
+        monkeypatch.setattr(time, "monotonic", lambda: now() + 50.0)
+        stage.scheduler.wake()
+        assert stage.child("cuda:0").hear_run().job_id == "second-a"
 
 
 def with_pause(stage: Stage, change: Callable[[], object]) -> None:
@@ -875,6 +890,21 @@ def test_how_long_a_job_took_is_learnt_and_expected_of_the_next() -> None:
         left = stage.scheduler.left("second")
         assert left is not None
         assert 9.0 < left.left_seconds <= 10.0
+
+
+def test_two_cards_of_one_name_are_measured_once_each() -> None:
+    with Stage("cuda:0", "cuda:1") as stage:
+        children = [stage.child(device) for device in ("cuda:0", "cuda:1")]
+        for child in children:
+            child.get_ready()
+        for _ in range(3):
+            for child, flops in zip(children, (7e14, 8e14), strict=True):
+                child.say(Heartbeat(resident=(), flops=flops))
+        stage.jobs.until(lambda: stage.jobs.count("measured") >= 2)
+        stage.jobs.add("job")
+        children[0].finish(children[0].hear_run())
+        stage.jobs.until_ended("job")
+        assert stage.jobs.count("measured") == 2
 
 
 def test_the_floor_of_the_recipes_survives_a_later_crash() -> None:

@@ -155,6 +155,7 @@ class Box:
             ways,
             lambda test: self.scheduler.outlook(test=test),
             lambda job_id: self.scheduler.left(job_id),  # noqa: PLW0108 - there is no scheduler yet
+            host,
         )
         self.desk = Desk(
             self.store,

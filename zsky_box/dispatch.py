@@ -5,14 +5,15 @@
    within a model the oldest job first, but one whose start deadline is near goes ahead within its account.
 3. A job starts on the card where it is done soonest, loading and what that drives out counted; where a busy card that
    holds its model is sooner than any free one, it waits for that card.
-4. Driving out a model that other jobs of the same rank wait for costs their time: a card goes on with what it holds
-   until the job has waited for a few times that cost, and never stands idle for it.
+4. Driving out a model that other jobs of the same rank wait for costs their time: the box does it no sooner after the
+   last time than a few times that cost. Until then the card goes on with what it holds, and never stands idle for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -27,12 +28,17 @@ WINDOW: Final = 32
 BATCH_PATIENCE_SECONDS: Final = 3_600.0
 WANTED_SECONDS: Final = 120.0
 """For so long after a job last waited for it, a model had better stay where another can leave as well."""
-PATIENCE_FACTOR: Final = 4.0
-"""So many times what a change of models costs, a job waits for it: at most a fifth of the time goes into changes."""
+CHANGE_FACTOR: Final = 5.0
+"""So many times what a change of models costs lie between the last one and it: at most a sixth of one card's time goes
+into changes, on the whole box."""
+KEPT_FACTOR: Final = 32.0
+"""A card that was left out for so many times the cost of a change has it in any case: nobody starves behind the changes
+of other cards."""
 URGENT_SECONDS: Final = 60.0
 _UNWANTED_PRICE: Final = 1e-3
 _BACKLOG_WEIGHED: Final = 8
 _REASONS_MAX: Final = 1_024
+_NO_ROOM: Final = "no card that takes jobs now has room for it"
 
 _Size = tuple[str, int, int, int, int]
 """What decides the bytes that a job needs: model, width, height, frames and the floor of its recipes."""
@@ -127,17 +133,18 @@ class _Offer:
 
 
 class Outlook(Struct, frozen=True, kw_only=True):
-    """One device as those who estimate see it: when it is free, whether it takes jobs, what it holds, how many bytes
-    are left beside that, and how long it would take to load what it holds again.
+    """One device as those who estimate see it: when it is free, whether it takes jobs, what it holds with the seconds
+    to load that again, how many bytes are left beside it, what never comes, and when the box last changed models.
     """
 
     card: Card
     name: str
     free_at: float
     paused: bool
-    resident: frozenset[str]
+    held: Mapping[str, float] = {}
     room_bytes: int = 0
-    reload_seconds: float = 0.0
+    excluded: frozenset[str] = frozenset()
+    changed_at: float = -inf
 
 
 class Left(Struct, frozen=True):
@@ -158,6 +165,9 @@ class Dispatcher:
         self._wanted_at: dict[str, float] = {}
         self._last_seconds: dict[str, float] = {}
         self._reasons: dict[str, str] = {}
+        self._changed_at: dict[str, float] = {}
+        self.changed_at = -inf
+        """When a model that others wanted was last driven out and the next one was loaded, on the clock of `decide`."""
         self.without_room: list[Waiting] = []
         """Those of the last decision that no card offered to take, however long they wait."""
 
@@ -179,27 +189,27 @@ class Dispatcher:
                 break
             offers = self._offers(job, cards, host_total_bytes, depth[job.model], now)
             if not offers:
-                self._note(job, "no card that takes jobs now has room for it")
+                self._note(job, _NO_ROOM)
                 no_room.add(_size(job))
                 self.without_room.append(job)
                 continue
             offer = self._choose(job, offers)
             if offer is None:
                 continue
-            if not _is_urgent(job) and job.waited_seconds < PATIENCE_FACTOR * offer.drives_out:
+            if not _is_urgent(job) and self._is_too_soon(offer, now):
                 self._note(
                     job, f"{offer.view.card.device} keeps its models for the jobs that want them a little longer"
                 )
                 deferred.append((job, offer))
                 continue
-            starts.append(self._start(job, offer))
+            starts.append(self._start(job, offer, now))
         for job, kept in deferred:
             if not kept.view.is_free:
                 continue
             # Nothing else is to be done there. What has started elsewhere since may have taken host memory.
             offer = self._offer(job, kept.view, cards, host_total_bytes, depth[job.model], now)
             if offer is not None:
-                starts.append(self._start(job, offer))
+                starts.append(self._start(job, offer, now))
         return starts
 
     def ended(self, account_id: str, model: str, *, expected_seconds: float, seconds: float) -> None:
@@ -249,6 +259,8 @@ class Dispatcher:
             job = flow[0]
             yield job
             if _size(job) in no_room:
+                for other in (other for flow in left for other in flow if _size(other) in no_room):
+                    self._note(other, _NO_ROOM)
                 left = [flow for flow in left if _size(flow[0]) not in no_room]
                 continue
             drawn += 1
@@ -335,12 +347,19 @@ class Dispatcher:
             prices[name] = held.load_seconds if wanted and held.load_seconds > 0 else _UNWANTED_PRICE
         return prices
 
-    def _start(self, job: Waiting, offer: _Offer) -> Start:
+    def _is_too_soon(self, offer: _Offer, now: float) -> bool:
+        """Whether the box has changed models too lately to do it again for this."""
+        cost, kept_since = offer.drives_out, self._changed_at.get(offer.view.card.device, -inf)
+        return cost > 0 and now < self.changed_at + CHANGE_FACTOR * cost and now < kept_since + KEPT_FACTOR * cost
+
+    def _start(self, job: Waiting, offer: _Offer, now: float) -> Start:
         view, way, device = offer.view, offer.way, offer.view.card.device
         seconds = offer.load_seconds + way.run_seconds
         self._accounts.serve(job.account_id, seconds)
         self._models[job.account_id].serve(job.model, seconds)
         self._last_seconds[job.model] = way.run_seconds
+        if offer.drives_out:
+            self.changed_at = self._changed_at[device] = now + offer.load_seconds
         for name in offer.evict:
             del view.held[name]
         view.held[job.model] = Held(recipe=way.recipe, needs=way.needs, load_seconds=way.load_seconds)

@@ -2,20 +2,22 @@
 
 Under fair shares a job starts once its own model's earlier jobs have had their time, and each other model of its
 account, and each other account, as much as that (or all that they want, if it is less). That is spread over the devices
-by when each is free. Interactive jobs come before batch jobs.
+by when each is free. Interactive jobs come before batch jobs. Where the model would drive out one that others wait for,
+it starts no sooner than the box changes models again.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
 
 from zsky_box.db import Row, Rows, Store
-from zsky_box.dispatch import PATIENCE_FACTOR, Left, Outlook
+from zsky_box.dispatch import CHANGE_FACTOR, Left, Outlook, Way
+from zsky_box.placement import is_room
 from zsky_box.requests import Work
 from zsky_box.ways import InstalledWays
 
@@ -41,6 +43,18 @@ class Flow(Struct, frozen=True):
     seconds: float
 
 
+class Chance(Struct, frozen=True, kw_only=True):
+    """One device that can do a job: the seconds until it is free, to load the model unless it is there, and to do it.
+
+    `in_the_way` is what it would have to let go of first, with the seconds to load each of that again.
+    """
+
+    free_in_seconds: float
+    load_seconds: float
+    work_seconds: float
+    in_the_way: Mapping[str, float] = {}
+
+
 class Eta:
     """Asked by those who read jobs, from any thread that reads."""
 
@@ -50,6 +64,7 @@ class Eta:
         ways: InstalledWays,
         outlook: Callable[[bool], Sequence[Outlook]],
         left: Callable[[str], Left | None],
+        host_total_bytes: int,
         fresh_seconds: float = FRESH_SECONDS,
     ) -> None:
         self._fresh_seconds = fresh_seconds
@@ -57,17 +72,14 @@ class Eta:
         self._ways = ways
         self._outlook = outlook
         self._left = left
+        self._host_total_bytes = host_total_bytes
         self._lock = threading.Lock()
         self._flows: dict[bool, tuple[float, list[Flow]]] = {}
 
     def expected_seconds(self, work: Work) -> float:
         """For how long a job of this work is expected to have a device: the quickest that can do it."""
-        ways = [
-            way
-            for view in self._outlook(False)  # noqa: FBT003
-            for way in self._ways.for_work(work.model, work, view.card, view.name)[:1]
-        ]
-        return min((way.run_seconds for way in ways), default=0.0)
+        ways = [self._way(work, view) for view in self._outlook(False)]  # noqa: FBT003
+        return min((way.run_seconds for way in ways if way is not None), default=0.0)
 
     def running_seconds(self, job_id: str, progress: float) -> float | None:
         """Until a running job is done: as expected, and once that is over, as its progress has it."""
@@ -98,27 +110,19 @@ class Eta:
         return self._place(work, test=test, own=own, count=count, seconds=seconds)
 
     def _place(self, work: Work, *, test: bool, own: tuple[int, str, str], count: int, seconds: float) -> Place:
-        ahead_count, ahead_seconds = ahead(self._waiting(test), own, count, seconds)
-        outlook = [view for view in self._outlook(test) if not view.paused]
+        views = [view for view in self._outlook(test) if not view.paused]
         now = time.monotonic()
-        ways = [
-            (way, view) for view in outlook for way in self._ways.for_work(work.model, work, view.card, view.name)[:1]
-        ]
-        if not ways:
-            return Place(1 + ahead_count, None)
-        start = filled([max(0.0, view.free_at - now) for _, view in ways], ahead_seconds)
-        swaps = [
-            0.0
-            if work.model in view.resident or way.needs.held_bytes + way.needs.working_bytes <= view.room_bytes
-            else way.load_seconds + view.reload_seconds
-            for way, view in ways
-        ]
-        start = max(start, patience_seconds(min(swaps), count))
-        best = min(
-            way.run_seconds + way.tail_seconds + (0.0 if work.model in view.resident else way.load_seconds)
-            for way, view in ways
-        )
-        return Place(1 + ahead_count, round(max(start + best, LEAST_SECONDS), 1))
+        chances = [_chance(work.model, way, view, now) for view in views if (way := self._way(work, view)) is not None]
+        since_change_seconds = now - max((view.changed_at for view in views), default=now)
+        return placed(self._waiting(test), own, count, seconds, chances, since_change_seconds)
+
+    def _way(self, work: Work, view: Outlook) -> Way | None:
+        """The quickest of those for which the device has room, if it may and can do the work at all."""
+        if work.model in view.excluded:
+            return None
+        ways = self._ways.for_work(work.model, work, view.card, view.name)
+        able = [way for way in ways if is_room(view.card, way.needs, (), self._host_total_bytes)]
+        return min(able, key=lambda way: way.run_seconds, default=None)
 
     def _waiting(self, test: bool) -> list[Flow]:
         now = time.monotonic()
@@ -127,6 +131,41 @@ class Eta:
             if kept is None or now - kept[0] > self._fresh_seconds:
                 kept = self._flows[test] = now, _read(self._store, test=test)
             return kept[1]
+
+
+def placed(
+    flows: Sequence[Flow],
+    own: tuple[int, str, str],
+    count: int,
+    seconds: float,
+    chances: Sequence[Chance],
+    since_change_seconds: float,
+) -> Place:
+    """Where a job stands; see `ahead`. The box has last driven out a model that was wanted so long ago."""
+    ahead_count, ahead_seconds = ahead(flows, own, count, seconds)
+    if not chances:
+        return Place(1 + ahead_count, None)
+    wanted = {flow.model for flow in flows if flow.priority <= own[0]}
+    changes = [
+        sum(again for model, again in chance.in_the_way.items() if model in wanted)
+        + (chance.load_seconds if wanted & chance.in_the_way.keys() else 0.0)
+        for chance in chances
+    ]
+    start = filled([chance.free_in_seconds for chance in chances], ahead_seconds)
+    start = max(start, CHANGE_FACTOR * min(changes) - since_change_seconds)
+    best = min(chance.load_seconds + chance.work_seconds for chance in chances)
+    return Place(1 + ahead_count, round(max(start + best, LEAST_SECONDS), 1))
+
+
+def _chance(model: str, way: Way, view: Outlook, now: float) -> Chance:
+    is_here = model in view.held
+    is_room_left = way.needs.held_bytes + way.needs.working_bytes <= view.room_bytes
+    return Chance(
+        free_in_seconds=max(0.0, view.free_at - now),
+        load_seconds=0.0 if is_here else way.load_seconds,
+        work_seconds=way.run_seconds + way.tail_seconds,
+        in_the_way={} if is_here or is_room_left else view.held,
+    )
 
 
 def ahead(flows: Sequence[Flow], own: tuple[int, str, str], count: int, seconds: float) -> tuple[int, float]:
@@ -154,14 +193,6 @@ def ahead(flows: Sequence[Flow], own: tuple[int, str, str], count: int, seconds:
         total_seconds += wanted * share
         total_count += sum(_part(flow, flow.seconds * share) for flow in theirs)
     return total_count, total_seconds
-
-
-def patience_seconds(swap_seconds: float, count: int) -> float:
-    """For how long a model's jobs wait until a card that others want changes to it, `count` of them being there before.
-
-    Those have waited for part of it: for half, on the average.
-    """
-    return PATIENCE_FACTOR * swap_seconds * (0.5 if count else 1.0)
 
 
 def _read(rows: Store | Rows, *, test: bool) -> list[Flow]:

@@ -231,7 +231,9 @@ class Scheduler:
 
     def _heed(self, slot: Slot, told: Heartbeat) -> None:
         slot.heed(told.resident)
-        if told.flops > 0 and slot.name and self._estimates.flops.get(slot.name) != told.flops:
+        # Told with every beat; two cards of one name differ a little, and the last child that was started counts.
+        if told.flops > 0 and slot.name and slot.flops != told.flops:
+            slot.flops = told.flops
             self._estimates.measured(slot.name, told.flops)
             self._jobs.measured(slot.name, told.flops)
 

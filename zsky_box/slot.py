@@ -103,6 +103,7 @@ class Slot:
     worker: Worker | None = None
     running: dict[AttemptKey, Running] = field(default_factory=dict[AttemptKey, Running])
     name: str = ""
+    flops: float = 0.0
     restarts: int = 0
     held: dict[str, Held] = field(default_factory=dict[str, Held])
     is_paused: bool = False

@@ -24,8 +24,9 @@ from zsky_box.placement import Card, host_bytes
 from zsky_box.slot import AttemptKey, Running, Slot
 from zsky_box.ways import InstalledWays
 
-SPARE_HEADS: Final = 2
-"""So many more jobs than free devices are read of each flow, for those that somebody else takes or ends meanwhile."""
+SPARE_HEADS: Final = 8
+"""So many more jobs than free devices are read of each flow: some of them wait for a busy card, and some are taken or
+ended by somebody else meanwhile."""
 HURRY: Final = 8.0
 """A job may take so many times what it usually takes here, before its child counts as hung."""
 HURRY_SECONDS_MIN: Final = 120.0
@@ -83,7 +84,7 @@ class Starter:
         now = time.monotonic()
         self._end_early(slots, now)
         with self._lock:
-            self._outlook = tuple(_outlook(self._view(slot, now), slot, now) for slot in slots)
+            self._outlook = tuple(self._outlook_of(slot, now) for slot in slots)
         return lost
 
     def _look(self, slots: Sequence[Slot], lost: list[tuple[AttemptKey, str]], gone: set[str]) -> bool:
@@ -131,6 +132,19 @@ class Starter:
             lost.append(((claimed.job_id, claimed.token), why))
         return True
 
+    def _outlook_of(self, slot: Slot, now: float) -> Outlook:
+        view = self._view(slot, now)
+        return Outlook(
+            card=view.card,
+            name=view.name,
+            free_at=now + view.free_in_seconds,
+            paused=slot.is_paused or not slot.is_up,
+            held={name: held.load_seconds for name, held in view.held.items()},
+            room_bytes=view.card.total_bytes - sum(held.needs.held_bytes for held in view.held.values()),
+            excluded=view.excluded,
+            changed_at=self._dispatcher.changed_at,
+        )
+
     def outlook(self) -> tuple[Outlook, ...]:
         """The devices at the last look; from any thread."""
         with self._lock:
@@ -142,12 +156,13 @@ class Starter:
 
     def _view(self, slot: Slot, now: float) -> CardView:
         busy = [running for running in slot.running.values() if running.phase != "encoding"]
-        until = max((running.expected_end_at for running in busy), default=now)
+        # What takes longer than it was expected to may take as long again: nobody waits for it as if it ended at once.
+        left_seconds = max((abs(running.expected_end_at - now) for running in busy), default=0.0)
         return CardView(
             card=self._cards[slot.label],
             name=slot.name,
             is_free=slot.has_room,
-            free_in_seconds=0.0 if slot.has_room else max(0.5, until - now),
+            free_in_seconds=0.0 if slot.has_room else max(0.5, left_seconds),
             held=dict(slot.held),
             busy_bytes=max((running.working_bytes for running in busy), default=0),
             pinned=self._rules.pins.get(slot.label, frozenset()),
@@ -258,18 +273,6 @@ class Starter:
         for timing in timings:
             self._estimates.learn(timing)
         self._jobs.timed(timings)
-
-
-def _outlook(view: CardView, slot: Slot, now: float) -> Outlook:
-    return Outlook(
-        card=view.card,
-        name=view.name,
-        free_at=now + view.free_in_seconds,
-        paused=slot.is_paused or not slot.is_up,
-        resident=frozenset(view.held),
-        room_bytes=view.card.total_bytes - sum(held.needs.held_bytes for held in view.held.values()),
-        reload_seconds=sum(held.load_seconds for held in view.held.values()),
-    )
 
 
 def run_message(job: ClaimedJob, spec: ModelSpec, start: Start, folder: str, check: Check | None, rules: Rules) -> Run:

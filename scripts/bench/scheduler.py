@@ -53,6 +53,7 @@ from zsky_box.dispatch import CardView, Dispatcher
 from zsky_box.jobs.queue import Queue
 from zsky_box.placement import GIB, Card
 from zsky_box.requests import Submission
+from zsky_box.starter import SPARE_HEADS
 
 # What the manifests and the counted operations give for an 80 GB card, rounded; the loads are those of a good SSD.
 MODELS: Final = (
@@ -217,7 +218,7 @@ def _decision_ms(queue: Queue, dispatcher: Dispatcher) -> float:
         for number in range(4)
     ]
     began = time.perf_counter()
-    flows = queue.heads(test=False, per_flow=3)
+    flows = queue.heads(test=False, per_flow=1 + SPARE_HEADS)
     starts = dispatcher.decide(flows, cards, HOST_BYTES, time.monotonic())
     assert len(starts) == 1
     return 1000 * (time.perf_counter() - began)

@@ -11,16 +11,17 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final, Protocol
 
 from zsky_box.dispatch import CardView, Dispatcher, Held, Waiting, Way
-from zsky_box.eta import Flow, ahead, filled, patience_seconds
+from zsky_box.eta import Chance, Flow, placed
 from zsky_box.manifest import Recipe
 from zsky_box.placement import GIB, Card, Footprint, cheapest_eviction
 from zsky_box.requests import Work
+from zsky_box.starter import SPARE_HEADS
 
 TICK_SECONDS: Final = 1.0
-HEADS: Final = 10
 HOST_BYTES: Final = 1 << 50
 SPREAD: Final = 0.06
 """Run and load times are log-normal around their medians, with this deviation."""
@@ -106,6 +107,7 @@ class World:
     cards: list[VirtualCard]
     waiting: list[Job] = field(default_factory=list[Job])
     now: float = 0.0
+    changed_at: float = -inf
 
     def free(self) -> list[VirtualCard]:
         return [card for card in self.cards if card.job is None]
@@ -199,20 +201,22 @@ def expected_seconds(world: World, job: Job) -> float:
         Flow(account, model, priority, len(all_), sum(all_)) for (priority, account, model), all_ in flows.items()
     ]
     before = flows.get(mine, [])
-    _, seconds = ahead(waiting, mine, len(before), sum(before))
-    start = filled(
-        [0.0 if card.job is None else max(0.0, card.busy_until - world.now) for card in world.cards], seconds
-    )
     model = world.models[job.arrival.model]
-    is_held = any(model.name in card.held for card in world.cards)
-    swaps = [
-        0.0
-        if model.name in card.held or model.needs.held_bytes + model.needs.working_bytes <= card.room_bytes
-        else model.load_seconds + sum(held.load_seconds for held in card.held.values())
-        for card in world.cards
-    ]
-    start = max(start, patience_seconds(min(swaps), len(before)))
-    return start + model.run_seconds + (0.0 if is_held else model.load_seconds)
+    chances = [_chance(world, card, model) for card in world.cards]
+    place = placed(waiting, mine, len(before), sum(before), chances, world.now - world.changed_at)
+    assert place.seconds is not None, "a card is never paused"
+    return place.seconds
+
+
+def _chance(world: World, card: VirtualCard, model: Model) -> Chance:
+    is_here = model.name in card.held
+    is_room_left = model.needs.held_bytes + model.needs.working_bytes <= card.room_bytes
+    return Chance(
+        free_in_seconds=0.0 if card.job is None else max(0.0, card.busy_until - world.now),
+        load_seconds=0.0 if is_here else model.load_seconds,
+        work_seconds=model.run_seconds,
+        in_the_way={} if is_here or is_room_left else {name: held.load_seconds for name, held in card.held.items()},
+    )
 
 
 def evicted(world: World, card: VirtualCard, model: Model) -> tuple[str, ...]:
@@ -314,10 +318,11 @@ class Ours:
             return []
         flows: dict[tuple[bool, str, str], list[Waiting]] = {}
         by_id: dict[str, Job] = {}
+        per_flow = len(world.free()) + SPARE_HEADS
         for job in world.waiting:
             arrival = job.arrival
             flow = flows.setdefault((arrival.batch, arrival.account, arrival.model), [])
-            if len(flow) < HEADS:
+            if len(flow) < per_flow:
                 by_id[job.id] = job
                 flow.append(
                     Waiting(
@@ -340,6 +345,7 @@ class Ours:
             for card in world.cards
         ]
         starts = self._dispatcher.decide(list(flows.values()), views, HOST_BYTES, world.now)
+        world.changed_at = self._dispatcher.changed_at
         if self._note is not None:
             self._note(self._dispatcher, world)
         cards = {card.device: card for card in world.cards}
