@@ -13,7 +13,8 @@ from msgspec import Meta, Struct
 from zsky_box.formats import AspectRatio, Resolution
 
 JobType = Literal["video", "image"]
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Quantisation = Literal["int8", "fp8", "fp8_dynamic", "nf4"]
 Offload = Literal["none", "model", "blocks"]
 

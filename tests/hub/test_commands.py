@@ -166,10 +166,12 @@ def test_a_forged_list_of_files_is_found(run: Run, data: Path) -> None:
     assert "files.json does not fit what installed.json says of full" in told.out
 
 
-@pytest.mark.parametrize("name", ["flux2-klein-4b", "nothing", "../data", ".hidden"])
+@pytest.mark.parametrize("name", ["flux2-klein-4b", "nothing", "../data", ".hidden", "", "a" * 300])
 def test_what_is_not_installed_is_neither_verified_nor_removed(run: Run, data: Path, name: str) -> None:
+    (data / "weights").mkdir()
     assert "is not installed" in run("models", "verify", name, data=data).sentence
     assert "is not installed" in run("models", "remove", name, data=data).sentence
+    assert list((data / "weights").iterdir()) == []
 
 
 def test_a_bundled_model_stays(run: Run, data: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,7 @@ from zsky_box.install.installing import Outcome, Tools, Wish, install
 from zsky_box.install.source import FolderSource, HubSource, Source
 from zsky_box.install.staging import locked
 from zsky_box.install.stock import compare, read_inventory
-from zsky_box.manifest import ModelSpec
+from zsky_box.manifest import NAME_PATTERN, ModelSpec
 from zsky_box.settings import Settings
 
 _USES: Final = {
@@ -192,11 +193,8 @@ def models_remove(folder: Path, name: str, as_json: bool) -> None:
     weights = catalog.weights
     if (spec := catalog.specs.get(name)) is not None and spec.bundled:
         raise CommandError(f"{name} is part of the box and stays.")
-    if (
-        name.startswith(".")
-        or "/" in name
-        or not ((weights / name).exists() or (weights / f".{name}.installing").exists())
-    ):
+    is_name = re.fullmatch(NAME_PATTERN, name) is not None
+    if not is_name or not any(os.path.lexists(weights / each) for each in (name, f".{name}.installing")):
         raise CommandError(f"{name} is not installed; `zsky-box models list` shows what is.")
     with locked(weights, name) as staging:
         if jobs := _open_jobs(folder, name):
