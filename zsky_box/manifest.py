@@ -20,6 +20,9 @@ Offload = Literal["none", "model", "blocks"]
 
 FULL: Final = "full"
 """The variant whose weights are as they were published."""
+UNUSED: Final[dict[str, tuple[str, ...]]] = {"ltx2": ("prompt_enhancer", "processor", "duration_head")}
+"""What a family's pipeline takes and this project neither fetches nor loads: in LTX-2.5 a prompt-rewriting model (2 B
+parameters) with its processor, and the network that chooses a duration."""
 ON_CUDA_ONLY: Final[frozenset[Quantisation]] = frozenset({"fp8_dynamic", "nf4"})
 
 

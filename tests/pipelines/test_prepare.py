@@ -123,6 +123,7 @@ def test_a_variant_holds_what_the_pipeline_needs_and_shares_what_is_the_same(tmp
     index["prompt_enhancer"] = ["transformers", "Gemma4ForConditionalGeneration"]
     (source / "model_index.json").write_text(json.dumps(index))
     prepare(spec, recipe, source, tmp_path / "variant", "cpu", quietly)
+    loader("ltx2")(spec, Recipe(name="full"), tmp_path / "variant", "cpu")  # which misses none of what is left out
     names = {path.name for path in (tmp_path / "variant").iterdir()}
     assert names == {path.name for path in cached("tiny-ltx25").iterdir()} - {"installed.json"}
     vae = "vae/diffusion_pytorch_model.safetensors"

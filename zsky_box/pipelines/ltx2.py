@@ -18,10 +18,10 @@ from torch import Tensor
 from zsky_box.errors import JobFailure
 from zsky_box.events import Run
 from zsky_box.formats import limited, render_size
-from zsky_box.manifest import Ltx2Options, ModelSpec, Recipe
+from zsky_box.manifest import UNUSED, Ltx2Options, ModelSpec, Recipe
 from zsky_box.pipelines.base import Clip, Reporter, Sound, Still
 from zsky_box.pipelines.decode import Tiling, enlarged, pictures
-from zsky_box.pipelines.loading import UNUSED, failure, memory_guard, open_part, open_pipeline, quiet, release
+from zsky_box.pipelines.loading import failure, memory_guard, open_part, open_pipeline, quiet, release
 from zsky_box.pipelines.ltx2_steps import Look, Steps
 from zsky_box.pipelines.offloading import place
 from zsky_box.pipelines.reference import cover

@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from zsky_box.catalog import RECORD_NAME
 from zsky_box.errors import JobFailure
-from zsky_box.manifest import ModelSpec, Recipe
+from zsky_box.manifest import UNUSED, ModelSpec, Recipe
 from zsky_box.pipelines.base import OutOfMemory
 
 # What a family's pipeline needs besides the components that its index names.
@@ -119,7 +119,7 @@ def prepare(
 
 def _parts(spec: ModelSpec, source: Path) -> dict[str, Any]:
     """The subfolders that the pipeline needs, each with the library and class that its index gives it."""
-    from zsky_box.pipelines.loading import UNUSED, failure
+    from zsky_box.pipelines.loading import failure
 
     try:
         index = msgspec.json.decode((source / "model_index.json").read_bytes(), type=dict[str, Any])
