@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from tests.doubles.hub import HubDouble
 from tests.hub.checkpoint import NEEDED, spec_with
@@ -111,9 +112,19 @@ def test_a_child_that_fails_leaves_what_was_fetched_and_no_model(
     assert variants(studio) == {"vae.int8"}
 
 
-def test_a_recipe_for_cards_is_not_prepared_without_one(studio: Studio) -> None:
+def test_a_recipe_that_no_card_here_can_make_is_refused_before_anything_is_fetched(
+    studio: Studio, hub: HubDouble
+) -> None:
     studio.spec = spec_with(NF4)
-    with pytest.raises(InstallError, match="does not fit here"):
-        studio.install()
-    with pytest.raises(InstallError, match="made on an NVIDIA card"):
-        studio.install(Wish(anyway=True))
+    for wish in (Wish(anyway=True), Wish(anyway=True, recipe="nf4")):
+        with pytest.raises(InstallError, match="does not fit here.* made on an NVIDIA card"):
+            studio.install(wish)
+    assert set(hub.served) == {"model_index.json"}
+
+
+def test_anyway_takes_the_smallest_that_can_be_made_here(studio: Studio) -> None:
+    studio.spec = spec_with(
+        replace(FULL, working_gib=900), Recipe(name="int8", quantise={"vae": "int8"}, working_gib=900), NF4
+    )
+    assert [choice.recipe for choice in studio.install(Wish(anyway=True)).choices] == [studio.spec.recipes[1]]
+    assert variants(studio) == {"vae.int8"}

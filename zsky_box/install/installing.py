@@ -36,6 +36,7 @@ from zsky_box.install.stock import (
     write_inventory,
 )
 from zsky_box.manifest import FULL, ModelSpec, Recipe
+from zsky_box.placement import can_run
 
 
 class Report(Protocol):
@@ -262,12 +263,7 @@ class _Work:
             return folder
         device = "cpu"
         if recipe.needs_cuda:
-            able = [
-                choice.device for choice in choices if choice.recipe == recipe and choice.device.startswith("cuda:")
-            ]
-            if not able:
-                raise InstallError(f"The recipe {recipe.name} is made on an NVIDIA card, and none here can.")
-            device = able[0]
+            device = next(choice.device for choice in choices if choice.recipe == recipe)
         fresh = self._staging.folder / f"preparing-{os.getpid()}"
         for left in self._staging.folder.glob("preparing-*"):
             shutil.rmtree(left)
@@ -306,12 +302,19 @@ def _choices(spec: ModelSpec, weights: dict[str, int], wish: Wish, tools: Tools)
     try:
         return fitting.choose(spec, weights, tools.machine, wish.recipe)
     except InstallError as error:
-        named = [recipe for recipe in spec.ways if recipe.name == wish.recipe] if wish.recipe else [spec.ways[-1]]
-        if not wish.anyway or not named:
+        ways = [recipe for recipe in spec.ways if wish.recipe in (None, recipe.name)]
+        if not wish.anyway or not ways:
             raise
+        cards = tools.machine.cards
+        able = [recipe for recipe in ways if any(can_run(recipe, card) for card in cards)]
+        if not able:
+            raise InstallError(
+                f"{error} But its recipe {ways[-1].name} is made on an NVIDIA card that can run it, and none here can."
+            ) from error
         tools.report.note(str(error))
-        devices = [card.device for card in tools.machine.cards]
-        return tuple(fitting.Choice(device=device, recipe=named[0]) for device in devices)
+        return tuple(
+            fitting.Choice(device=card.device, recipe=able[-1] if can_run(able[-1], card) else None) for card in cards
+        )
 
 
 def _to_prepare(choices: tuple[fitting.Choice, ...]) -> list[Recipe]:
