@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -86,6 +88,34 @@ def test_preparing_is_told(prepared: Studio) -> None:
     prepared.install()
     told = {phase: done for phase, done in prepared.report.done.items() if phase.startswith("preparing")}
     assert told["preparing transformer"] == prepared.report.phases["preparing transformer"] == 2
+    hashed = prepared.report.phases["hashing transformer.int8"]
+    assert hashed == prepared.report.done["hashing transformer.int8"] > 100_000
+
+
+def test_what_was_quantised_is_durable_before_it_has_its_name(
+    prepared: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[str] = set()
+    checked: list[int] = []
+    sync, rename = os.fsync, Path.rename
+
+    def fsync(fd: int) -> None:
+        synced.add(str(Path(f"/proc/self/fd/{fd}").readlink()))
+        sync(fd)
+
+    def renamed(self: Path, target: Path) -> Path:
+        if self.name.startswith("preparing-"):
+            files = {str(path) for path in self.rglob("*")}
+            assert files <= synced
+            checked.append(len(files))
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", renamed)
+    prepared.machine = Machine(cards=(SMALL,), host_bytes=64 * GIB)
+    prepared.install()
+    assert len(checked) == 1
+    assert checked[0] > len(NEEDED)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +147,7 @@ def test_a_recipe_that_no_card_here_can_make_is_refused_before_anything_is_fetch
 ) -> None:
     studio.spec = spec_with(NF4)
     for wish in (Wish(anyway=True), Wish(anyway=True, recipe="nf4")):
-        with pytest.raises(InstallError, match="does not fit here.* made on an NVIDIA card"):
+        with pytest.raises(InstallError, match=r"does not fit here.* But no device here can make"):
             studio.install(wish)
     assert set(hub.served) == {"model_index.json"}
 

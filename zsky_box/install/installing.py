@@ -24,19 +24,19 @@ from zsky_box.install.listing import Remote, check_listing, components, layout, 
 from zsky_box.install.part import Part, part_bytes
 from zsky_box.install.preparing import ENTRY, prepare
 from zsky_box.install.source import Source, is_same_blob
-from zsky_box.install.staging import Pin, Staging
+from zsky_box.install.staging import Pin, Staging, sync_tree
 from zsky_box.install.stock import (
     FLAT,
     FileRecord,
     Inventory,
     digest_of,
+    folder_bytes,
     read_inventory,
     take_stock,
     variant_of,
     write_inventory,
 )
 from zsky_box.manifest import FULL, ModelSpec, Recipe
-from zsky_box.placement import can_run
 
 
 class Report(Protocol):
@@ -88,6 +88,17 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 def install(spec: ModelSpec, staging: Staging, source: Source, wish: Wish, tools: Tools) -> Outcome:
     """Install a model whose licence was accepted, under its lock. Raises InstallError with what to do."""
+    try:
+        return _installed(spec, staging, source, wish, tools)
+    except OSError as error:
+        if disks.is_full(error):
+            raise disks.full(staging.folder) from error
+        raise InstallError(
+            f"{error.filename or staging.folder}: {error.strerror}. What has arrived is kept: run the command again."
+        ) from error
+
+
+def _installed(spec: ModelSpec, staging: Staging, source: Source, wish: Wish, tools: Tools) -> Outcome:
     pin, work, files = _begun(spec, staging, source, wish, tools)
     weights = _weights_by_component(files)
     choices = _choices(spec, weights, wish, tools)
@@ -162,10 +173,12 @@ class _Work:
         if before is None or full is None:
             return
         known = {file.path: file for file in before.files}
-        for remote in self._missing(files):
+        missing, report = self._missing(files), self._tools.report
+        report.phase("comparing with what is here", sum(file.bytes for file in missing))
+        for remote in missing:
             old = self._staging.target / full.folder / remote.path
             record = known.get(f"{full.folder}/{remote.path}")
-            if record is None or not is_same_blob(old, remote):
+            if record is None or not is_same_blob(old, remote, report.advance):
                 continue
             target = self._staging.tree / self._below / remote.path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +195,7 @@ class _Work:
         fetched = sum(file.bytes for file in files) - self._arrived(files)
         made = sum(
             fitting.quantised_bytes(self._spec, recipe, weights)
-            for recipe in _to_prepare(choices)
+            for recipe in fitting.to_prepare(choices)
             if not self._folder(recipe.variant).exists()
         )
         disks.require(self._tools.disk, self._staging.folder, fetched + made, self._tools.floor_bytes)
@@ -193,7 +206,9 @@ class _Work:
         for file in self._missing(files):
             self._fetch_one(file)
         done = self._staging.done()
-        return [done[f"{self._below}/{file.path}"][1] for file in files]
+        stock = [done[f"{self._below}/{file.path}"][1] for file in files]
+        self._staging.keep_only(self._below, {file.path for file in stock})
+        return stock
 
     def _missing(self, files: list[Remote]) -> list[Remote]:
         done = self._staging.done()
@@ -216,7 +231,7 @@ class _Work:
             part.keep()
             try:
                 look_into(target, remote.path)
-            except InstallError:
+            except Exception:
                 target.unlink()
                 raise
             self._staging.note(FileRecord(path=path, bytes=part.length, sha256=part.sha256), remote)
@@ -227,13 +242,14 @@ class _Work:
         """Quantise what the choices need, drop the full weights where nobody does, and write the record of it all."""
         digest = digest_of(stock, self._below)
         variants: dict[str, Variant] = {}
-        recipes = _to_prepare(choices)
+        recipes = fitting.to_prepare(choices)
         wanted = {choice.recipe.variant for choice in choices if choice.recipe is not None}
         if self._wish.keep_full or FULL in wanted:
             variants[FULL] = variant_of(self._below, stock)
         for recipe in recipes:
             folder = self._prepare(recipe, choices)
-            made = take_stock(self._staging.tree, folder.name)
+            self._tools.report.phase(f"hashing {recipe.variant}", folder_bytes(folder))
+            made = take_stock(self._staging.tree, folder.name, self._tools.report.advance)
             variants[recipe.variant] = variant_of(folder.name, made)
             stock = stock + made
         kept = {variant.folder for variant in variants.values()}
@@ -285,6 +301,7 @@ class _Work:
         for path in fresh.rglob("*"):
             if path.is_symlink() or not path.is_dir():
                 look_into(path, path.relative_to(fresh).as_posix())
+        sync_tree(fresh)  # or a power cut could leave the new name with empty files
         fresh.rename(folder)
         return folder
 
@@ -302,25 +319,11 @@ def _choices(spec: ModelSpec, weights: dict[str, int], wish: Wish, tools: Tools)
     try:
         return fitting.choose(spec, weights, tools.machine, wish.recipe)
     except InstallError as error:
-        ways = [recipe for recipe in spec.ways if wish.recipe in (None, recipe.name)]
-        if not wish.anyway or not ways:
+        if not wish.anyway:
             raise
-        cards = tools.machine.cards
-        able = [recipe for recipe in ways if any(can_run(recipe, card) for card in cards)]
-        if not able:
-            raise InstallError(
-                f"{error} But its recipe {ways[-1].name} is made on an NVIDIA card that can run it, and none here can."
-            ) from error
+        choices = fitting.choose_anyway(spec, tools.machine, wish.recipe, str(error))
         tools.report.note(str(error))
-        return tuple(
-            fitting.Choice(device=card.device, recipe=able[-1] if can_run(able[-1], card) else None) for card in cards
-        )
-
-
-def _to_prepare(choices: tuple[fitting.Choice, ...]) -> list[Recipe]:
-    """One recipe for each quantised form of the weights that a device wants."""
-    recipes = [choice.recipe for choice in choices if choice.recipe is not None]
-    return list({recipe.variant: recipe for recipe in reversed(recipes) if recipe.variant != FULL}.values())
+        return choices
 
 
 def _is_enough(before: Inventory, pin: Pin, choices: tuple[fitting.Choice, ...], wish: Wish) -> bool:

@@ -97,7 +97,7 @@ def components(spec: ModelSpec, index: bytes) -> tuple[str, ...]:
     """The folders that are loaded: those of `model_index.json` without what is `UNUSED`, and what lies beside them."""
     try:
         named = msgspec.json.decode(index, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InstallError(f"Its {INDEX_NAME} cannot be read ({error}).") from error
     passed_over = UNUSED.get(spec.family, ())
     found = [

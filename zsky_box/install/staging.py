@@ -106,6 +106,12 @@ class Staging:
             journal.flush()
             os.fsync(journal.fileno())
 
+    def keep_only(self, below: str, paths: set[str]) -> None:
+        """Drop what else lies there: files of a source that held more when an interrupted command began."""
+        for path in (self.tree / below).rglob("*"):
+            if not path.is_dir() and path.relative_to(self.tree).as_posix() not in paths:
+                path.unlink()
+
     def reopen(self) -> None:
         """Before a command goes on: no record yet, and the journal without the line that a kill cut off."""
         (self.tree / RECORD_NAME).unlink(missing_ok=True)
