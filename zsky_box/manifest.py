@@ -45,8 +45,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     resolutions: Annotated[tuple[Resolution, ...], Meta(min_length=1)]
     aspect_ratios: Annotated[tuple[AspectRatio, ...], Meta(min_length=1)]
     fps: tuple[Annotated[int, Meta(ge=1, le=240)], ...] = ()
-    min_duration_seconds: float = 0.0
-    max_duration_seconds: float = 0.0
+    min_duration_seconds: Annotated[float, Meta(ge=0, le=3_600)] = 0.0
+    max_duration_seconds: Annotated[float, Meta(ge=0, le=3_600)] = 0.0
     max_images: Annotated[int, Meta(ge=1, le=10)] = 10
     negative_prompt: bool = False
     reference_image: bool = False

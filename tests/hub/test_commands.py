@@ -178,6 +178,14 @@ def test_a_bundled_model_stays(run: Run, data: Path) -> None:
     assert "part of the box" in run("models", "remove", "leader", data=data).sentence
 
 
+def test_the_output_check_is_not_removed_while_it_is_named(run: Run, data: Path) -> None:
+    installed(run, data)
+    named = {"ZSKY_OUTPUT_CHECK": NAME}
+    assert "is the output check" in run("models", "remove", NAME, data=data, env=named).sentence
+    assert listed(run, data)[NAME]["installed"]
+    assert run("models", "remove", NAME, data=data).status == 0
+
+
 def test_a_model_with_open_jobs_is_not_removed_and_finished_ones_stay(run: Run, data: Path) -> None:
     installed(run, data)
     with (

@@ -316,6 +316,24 @@ def test_a_models_folder_of_another_box_keeps_its_revision_and_is_checked(
     assert studio.catalog.installed(SPEC) is None
 
 
+@pytest.mark.parametrize("folder", ["../elsewhere", "/etc", "", "a/b", ".."])
+def test_a_disks_own_record_leads_nowhere_else(studio: Studio, tmp_path: Path, folder: str) -> None:
+    usb = written(tmp_path / "usb", checkpoint())
+    (usb / "installed.json").write_text(json.dumps({"variants": {"full": {"folder": folder}}}))
+    (usb / "files.json").write_text("[]")
+    with pytest.raises(InstallError, match="has a record that names a folder"):
+        studio.from_folder(usb)
+
+
+def test_a_disks_own_record_names_a_commit_or_none(studio: Studio, tmp_path: Path) -> None:
+    studio.install()
+    usb = tmp_path / "usb"
+    studio.folder.rename(usb)
+    record = json.loads((usb / "installed.json").read_bytes())
+    (usb / "installed.json").write_text(json.dumps({**record, "revision": "\x1b[2J"}))
+    assert studio.install(source=studio.from_folder(usb)).record.revision == ""
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

@@ -152,6 +152,15 @@ def test_a_recipe_that_no_card_here_can_make_is_refused_before_anything_is_fetch
     assert set(hub.served) == {"model_index.json"}
 
 
+def test_a_recipe_for_a_part_that_is_not_there_is_refused_before_weights_are_fetched(
+    studio: Studio, hub: HubDouble
+) -> None:
+    studio.spec = spec_with(Recipe(name="int8", quantise={"transfomer": "int8"}))
+    with pytest.raises(InstallError, match=r"quantises transfomer, and it has weights of text_encoder, transformer"):
+        studio.install()
+    assert set(hub.served) == {"model_index.json"}
+
+
 def test_anyway_takes_the_smallest_that_can_be_made_here(studio: Studio) -> None:
     studio.spec = spec_with(
         replace(FULL, working_gib=900), Recipe(name="int8", quantise={"vae": "int8"}, working_gib=900), NF4

@@ -97,7 +97,7 @@ def models_install(
     Example: zsky-box models install flux2-klein-4b --accept-licence
     """
     configured, catalog = settings.load(folder), open_catalog(folder)
-    found = inventory.take(configured)
+    found = inventory.take(configured, catalog.specs.get(configured.output_check))  # as the service counts
     spec = _known(catalog, name)
     if from_folder is not None and revision:
         raise CommandError("A folder has one revision: --revision goes with a hub, --from without.")
@@ -196,6 +196,8 @@ def models_remove(folder: Path, name: str, as_json: bool) -> None:
     is_name = re.fullmatch(NAME_PATTERN, name) is not None
     if not is_name or not any(os.path.lexists(weights / each) for each in (name, f".{name}.installing")):
         raise CommandError(f"{name} is not installed; `zsky-box models list` shows what is.")
+    if name == settings.load(folder).output_check:
+        raise CommandError(f"{name} is the output check, and without it no job runs: empty output_check first.")
     with locked(weights, name) as staging:
         if jobs := _open_jobs(folder, name):
             raise CommandError(

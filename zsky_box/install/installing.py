@@ -192,6 +192,12 @@ class _Work:
 
     def make_room(self, files: list[Remote], choices: tuple[fitting.Choice, ...], weights: dict[str, int]) -> None:
         """Raises InstallError unless what is to be fetched and what is to be quantised has room beside the floor."""
+        for recipe in fitting.to_prepare(choices):
+            if unknown := recipe.quantise.keys() - weights.keys():
+                raise InstallError(
+                    f"The recipe {recipe.name} of {self._spec.name} quantises {min(unknown)}, and it has weights of"
+                    f" {', '.join(sorted(weights))}; correct its manifest."
+                )
         fetched = sum(file.bytes for file in files) - self._arrived(files)
         made = sum(
             fitting.quantised_bytes(self._spec, recipe, weights)

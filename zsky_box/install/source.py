@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Final, Protocol
@@ -17,6 +18,8 @@ from zsky_box.install.stock import Inventory, read_inventory
 from zsky_box.manifest import FULL
 
 SPOILED_MAX: Final = 3
+_FOLDER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
+_COMMIT: Final = re.compile(r"[0-9a-f]{7,64}")
 
 Advance = Callable[[int], None]
 """Told how many bytes more are here; fewer than none where bytes had to be dropped."""
@@ -146,10 +149,13 @@ class FolderSource:
                     f"{folder} holds only quantised weights, made for the cards of another box; install there with"
                     " --keep-full and copy the folder again."
                 )
+            if not _FOLDER.fullmatch(record.folder):
+                raise InstallError(f"{folder} has a record that names a folder {record.folder!r}; copy it again.")
             self._folder = self._folder / record.folder
 
     def resolve(self) -> str:
-        return "" if self._inventory is None else self._inventory.record.revision
+        revision = "" if self._inventory is None else self._inventory.record.revision
+        return revision if _COMMIT.fullmatch(revision) else ""
 
     def listing(self, revision: str) -> list[Remote]:  # noqa: ARG002 - a folder has one
         known = {} if self._inventory is None else known_hashes(self._inventory)
