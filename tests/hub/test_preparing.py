@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from msgspec.structs import replace
 from tests.doubles.hub import HubDouble
 from tests.hub.checkpoint import NEEDED, spec_with
 from tests.hub.conftest import Studio, a_card, with_spec
+from tests.running import ROOT
 from zsky_box.errors import InstallError
 from zsky_box.install.disk import GIB
 from zsky_box.install.fitting import Machine
@@ -140,6 +144,31 @@ def test_a_child_that_fails_leaves_what_was_fetched_and_no_model(
     studio.install()
     assert hub.bytes == before
     assert variants(studio) == {"vae.int8"}
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from tests.hub.checkpoint import SPEC
+from zsky_box.install.preparing import prepare
+from zsky_box.manifest import Recipe
+folder = Path(sys.argv[1])
+(folder / "source").mkdir()
+prepare(SPEC, Recipe(name="hangs"), folder / "source", folder / "target", device="cpu",
+        tell=lambda name, done, of: print(name, flush=True), entry="tests.doubles.preparing")
+"""
+
+
+def test_the_child_does_not_outlive_a_command_that_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PARENT, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
+        assert parent.stdout
+        child = os.pidfd_open(int(parent.stdout.readline().removeprefix("process ")))
+        parent.kill()
+    try:
+        assert wait([child], 30), "it is still there"
+    finally:
+        os.close(child)
 
 
 def test_a_recipe_that_no_card_here_can_make_is_refused_before_anything_is_fetched(
