@@ -2,8 +2,8 @@
 
 TASK is a JSON object: `spec`, the manifest; `recipe`, the name of the recipe whose form is wanted; `source`, the folder
 with the full weights; `target`, a new folder; `device`, as the child sees it; `lifeline`, whether the process, the
-first of its group, ends with its standard input. Lines of JSON on stdout tell how many components are done; the last one,
-of a process that exits with 1, says what went wrong, and the target is then of no use.
+first of its group, ends with its standard input. Lines of JSON on stdout tell how many components are done; the last
+one, of a process that exits with 1, says what went wrong, and the target is then of no use.
 
 One component is in memory at a time. What the recipe does not quantise is linked where the file system can, and copied
 elsewhere. The weights that loading the target gives are bit for bit those of quantising the source while it loads.
