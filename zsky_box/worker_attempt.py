@@ -6,6 +6,7 @@ import errno
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Final
 
@@ -15,6 +16,7 @@ from zsky_box.pipelines.base import Cancelled, OutOfMemory
 
 FRAME_REPORTS_SECONDS: Final = 0.1
 PREVIEW_BYTES_MAX: Final = 64 * 1024
+CAUSES_MAX: Final = 16
 _NO_MEMORY: Final = (
     "can't allocate memory",
     "CUDA error: out of memory",
@@ -173,3 +175,13 @@ def log_failure(attempt: Attempt, error: Exception) -> None:
         message,
         exc_info=error if is_unexpected(error) else None,
     )
+
+
+def let_go(error: Exception) -> None:
+    """Clear the frames that an error and its causes came through: their locals would keep activations on the card."""
+    cause: BaseException | None = error
+    for _ in range(CAUSES_MAX):
+        if cause is None:
+            return
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__cause__ or cause.__context__
