@@ -153,11 +153,14 @@ def seated(pipeline: Pipeline) -> str | None:
 def test_no_job_leaves_more_than_a_decoder_on_the_card(name: str) -> None:
     """All that the service counts for an offloaded model between jobs: the next model has the room beside it."""
     pipeline, run = offloaded("model", name), a_run(tiny_spec(name))
-    make = pipeline.images if run.type == "image" else lambda run, report: pipeline.video(run, report).pictures
-    list(make(run, Listener()))
+
+    def make(report: Listener) -> None:
+        list(pipeline.images(run, report) if run.type == "image" else pipeline.video(run, report).pictures)
+
+    make(Listener())
     assert seated(pipeline) in ("AutoencoderKLLTX2Video", "AutoencoderKLFlux2", "AutoencoderKL")
     with pytest.raises(Cancelled):
-        list(make(run, CancelAt(2)))
+        make(CancelAt(2))
     assert seated(pipeline) is None
 
 
