@@ -75,7 +75,7 @@ class Child:
         self._sending = threading.Lock()
         self._orders: queue.Queue[Attempt | Stop] = queue.Queue(ORDERS_MAX)
         self._attempts: dict[tuple[str, int], Attempt] = {}
-        self._meter = Meter(self._device)
+        self._meter = Meter(self._device, config.reserve_bytes)
         # A change is told at once: the service counts on it when it chooses the next job, which may be before a beat.
         self._residents = Residents(lambda run: engine.load(run, self._device), self._tell_memory)
         self._checker = Checker(lambda check: engine.load_check(check, self._device))
@@ -152,11 +152,11 @@ class Child:
             else:
                 is_measurable = is_measurable or family not in WITHOUT_TORCH
         if is_measurable:
-            self._meter.torch_is_there()
             try:
+                self._meter.torch_is_there()
                 self._flops = self._engine.measure(self._device)
             except Exception:
-                log.exception("the speed of %s cannot be measured", self._config.device)
+                log.exception("%s cannot be used, or its speed not be measured", self._config.device)
 
     def _perform(self, attempt: Attempt) -> None:
         """Load, denoise, decode; then hand what remains to a thread of its own, and the card to the next job."""
