@@ -31,10 +31,14 @@ _TOKENS: Final = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
 
 
 class ChildConfig(Struct, frozen=True, kw_only=True):
-    """What a child is told on its command line, as JSON. `device` is the service's name for it, as `cuda:1`."""
+    """What a child is told on its command line, as JSON. `device` is the service's name for it, as `cuda:1`.
+
+    Of its card's memory it leaves `reserve_bytes` to others, whatever its jobs ask for.
+    """
 
     device: str
     heartbeat_seconds: float
+    reserve_bytes: int = 0
     ffmpeg: str | None = None
     warm: tuple[str, ...] = ()
 

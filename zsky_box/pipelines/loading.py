@@ -205,3 +205,5 @@ def release(device: str) -> None:
     gc.collect()
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
+        # Streamed blocks lay in pinned host memory, of which torch keeps every byte for itself until it is told so.
+        torch.accelerator.empty_host_cache()
