@@ -105,6 +105,16 @@ def test_a_card_without_such_a_counter_is_well(watched: Watched) -> None:
     assert watched.look() == []
 
 
+def test_a_card_that_tells_no_events_is_none_that_is_lost() -> None:
+    """As under WSL2: of an empty set the driver would say that the argument is wrong, as of a card that is gone."""
+    watched = Watched()
+    watched.nvml.cards[1].tells_events = False
+    for _ in range(MISSES_MAX + 1):
+        assert watched.look() == []
+    assert [reading.device for reading in watched.watch.readings()] == ["cuda:0", "cuda:1"]
+    assert watched.nvml.event_sets == 1
+
+
 def test_a_critical_xid_is_a_fault_and_one_that_a_program_causes_is_not(watched: Watched) -> None:
     watched.nvml.cards[0].xids = [13, 31, 43]
     assert watched.look() == []

@@ -159,6 +159,7 @@ def test_a_manifest_says_what_the_model_makes(shelf: Shelf) -> None:
         ("fps = [24, 30]", "fps = [0, 24]", "fps"),
         ("fps = [24, 30]", "fps = [30]", "default_fps"),
         ("max_duration_seconds = 10.0", "max_duration_seconds = 0.0", "max_duration_seconds"),
+        ("max_duration_seconds = 10.0", "max_duration_seconds = inf", r"\$\.limits\.max_duration_seconds"),
         ("max_duration_seconds = 10.0", "max_duration_seconds = 2.0", "default_duration_seconds"),
         ('family = "leader"', 'family = "magic"', "magic"),
         ('family = "leader"', "", "family"),
@@ -214,10 +215,11 @@ def test_a_default_for_what_it_does_not_make_is_refused(shelf: Shelf) -> None:
 def test_one_bad_manifest_does_not_keep_the_others_out(shelf: Shelf) -> None:
     shelf.write("alpha")
     shelf.write("broken", "name = ")
+    shelf.write("deep", "name = " + "[" * 5_000)
     (shelf.manifests / "binary.toml").write_bytes(b"\xff\xfe")
     catalog = shelf.open()
     assert list(catalog.specs) == ["alpha"]
-    assert [reason.partition(":")[0] for reason in catalog.refused] == ["binary.toml", "broken.toml"]
+    assert [reason.partition(":")[0] for reason in catalog.refused] == ["binary.toml", "broken.toml", "deep.toml"]
 
 
 def test_an_owners_manifest_replaces_the_one_of_the_same_name(shelf: Shelf, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pynvml
 import pytest
 
 from zsky_box import devices
@@ -70,15 +71,32 @@ class Driver:
         return SimpleNamespace(total=(handle + 1) * 2**30)
 
 
-def test_cards_are_told_with_their_memory_and_capability(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def driven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine has this driver."""
     driver = Driver()
     for name in vars(Driver):
         if not name.startswith("_"):
             camel = "".join(word.capitalize() for word in name.split("_"))
             monkeypatch.setattr(f"pynvml.nvml{camel}", getattr(driver, name))
     monkeypatch.setattr("pynvml.nvmlDeviceGetUUID", "GPU-{}".format)
+
+
+@pytest.mark.usefixtures("driven")
+def test_cards_are_told_with_their_memory_and_capability() -> None:
     assert devices.cards() == (
         devices.Card(device="cuda:0", name="Card 0", total_bytes=2**30, capability=12.0, uuid="GPU-0"),
         devices.Card(device="cuda:1", name="Card 1", total_bytes=2**31, capability=8.9, uuid="GPU-1"),
     )
     assert devices.host_memory_bytes() > 2**28
+
+
+@pytest.mark.usefixtures("driven")
+def test_a_card_that_the_driver_has_lost_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def handle(number: int) -> int:
+        if number == 0:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        return number
+
+    monkeypatch.setattr("pynvml.nvmlDeviceGetHandleByIndex", handle)
+    assert [card.device for card in devices.cards()] == ["cuda:1"]

@@ -31,6 +31,7 @@ class Faulty:
         self.client = client
         self.jobs = {name: self.ask("image", f"double:{name}") for name in FAULTS}
         self.half = self.ask("image", "double:fails_second_image", n=2)
+        self.gap = self.ask("image", "double:invalid_second_image", n=3)
 
     def ask(self, kind: str, prompt: str, **fields: Any) -> str:
         answer = self.client.post("/v1/generate", json={"type": kind, "prompt": prompt, **fields})
@@ -97,8 +98,16 @@ def test_images_that_succeeded_are_kept_and_the_others_are_not_charged(faulty: F
     assert any("1 of 2 images failed" in note for note in job["notes"])
 
 
+def test_images_behind_one_that_failed_are_made_and_charged(faulty: Faulty) -> None:
+    job = faulty.ended(faulty.gap)
+    assert (job["status"], len(job["results"])) == ("completed", 2)
+    assert [result["seed"] - job["seed"] for result in job["results"]] == [0, 2]
+    assert (job["charge"]["state"], job["charge"]["included_units"]) == ("posted", 2)
+    assert "1 of 3 images failed. The double's second image is not one." in job["notes"]
+
+
 def test_every_device_serves_again_after_the_faults(faulty: Faulty) -> None:
-    for job_id in (*faulty.jobs.values(), faulty.half):
+    for job_id in (*faulty.jobs.values(), faulty.half, faulty.gap):
         faulty.ended(job_id)
     faulty.box.wait_for("/readyz")
     for job_id in [faulty.ask("image", f"after all faults, {number}") for number in range(6)]:

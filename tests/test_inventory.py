@@ -42,6 +42,13 @@ def test_a_reserve_larger_than_a_card_leaves_nothing_and_not_less() -> None:
     assert take(Settings(devices="0", card_reserve_bytes=25 * GIB)).cards["cuda:0"].total_bytes == 0
 
 
+def test_a_card_that_the_driver_has_lost_has_room_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service starts all the same, and the others serve on."""
+    there = devices.cards()[1:]
+    monkeypatch.setattr(devices, "cards", lambda: there)
+    assert [card.total_bytes // GIB for card in take(Settings()).cards.values()] == [0, 79]
+
+
 def test_workers_on_the_processor_share_the_hosts_memory_under_names_of_their_own() -> None:
     found = take(Settings(devices="cpu,cpu", host_memory_max_bytes=7 * GIB))
     assert found.devices == ["cpu", "cpu"]

@@ -89,6 +89,22 @@ def test_importing_the_service_imports_no_model_library() -> None:
     assert answer.stdout.strip() == "[]", answer.stderr
 
 
+def test_every_worker_is_told_what_to_leave_of_its_card_to_others(tmp_path: Path) -> None:
+    with running(tmp_path / "data", card_reserve_bytes=12_345) as box:
+        workers = [line for line in commands_below(box.pid) if "worker_acting_out" in line]
+        assert len(workers) == 2, "one for live keys, one for test keys"
+        assert all('"reserve_bytes":12345' in line for line in workers)
+        assert box.stop() == 0
+
+
+def commands_below(pid: int) -> list[str]:
+    """The command lines of a process's children, whichever of its threads started them."""
+    children = [
+        child for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text("ascii").split()
+    ]
+    return [Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode() for child in children]
+
+
 def test_two_workers_on_the_processor_run_two_jobs_at_once(tmp_path: Path) -> None:
     with running(tmp_path / "data", devices="cpu,cpu") as box, box.client() as client:
         jobs = [submit(client, SLOW) for _ in range(2)]

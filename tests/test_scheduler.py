@@ -431,8 +431,8 @@ def test_the_observer_is_told_what_was_made_and_what_was_not() -> None:
         def made(self, device: str, model: str, seconds: Mapping[str, float], *, test: bool) -> None:
             seen.append(("made", device, model, str(dict(seconds)), str(test)))
 
-        def attempt_failed(self, device: str, error_code: str) -> None:
-            seen.append(("failed", device, error_code))
+        def attempt_failed(self, device: str, model: str, error_code: str) -> None:
+            seen.append(("failed", device, model, error_code))
 
     with Stage(observer=Watching()) as stage:
         child = stage.child()
@@ -440,17 +440,17 @@ def test_the_observer_is_told_what_was_made_and_what_was_not() -> None:
         stage.jobs.add("job", model="b")
         child.finish(child.hear_run())
         stage.jobs.until_ended("job")
-        stage.jobs.add("blocked")
+        stage.jobs.add("blocked", model="b")
         child.fail(child.hear_run(), "safety_blocked")
         stage.jobs.until_ended("blocked")
-        stage.jobs.add("crashes")
+        stage.jobs.add("crashes", model="b")
         child.hear_run()
         child.crash()
         stage.jobs.until(lambda: stage.jobs.count("retry") == 1)
     assert seen[:3] == [
         ("made", "cpu", "b", "{}", "False"),
-        ("failed", "cpu", "safety_blocked"),
-        ("failed", "cpu", "internal_error"),
+        ("failed", "cpu", "b", "safety_blocked"),
+        ("failed", "cpu", "b", "internal_error"),
     ]
 
 

@@ -326,6 +326,8 @@ def test_a_child_sees_its_own_card_and_no_other(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     assert environment("cuda:2", 4)["CUDA_VISIBLE_DEVICES"] == "2"
     assert environment("cuda:2", 4)["OMP_NUM_THREADS"] == "4"
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert "HF_TOKEN" not in environment("cuda:2", 4)
     assert environment("cpu", None)["CUDA_VISIBLE_DEVICES"] == ""
 
 

@@ -20,6 +20,10 @@ from zsky_box.worker_attempt import (
 )
 
 
+class AcceleratorError(RuntimeError):
+    """Named as torch's own."""
+
+
 class OutOfMemoryError(RuntimeError):
     """Called as torch's own."""
 
@@ -34,6 +38,12 @@ class OutOfMemoryError(RuntimeError):
         (MemoryError(), "out_of_memory", True),
         (OutOfMemoryError("CUDA"), "out_of_memory", True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out_of_memory", True),
+        (AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might"), "out_of_memory", True),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            "out_of_memory",
+            True,
+        ),
         (OSError(errno.ENOSPC, "full"), "storage_full", False),
         (OSError(errno.EDQUOT, "full"), "storage_full", False),
         (OSError(errno.EIO, "broken"), "internal_error", False),
@@ -48,13 +58,10 @@ def test_every_error_has_a_code_and_a_sentence(error: Exception, error_code: Err
     assert is_out_of_memory(error) == is_fatal
 
 
-class AcceleratorError(RuntimeError):
-    """Named as torch's own."""
-
-
 def test_a_failed_card_is_told_from_a_failed_model() -> None:
     assert is_device_lost(AcceleratorError("device-side assert"))
     assert is_device_lost(RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasGemmEx"))
+    assert not is_device_lost(AcceleratorError("CUDA error: out of memory")), "it is full, and nothing is broken"
     assert not is_device_lost(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not is_device_lost(JobFailure("internal_error", "CUDA error in the prompt."))
 

@@ -90,7 +90,7 @@ def test_a_stream_that_is_closed_closes_its_source(tmp_path: Path) -> None:
 def test_without_a_check_nothing_is_kept_and_the_clip_is_untouched(tmp_path: Path) -> None:
     samples, (clip, _) = Samples(a_run(tmp_path)), a_clip(3)
     assert samples.of_clip(clip) is clip
-    samples.of_stills([Still(level(1), 1)])
+    samples.of_stills({0: Still(level(1), 1)})
     assert samples.kept == []
 
 
@@ -136,7 +136,7 @@ class Counting:
 
 def looked(checker: Checker, run: Run) -> tuple[str, ...]:
     samples = Samples(run)
-    samples.of_stills([Still(level(1), 1)])
+    samples.of_stills({0: Still(level(1), 1)})
     return checker.look(run, samples)
 
 

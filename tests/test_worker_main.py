@@ -80,13 +80,36 @@ def test_images_are_numbered_and_each_has_its_own_seed(tmp_path: Path) -> None:
     assert (done.missing, done.notes) == ((), ())
 
 
-def test_images_that_fail_are_missing_and_the_others_are_kept(tmp_path: Path) -> None:
+def test_an_image_that_fails_takes_no_other_along(tmp_path: Path) -> None:
     with working() as worker:
-        done = outcome(worker, a_run(tmp_path, "double:fails_second_image", type="image", n=3))
+        done = outcome(worker, a_run(tmp_path, "double:invalid_second_image", type="image", n=3, seed=40, wordmarked=2))
     assert isinstance(done, Done)
-    assert [file.ordinal for file in done.files if file.kind == "result"] == [0]
-    assert done.missing == (1, 2)
-    assert done.notes[0].startswith("2 of 3 images failed.")
+    results = [file for file in done.files if file.kind == "result"]
+    assert [(file.ordinal, file.seed) for file in results] == [(0, 40), (2, 42)]
+    assert [is_wordmarked(tmp_path / file.name) for file in results] == [True, False]
+    assert done.missing == (1,)
+    assert done.notes[0] == "1 of 3 images failed. The double's second image is not one."
+
+
+@pytest.mark.parametrize("prompt", ["fails_second_image", "out_of_memory_at_second_image"])
+def test_what_was_made_is_kept_where_the_model_is_lost_and_the_child_goes_on(tmp_path: Path, prompt: str) -> None:
+    with working() as worker:
+        done = outcome(worker, a_run(tmp_path, f"double:{prompt}", type="image", n=3))
+        assert isinstance(done, Done)
+        assert [file.ordinal for file in done.files if file.kind == "result"] == [0]
+        assert done.missing == (1, 2)
+        assert done.notes[0].startswith("2 of 3 images failed.")
+        again = outcome(worker, a_run(tmp_path, type="image", job_id="next"))
+        assert isinstance(again, Done)
+        assert "weights" in again.seconds, "the model is read anew"
+
+
+def test_a_card_that_fails_among_the_images_of_a_job_takes_no_further_job(tmp_path: Path) -> None:
+    with working() as worker:
+        worker.send(a_run(tmp_path, "double:device_lost_at_second_image", type="image", n=3))
+        said = hear(worker, lambda _: worker.dead is not None)
+    failed = next(message for message in said if isinstance(message, Failed))
+    assert (failed.error_code, failed.fatal) == ("internal_error", True)
 
 
 def test_the_first_images_bear_the_wordmark_and_the_notes_say_of_how_many(tmp_path: Path) -> None:

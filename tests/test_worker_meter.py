@@ -69,9 +69,16 @@ class FakeTorch:
     def __init__(self) -> None:
         self.cuda = self
         self.used = False
+        self.fraction = 1.0
 
     def is_initialized(self) -> bool:
         return self.used
+
+    def mem_get_info(self) -> tuple[int, int]:
+        return 3 * 2**30, 16 * 2**30
+
+    def set_per_process_memory_fraction(self, fraction: float) -> None:
+        self.fraction = fraction
 
     def memory_allocated(self) -> int:
         assert self.used, "the card is not to be begun to be used for a question"
@@ -97,3 +104,16 @@ def test_a_card_is_asked_through_torch_once_it_is_imported_and_used(monkeypatch:
     fake.used = False
     meter.begin()
     assert (meter.bytes_held(), meter.peak_bytes()) == (0, 0)
+
+
+@pytest.mark.parametrize(("reserve_gib", "fraction"), [(0, 1.0), (4, 0.75), (16, 0.0), (99, 0.0)])
+def test_what_is_reserved_of_a_card_torch_may_never_take(
+    monkeypatch: pytest.MonkeyPatch, reserve_gib: int, fraction: float
+) -> None:
+    """Freed memory stays torch's own: without the bound, the encoder and the desktop would find none."""
+    fake = FakeTorch()
+    monkeypatch.setitem(sys.modules, "torch", fake)
+    Meter("cpu", reserve_gib * 2**30).torch_is_there()
+    assert fake.fraction == 1.0
+    Meter("cuda:0", reserve_gib * 2**30).torch_is_there()
+    assert fake.fraction == fraction

@@ -270,6 +270,7 @@ class Box:
                 warm=() if test else self._warm_families(),
                 threads=threads if device == "cpu" else None,
                 uuid=self.inventory.uuids.get(device, ""),
+                reserve_bytes=settings.card_reserve_bytes,
                 patience=patience,
                 entry=worker_entry,
             )

@@ -160,11 +160,21 @@ class CardWatch:
             try:
                 handle = self._handle(card)
                 card.uuid = card.uuid or self._nvml.nvmlDeviceGetUUID(handle)
-                card.events = self._nvml.nvmlEventSetCreate()
-                self._nvml.nvmlDeviceRegisterEvents(handle, pynvml.nvmlEventTypeXidCriticalError, card.events)
+                card.events = self._events(handle)
             except pynvml.NVMLError as error:
                 log.debug("%s tells no events: %s", card.device, error)
         return True
+
+    def _events(self, handle: Any) -> Any:
+        """The card's critical errors from now on. Raises NVMLError where it tells none: of an empty set none is asked,
+        since what a driver answers then says nothing of the card."""
+        events = self._nvml.nvmlEventSetCreate()
+        try:
+            self._nvml.nvmlDeviceRegisterEvents(handle, pynvml.nvmlEventTypeXidCriticalError, events)
+        except pynvml.NVMLError:
+            self._nvml.nvmlEventSetFree(events)
+            raise
+        return events
 
     def _close(self) -> None:
         if not self._is_open:

@@ -56,7 +56,7 @@ def read_manifest(path: Path) -> ModelSpec:
     try:
         values = tomllib.loads(path.read_text("utf-8"))
         spec = msgspec.convert(values, ModelSpec)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, OSError) as reason:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, OSError, RecursionError) as reason:
         raise ManifestError(f"{path.name}: {reason}") from reason
     if fault := _fault(path, spec, values):
         raise ManifestError(f"{path.name}: {fault}")

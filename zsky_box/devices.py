@@ -71,19 +71,31 @@ def driver_version() -> str | None:
 
 
 def cards() -> tuple[Card, ...]:
-    """The NVIDIA cards of this machine, with the bytes of their memory and their CUDA compute capability."""
+    """The NVIDIA cards of this machine, with the bytes of their memory and their CUDA compute capability.
+
+    One that the driver has lost is not among them, and keeps its number.
+    """
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         log.debug("no NVIDIA driver: %s", error)
         return ()
     try:
-        return tuple(_card(number) for number in range(int(pynvml.nvmlDeviceGetCount())))
+        found = (_card(number) for number in range(int(pynvml.nvmlDeviceGetCount())))
+        return tuple(card for card in found if card is not None)
     finally:
         pynvml.nvmlShutdown()
 
 
-def _card(number: int) -> Card:
+def _card(number: int) -> Card | None:
+    try:
+        return _asked(number)
+    except pynvml.NVMLError as error:
+        log.error("cuda:%d does not answer, and is not used: %s", number, error)
+        return None
+
+
+def _asked(number: int) -> Card:
     handle = pynvml.nvmlDeviceGetHandleByIndex(number)
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
     return Card(

@@ -45,7 +45,8 @@ def take(settings: Settings, check: ModelSpec | None = None) -> Inventory:
     for device, label in zip(chosen, labels(chosen), strict=True):
         card = known.get(device)
         if card is None:
-            cards[label] = Card(device=label, total_bytes=host)
+            # A card that the driver has lost has room for nothing; what else is not known is the processor.
+            cards[label] = Card(device=label, total_bytes=host if device == "cpu" else 0)
         else:
             usable = max(0, card.total_bytes - settings.card_reserve_bytes - beside)
             cards[label] = Card(device=label, total_bytes=usable, capability=card.capability)

@@ -13,12 +13,16 @@ from msgspec import Meta, Struct
 from zsky_box.formats import AspectRatio, Resolution
 
 JobType = Literal["video", "image"]
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Quantisation = Literal["int8", "fp8", "fp8_dynamic", "nf4"]
 Offload = Literal["none", "model", "blocks"]
 
 FULL: Final = "full"
 """The variant whose weights are as they were published."""
+UNUSED: Final[dict[str, tuple[str, ...]]] = {"ltx2": ("prompt_enhancer", "processor", "duration_head")}
+"""What a family's pipeline takes and this project neither fetches nor loads: in LTX-2.5 a prompt-rewriting model (2 B
+parameters) with its processor, and the network that chooses a duration."""
 ON_CUDA_ONLY: Final[frozenset[Quantisation]] = frozenset({"fp8_dynamic", "nf4"})
 
 
@@ -41,8 +45,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     resolutions: Annotated[tuple[Resolution, ...], Meta(min_length=1)]
     aspect_ratios: Annotated[tuple[AspectRatio, ...], Meta(min_length=1)]
     fps: tuple[Annotated[int, Meta(ge=1, le=240)], ...] = ()
-    min_duration_seconds: float = 0.0
-    max_duration_seconds: float = 0.0
+    min_duration_seconds: Annotated[float, Meta(ge=0, le=3_600)] = 0.0
+    max_duration_seconds: Annotated[float, Meta(ge=0, le=3_600)] = 0.0
     max_images: Annotated[int, Meta(ge=1, le=10)] = 10
     negative_prompt: bool = False
     reference_image: bool = False

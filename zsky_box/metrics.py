@@ -40,7 +40,7 @@ class Metrics:
         self._runs = Histogram(
             "zsky_run_seconds",
             "How long each phase of the jobs that were made took",
-            ("model", "phase"),
+            ("model", "device", "phase"),
             buckets=_RUNS,
             registry=registry,
         )
@@ -66,7 +66,7 @@ class Metrics:
         self._failed = Counter(
             "zsky_attempts_failed",
             "Attempts that ended without a result, some of which were tried again",
-            ("device", "error_code"),
+            ("device", "model", "error_code"),
             registry=registry,
         )
         self._refused = Counter("zsky_requests_refused", "Requests that were refused", ("code",), registry=registry)
@@ -86,11 +86,11 @@ class Metrics:
             if phase == "weights":
                 self._loads.labels(model, device).observe(took)
             else:
-                self._runs.labels(model, phase).observe(took)
+                self._runs.labels(model, device, phase).observe(took)
 
-    def attempt_failed(self, device: str, error_code: str) -> None:
+    def attempt_failed(self, device: str, model: str, error_code: str) -> None:
         """See `observer.Observer`."""
-        self._failed.labels(device, error_code).inc()
+        self._failed.labels(device, model, error_code).inc()
 
     def ended(self, model: str, status: str, error_code: str, *, test: bool) -> None:
         """See `observer.Observer`."""

@@ -20,7 +20,7 @@ class Observer(Protocol):
         """A worker has made what was asked; `seconds` as in `events.Done`."""
         ...
 
-    def attempt_failed(self, device: str, error_code: str) -> None:
+    def attempt_failed(self, device: str, model: str, error_code: str) -> None:
         """An attempt has ended without a result; the job may be tried again."""
         ...
 
@@ -42,7 +42,7 @@ class Nobody:
     def made(self, device: str, model: str, seconds: Mapping[str, float], *, test: bool) -> None:
         """Nothing."""
 
-    def attempt_failed(self, device: str, error_code: str) -> None:
+    def attempt_failed(self, device: str, model: str, error_code: str) -> None:
         """Nothing."""
 
     def ended(self, model: str, status: str, error_code: str, *, test: bool) -> None:

@@ -335,7 +335,8 @@ class Scheduler:
         running = slot.running.pop(key, None)
         if running is None:
             return
-        self._observer.attempt_failed(slot.label, running.end[0] if running.end else failed.error_code)
+        error_code = running.end[0] if running.end else failed.error_code
+        self._observer.attempt_failed(slot.label, running.model, error_code)
         self._starters[slot.test].gave_up(running)
         if failed.fatal:
             slot.replace(failed.job_id, running, failed.error_code)
@@ -353,7 +354,8 @@ class Scheduler:
     def _dead(self, slot: Slot, dead: Dead) -> None:
         lost = slot.bury(dead, time.monotonic())
         for key, running in lost:
-            self._observer.attempt_failed(slot.label, running.end[0] if running.end else dead.error_code)
+            error_code = running.end[0] if running.end else dead.error_code
+            self._observer.attempt_failed(slot.label, running.model, error_code)
             self._starters[slot.test].gave_up(running)
             if running.end is not None:
                 self._settle_failure(key, *running.end)

@@ -74,7 +74,8 @@ class Worker:
     """One child on one device.
 
     `device` is `cpu` or `cuda:N`, N as nvidia-smi counts. `warm` names the families whose libraries the child imports
-    while it waits. `uuid` names the card for good, where it is known. `entry` is the child's module; only
+    while it waits. `uuid` names the card for good, where it is known; of its memory the child leaves `reserve_bytes`
+    to others. `entry` is the child's module; only
     tests give another one.
     """
 
@@ -86,6 +87,7 @@ class Worker:
         warm: tuple[str, ...] = (),
         threads: int | None = None,
         uuid: str = "",
+        reserve_bytes: int = 0,
         patience: Patience | None = None,
         entry: str = "zsky_box.worker_main",
     ) -> None:
@@ -99,7 +101,11 @@ class Worker:
         self.attempts: dict[AttemptKey, Phase] = {}
         self.last_heard = 0.0
         self._config = ChildConfig(
-            device=device, heartbeat_seconds=self.patience.heartbeat_seconds, ffmpeg=ffmpeg, warm=warm
+            device=device,
+            heartbeat_seconds=self.patience.heartbeat_seconds,
+            reserve_bytes=reserve_bytes,
+            ffmpeg=ffmpeg,
+            warm=warm,
         )
         self._threads = threads
         self._uuid = uuid

@@ -6,6 +6,7 @@ import errno
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Final
 
@@ -15,6 +16,13 @@ from zsky_box.pipelines.base import Cancelled, OutOfMemory
 
 FRAME_REPORTS_SECONDS: Final = 0.1
 PREVIEW_BYTES_MAX: Final = 64 * 1024
+CAUSES_MAX: Final = 16
+_NO_MEMORY: Final = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 log = logging.getLogger(__name__)
 
@@ -133,13 +141,18 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, JobFailure):
         return error.error_code == "out_of_memory"
     by_name = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
-    # torch's CPU allocator raises a plain RuntimeError.
-    by_text = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    # torch's CPU allocator raises a plain RuntimeError, and so do the card's libraries where they find no room.
+    by_text = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
     return isinstance(error, OutOfMemory | MemoryError) or by_name or by_text
 
 
 def is_device_lost(error: Exception) -> bool:
-    """Whether the card itself failed: its context does not recover, and every later call in this process fails too."""
+    """Whether the card itself failed: its context does not recover, and every later call in this process fails too.
+
+    A card that is merely full is none that failed.
+    """
+    if is_out_of_memory(error):
+        return False
     by_name = any(kind.__name__ == "AcceleratorError" for kind in type(error).__mro__)
     return by_name or (isinstance(error, RuntimeError) and "CUDA error" in str(error))  # cuBLAS's is a plain one
 
@@ -162,3 +175,13 @@ def log_failure(attempt: Attempt, error: Exception) -> None:
         message,
         exc_info=error if is_unexpected(error) else None,
     )
+
+
+def let_go(error: Exception) -> None:
+    """Clear the frames that an error and its causes came through: their locals would keep activations on the card."""
+    cause: BaseException | None = error
+    for _ in range(CAUSES_MAX):
+        if cause is None:
+            return
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__cause__ or cause.__context__

@@ -39,6 +39,7 @@ class Samples:
 
     def __init__(self, run: Run) -> None:
         self.kept: list[Sample] = []
+        self._n = run.n
         self._count = 0 if run.check is None else _options(run.check).frames
 
     def of_clip(self, clip: Clip) -> Clip:
@@ -58,12 +59,12 @@ class Samples:
             if isinstance(pictures, Generator):
                 pictures.close()
 
-    def of_stills(self, stills: list[Still]) -> None:
-        """Keep a copy of each."""
+    def of_stills(self, stills: dict[int, Still]) -> None:
+        """Keep a copy of each, by ordinal."""
         if self._count:
             self.kept += [
-                Sample(shrunk(still.picture), f"image {ordinal} of {len(stills)}" if len(stills) > 1 else "the image")
-                for ordinal, still in enumerate(stills, 1)
+                Sample(shrunk(still.picture), f"image {ordinal + 1} of {self._n}" if self._n > 1 else "the image")
+                for ordinal, still in stills.items()
             ]
 
 

@@ -74,16 +74,16 @@ class Outcome:
 
 
 def write_stills(
-    engine: Engine, attempt: Attempt, stills: list[Still], trouble: Exception | None, checked: tuple[str, ...] = ()
+    engine: Engine, attempt: Attempt, stills: dict[int, Still], trouble: Exception | None, checked: tuple[str, ...] = ()
 ) -> Outcome:
-    """Write what was made; an image that fails takes no other along. Raises only when none is left.
+    """Write what was made, by ordinal; an image that fails takes no other along. Raises only when none is left.
 
-    `trouble` is what ended the making before all images of the Run were there.
+    `trouble` is why not all images of the Run are there.
     """
     run = attempt.run
     files: list[File] = []
-    missing: list[int] = []
-    for ordinal, still in enumerate(stills):
+    missing = [ordinal for ordinal in range(run.n) if ordinal not in stills]
+    for ordinal, still in stills.items():
         attempt.check()
         try:
             wordmarked = ordinal < run.wordmarked
@@ -92,7 +92,7 @@ def write_stills(
             log_failure(attempt, error)
             trouble = error
             missing.append(ordinal)
-    missing.extend(range(len(stills), run.n))
+    missing.sort()
     if not files:
         raise trouble or JobFailure("internal_error", "The model made no image.")
     if not missing:

@@ -17,10 +17,8 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from functools import partial
-from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
@@ -28,6 +26,7 @@ from typing import Final
 import msgspec
 
 from zsky_box import __version__
+from zsky_box.errors import JobFailure
 from zsky_box.events import (
     Cancel,
     Done,
@@ -42,7 +41,15 @@ from zsky_box.events import (
     encode,
 )
 from zsky_box.pipelines.base import Cancelled, Pipeline, Still
-from zsky_box.worker_attempt import Attempt, failure_of, is_device_lost, is_out_of_memory, is_unexpected, log_failure
+from zsky_box.worker_attempt import (
+    Attempt,
+    failure_of,
+    is_device_lost,
+    is_out_of_memory,
+    is_unexpected,
+    let_go,
+    log_failure,
+)
 from zsky_box.worker_check import Checker, Samples
 from zsky_box.worker_engine import WITHOUT_TORCH, Engine, Outcome, real_engine, told_of_wordmark, write_stills
 from zsky_box.worker_meter import Meter, device_name
@@ -68,7 +75,7 @@ class Child:
         self._sending = threading.Lock()
         self._orders: queue.Queue[Attempt | Stop] = queue.Queue(ORDERS_MAX)
         self._attempts: dict[tuple[str, int], Attempt] = {}
-        self._meter = Meter(self._device)
+        self._meter = Meter(self._device, config.reserve_bytes)
         # A change is told at once: the service counts on it when it chooses the next job, which may be before a beat.
         self._residents = Residents(lambda run: engine.load(run, self._device), self._tell_memory)
         self._checker = Checker(lambda check: engine.load_check(check, self._device))
@@ -145,11 +152,11 @@ class Child:
             else:
                 is_measurable = is_measurable or family not in WITHOUT_TORCH
         if is_measurable:
-            self._meter.torch_is_there()
             try:
+                self._meter.torch_is_there()
                 self._flops = self._engine.measure(self._device)
             except Exception:
-                log.exception("the speed of %s cannot be measured", self._config.device)
+                log.exception("%s cannot be used, or its speed not be measured", self._config.device)
 
     def _perform(self, attempt: Attempt) -> None:
         """Load, denoise, decode; then hand what remains to a thread of its own, and the card to the next job."""
@@ -210,21 +217,31 @@ class Child:
         return lambda: Outcome(tail.finish(), [], clip.notes, checked)
 
     def _draw(self, pipeline: Pipeline, attempt: Attempt) -> Callable[[], Outcome]:
+        """An image that fails takes no other along, but for those behind it where nobody knows what the model is worth.
+
+        Where the card itself failed, what was made before goes too: all of it is tried again, in a child of its own.
+        """
         run = attempt.run
-        stills: list[Still] = []
+        made: dict[int, Still] = {}
         trouble: Exception | None = None
-        try:
-            stills.extend(islice(pipeline.images(run, attempt), run.n))
-        except Cancelled:
-            raise
-        except Exception as error:
-            if not stills:
-                raise
-            trouble = error
-            self._note_failure(attempt, error)
-        samples = Samples(attempt.run)
-        samples.of_stills(stills)
-        return partial(write_stills, self._engine, attempt, stills, trouble, self._look(attempt, samples))
+        stills = pipeline.images(run, attempt)
+        for ordinal in range(run.n):
+            try:
+                made[ordinal] = next(stills)
+            except StopIteration:
+                break
+            except Exception as error:
+                if isinstance(error, Cancelled) or is_device_lost(error) or (is_unexpected(error) and not made):
+                    raise
+                trouble = error
+                self._note_failure(attempt, error)
+                if is_unexpected(error):
+                    break
+        if not made:
+            raise trouble or JobFailure("internal_error", "The model made no image.")
+        samples = Samples(run)
+        samples.of_stills(made)
+        return partial(write_stills, self._engine, attempt, made, trouble, self._look(attempt, samples))
 
     def _look(self, attempt: Attempt, samples: Samples) -> tuple[str, ...]:
         """The output check, where the Run names one; raises what keeps its result from being given out."""
@@ -279,9 +296,8 @@ class Child:
     def _note_failure(self, attempt: Attempt, error: Exception) -> None:
         """Log it, and drop the job's model where nobody knows what state it was left in; the others stay."""
         log_failure(attempt, error)
+        let_go(error)
         if is_unexpected(error):
-            if error.__traceback__:
-                traceback.clear_frames(error.__traceback__)  # their locals would keep activations on the card
             self._residents.evict(attempt.run.model.name)
 
     def _tell_failure(self, attempt: Attempt, error: Exception, *, fatal: bool) -> None:

@@ -33,16 +33,25 @@ log = logging.getLogger("zsky_box.worker")
 class Meter:
     """Bytes of the device that a child works on: allocated on the card, or resident in the process on the processor.
 
-    `device` is `cpu` or `cuda:0`, as the child sees it. All methods are cheap, and none begins to use the card.
+    `device` is `cpu` or `cuda:0`, as the child sees it. All methods are cheap, and but for `torch_is_there` none begins
+    to use the card.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, reserve_bytes: int = 0) -> None:
         self._on_card = device != "cpu"
+        self._reserve_bytes = reserve_bytes
         self._torch: Any = None
 
     def torch_is_there(self) -> None:
-        """An import of torch has ended; called where a family that needs it was warmed or loaded."""
-        self._torch = sys.modules.get("torch")
+        """An import of torch has ended; called where a family that needs it was warmed or loaded.
+
+        From here on torch leaves the reserve of the card alone: what it has freed it keeps for itself, and would grow
+        into all that the desktop and the encoder need.
+        """
+        known, self._torch = self._torch, sys.modules.get("torch")
+        if known is None and self._torch is not None and self._on_card:
+            _, total_bytes = self._torch.cuda.mem_get_info()
+            self._torch.cuda.set_per_process_memory_fraction(max(0.0, 1.0 - self._reserve_bytes / total_bytes))
 
     def bytes_held(self) -> int:
         """What is held now; 0 on a card that nothing has used yet."""

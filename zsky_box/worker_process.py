@@ -26,13 +26,19 @@ from msgspec import Struct
 from zsky_box.errors import ErrorCode
 
 PIPE_PATIENCE_SECONDS: Final = 1
+_TOKENS: Final = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
+"""Of the service's environment: no child asks a hub for anything."""
 
 
 class ChildConfig(Struct, frozen=True, kw_only=True):
-    """What a child is told on its command line, as JSON. `device` is the service's name for it, as `cuda:1`."""
+    """What a child is told on its command line, as JSON. `device` is the service's name for it, as `cuda:1`.
+
+    Of its card's memory it leaves `reserve_bytes` to others, whatever its jobs ask for.
+    """
 
     device: str
     heartbeat_seconds: float
+    reserve_bytes: int = 0
     ffmpeg: str | None = None
     warm: tuple[str, ...] = ()
 
@@ -109,7 +115,8 @@ def environment(device: str, threads: int | None, uuid: str = "") -> dict[str, s
     }
     if threads is not None:
         changed["OMP_NUM_THREADS"] = str(threads)
-    return {**os.environ, **changed}
+    kept = {name: value for name, value in os.environ.items() if name not in _TOKENS}
+    return {**kept, **changed}
 
 
 def obituary(exit_code: int | None) -> tuple[str, ErrorCode]:

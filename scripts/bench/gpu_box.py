@@ -27,7 +27,8 @@ AT_ONCE: Final = (1, 2, 4)
 class Told:
     """What was measured: `seconds` from the sending to Done, `phases` the medians of what the child booked.
 
-    `busy_percent` is the mean of what NVML says of the card over the backlog, None where there is no card.
+    `busy_percent` is the mean of what NVML says of the card until the backlog's last job has left it, None where there
+    is no card.
     """
 
     seconds: list[float]
@@ -140,7 +141,9 @@ def backlog(line: Line, run: Run, device: str) -> tuple[float, float | None]:
         while waiting and line.worker.has_room:
             line.worker.send(waiting.pop(0))
         line.turn()
-        if device != "cpu":
+        # The last job's encoder works when there is nothing left for the card to do.
+        is_due = bool(waiting) or any(phase != "encoding" for phase in line.worker.attempts.values())
+        if device != "cpu" and is_due:
             seen.append(utilisation_percent(int(device.removeprefix("cuda:"))))
         if time.perf_counter() - began > BACKLOG * JOB_SECONDS_MAX:
             raise RuntimeError("the backlog does not end")

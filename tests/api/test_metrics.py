@@ -71,10 +71,11 @@ def test_it_works(watched: RunningBox) -> None:
     assert ended(status="completed", mode="live") == 2
     assert ended(status="completed", mode="test") == 1
     assert ended(status="failed", error_code="storage_full", mode="live") == 1
-    assert value(gained, "zsky_attempts_failed_total", error_code="storage_full") == 1
+    assert value(gained, "zsky_attempts_failed_total", model="leader", error_code="storage_full") == 1
     assert value(gained, "zsky_requests_refused_total", code="invalid_field") == 1
     assert value(gained, "zsky_wait_seconds_count", model="leader", mode="live") == 3
-    assert value(gained, "zsky_run_seconds_count", phase="denoising", model="leader") == 2
+    runs = partial(value, gained, "zsky_run_seconds_count", phase="denoising", model="leader")
+    assert runs(device="cpu-1") + runs(device="cpu-2") == runs() == 2
     assert value(gained, "zsky_load_seconds_count", model="leader") >= 1
     assert value(gained, "zsky_device_busy_seconds_total") > 0
 

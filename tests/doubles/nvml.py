@@ -19,6 +19,7 @@ class FakeCard:
     error: int | None = None
     uncorrected: int | None = 0
     xids: list[int] = field(default_factory=list[int])
+    tells_events: bool = True
 
 
 class FakeNvml:
@@ -79,10 +80,14 @@ class FakeNvml:
 
     def nvmlDeviceRegisterEvents(self, handle: FakeCard, kinds: int, events: list[FakeCard]) -> None:  # noqa: N802
         assert kinds == pynvml.nvmlEventTypeXidCriticalError
+        if not handle.tells_events:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
         events.append(self._well(handle))
 
     def nvmlEventSetWait_v2(self, events: list[FakeCard], timeout_ms: int) -> Any:  # noqa: N802
         assert timeout_ms == 0
+        if not events:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
         for card in events:
             if card.xids:
                 return SimpleNamespace(eventData=card.xids.pop(0))

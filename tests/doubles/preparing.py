@@ -1,6 +1,6 @@
 """A child that prepares weights without the libraries: it copies them, or does what the recipe's name says.
 
-`dies`, `refuses`, `makes-nothing`, `makes-a-pickle`; any other name prepares well.
+`dies`, `refuses`, `hangs` (until its lifeline ends), `makes-nothing`, `makes-a-pickle`; any other name prepares well.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import signal
 import sys
 from pathlib import Path
 from typing import Any
+
+from zsky_box.worker_process import hold_lifeline
 
 
 def main() -> None:
@@ -30,6 +32,10 @@ def main() -> None:
         case "refuses":
             print(json.dumps({"error": "The text encoder cannot be quantised."}))
             sys.exit(1)
+        case "hangs":
+            hold_lifeline(sys.stdin.fileno())
+            print(json.dumps({"component": f"process {os.getpid()}", "done": 0, "of": 1}), flush=True)
+            signal.pause()
         case "makes-nothing":
             shutil.rmtree(target)
         case "makes-a-pickle":

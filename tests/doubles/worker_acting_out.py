@@ -101,14 +101,44 @@ class ActingPipeline:
         )
 
     def images(self, run: Run, report: Reporter) -> Iterator[Still]:
-        denoise(run, report)
-        for ordinal, picture in enumerate(grey(run, run.n)):
-            if ordinal == 1 and act(run) == "fails_second_image":
-                raise ZeroDivisionError("the double makes only one image")
-            yield Still(picture, run.seed + ordinal)
+        return ActingImages(run, report)
 
     def close(self) -> None:
         """It holds nothing."""
+
+
+class ActingImages:
+    """As the real families' images: after one that raised, the next can be asked for."""
+
+    def __init__(self, run: Run, report: Reporter) -> None:
+        self.run, self.report = run, report
+        self.pictures = enumerate(grey(run, run.n))
+
+    def __iter__(self) -> Iterator[Still]:
+        return self
+
+    def __next__(self) -> Still:
+        ordinal, picture = next(self.pictures)
+        if ordinal == 0:
+            denoise(self.run, self.report)
+        if ordinal == 1:
+            fail_second_image(self.run)
+        return Still(picture, self.run.seed + ordinal)
+
+
+def fail_second_image(run: Run) -> None:
+    """One image's own failure, the model's, the memory's and the card's."""
+    match act(run):
+        case "invalid_second_image":
+            raise JobFailure("internal_error", "The double's second image is not one.")
+        case "fails_second_image":
+            raise ZeroDivisionError("the double makes only one image")
+        case "out_of_memory_at_second_image":
+            raise OutOfMemory("the double wants 900 GiB")
+        case "device_lost_at_second_image":
+            raise device_lost()
+        case _:
+            pass
 
 
 def begun_with(run: Run) -> str:

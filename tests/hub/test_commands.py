@@ -166,14 +166,24 @@ def test_a_forged_list_of_files_is_found(run: Run, data: Path) -> None:
     assert "files.json does not fit what installed.json says of full" in told.out
 
 
-@pytest.mark.parametrize("name", ["flux2-klein-4b", "nothing", "../data", ".hidden"])
+@pytest.mark.parametrize("name", ["flux2-klein-4b", "nothing", "../data", ".hidden", "", "a" * 300])
 def test_what_is_not_installed_is_neither_verified_nor_removed(run: Run, data: Path, name: str) -> None:
+    (data / "weights").mkdir()
     assert "is not installed" in run("models", "verify", name, data=data).sentence
     assert "is not installed" in run("models", "remove", name, data=data).sentence
+    assert list((data / "weights").iterdir()) == []
 
 
 def test_a_bundled_model_stays(run: Run, data: Path) -> None:
     assert "part of the box" in run("models", "remove", "leader", data=data).sentence
+
+
+def test_the_output_check_is_not_removed_while_it_is_named(run: Run, data: Path) -> None:
+    installed(run, data)
+    named = {"ZSKY_OUTPUT_CHECK": NAME}
+    assert "is the output check" in run("models", "remove", NAME, data=data, env=named).sentence
+    assert listed(run, data)[NAME]["installed"]
+    assert run("models", "remove", NAME, data=data).status == 0
 
 
 def test_a_model_with_open_jobs_is_not_removed_and_finished_ones_stay(run: Run, data: Path) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from zsky_box.catalog import Installed, Variant
 from zsky_box.errors import InstallError
 from zsky_box.install.disk import Disk
 from zsky_box.install.installing import Wish
+from zsky_box.install.staging import Staging
 from zsky_box.manifest import WHOLE, Recipe
 
 
@@ -98,6 +101,8 @@ def test_installing_again_heals_a_damaged_file_and_fetches_no_other(studio: Stud
     studio.install(Wish(again=True))
     assert set(hub.served) == {"model_index.json", "transformer/diffusion_pytorch_model.safetensors"}
     assert studio.faults() == []
+    compared = "comparing with what is here"
+    assert studio.report.done[compared] == studio.report.phases[compared] > 100_000
 
 
 def test_a_failed_upgrade_leaves_the_installation_as_it_was(studio: Studio, hub: HubDouble) -> None:
@@ -141,12 +146,14 @@ def test_a_commit_that_was_taken_back_meanwhile_is_left_for_the_new_one(studio: 
     assert "begins anew" in studio.report.notes[-1]
 
 
+@pytest.mark.parametrize("content", [b"\x80\x04\x95 a pickle", b"[" * 200_000, b'{"a": }', b"{} {}", b""])
 @pytest.mark.parametrize("path", ["tokenizer/tokenizer.json", "vae/config.json"])
-def test_a_text_that_is_no_json_is_refused(studio: Studio, hub: HubDouble, path: str) -> None:
-    hub.files[path] = b"\x80\x04\x95 a pickle"
+def test_a_text_that_is_no_json_is_refused(studio: Studio, hub: HubDouble, path: str, content: bytes) -> None:
+    hub.files[path] = content
     with pytest.raises(InstallError, match=f"{path} is no JSON"):
         studio.install()
     assert studio.catalog.installed(SPEC) is None
+    assert not list(studio.staging.rglob(path))
 
 
 @pytest.mark.parametrize(
@@ -223,6 +230,27 @@ def test_a_disk_that_fills_up_keeps_what_arrived(studio: Studio, hub: HubDouble)
     assert studio.faults() == []
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device"), r"is full\. What has arrived is kept"),
+        (OSError(5, "Input/output error"), r"\.installing: Input/output error\. What has arrived is kept"),
+    ],
+)
+def test_a_disk_that_fails_anywhere_is_told_in_a_sentence(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, error: OSError, told: str
+) -> None:
+    def note(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as changed:
+        changed.setattr(Staging, "note", note)
+        with pytest.raises(InstallError, match=told):
+            studio.install()
+    studio.install()
+    assert studio.faults() == []
+
+
 def folders(root: Path) -> int:
     return sum(path.stat().st_size for path in root.rglob("*") if path.is_dir())
 
@@ -234,6 +262,39 @@ def test_a_folder_is_copied_without_any_network(studio: Studio, hub: HubDouble, 
     assert (outcome.record.revision, outcome.record.source) == ("", str(usb))
     assert hub.asked == []
     assert studio.faults() == []
+
+
+def test_a_folder_that_has_lost_files_meanwhile_leaves_none_of_them(studio: Studio, tmp_path: Path) -> None:
+    usb = written(tmp_path / "usb", checkpoint(**{"vae/old.json": b"{}"}))
+    studio.disk = SmallDisk(10**9, 50_000)
+    with pytest.raises(InstallError, match="is full"):
+        studio.install(source=studio.from_folder(usb))
+    (usb / "vae" / "old.json").unlink()
+    studio.disk = Disk()
+    studio.install(source=studio.from_folder(usb))
+    assert "vae/old.json" not in studio.full
+    assert studio.faults() == []
+
+
+def test_a_disk_that_is_pulled_out_is_named(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usb = written(tmp_path / "usb", checkpoint())
+    real = Path.open
+
+    def opened(self: Path, *arguments: Any, **options: Any) -> Any:
+        if self == usb / "vae" / "config.json":
+            return Broken()
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", opened)
+    with pytest.raises(InstallError, match=r"vae/config\.json cannot be read \(Input/output error\)"):
+        studio.install(source=studio.from_folder(usb))
+
+
+class Broken(io.BytesIO):
+    """A file whose disk is gone."""
+
+    def read(self, size: int | None = -1) -> bytes:  # noqa: ARG002 - the base's name
+        raise OSError(5, "Input/output error")
 
 
 def test_a_models_folder_of_another_box_keeps_its_revision_and_is_checked(
@@ -253,6 +314,24 @@ def test_a_models_folder_of_another_box_keeps_its_revision_and_is_checked(
     with pytest.raises(InstallError, match=r"SHA-256 differs"):
         studio.install(source=studio.from_folder(usb))
     assert studio.catalog.installed(SPEC) is None
+
+
+@pytest.mark.parametrize("folder", ["../elsewhere", "/etc", "", "a/b", ".."])
+def test_a_disks_own_record_leads_nowhere_else(studio: Studio, tmp_path: Path, folder: str) -> None:
+    usb = written(tmp_path / "usb", checkpoint())
+    (usb / "installed.json").write_text(json.dumps({"variants": {"full": {"folder": folder}}}))
+    (usb / "files.json").write_text("[]")
+    with pytest.raises(InstallError, match="has a record that names a folder"):
+        studio.from_folder(usb)
+
+
+def test_a_disks_own_record_names_a_commit_or_none(studio: Studio, tmp_path: Path) -> None:
+    studio.install()
+    usb = tmp_path / "usb"
+    studio.folder.rename(usb)
+    record = json.loads((usb / "installed.json").read_bytes())
+    (usb / "installed.json").write_text(json.dumps({**record, "revision": "\x1b[2J"}))
+    assert studio.install(source=studio.from_folder(usb)).record.revision == ""
 
 
 @pytest.mark.parametrize(

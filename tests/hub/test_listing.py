@@ -41,6 +41,14 @@ def test_two_stages_need_the_upsampler_beside_the_pipeline() -> None:
     assert components(one, named) == ("vae", "transformer")
 
 
+def test_what_the_family_never_loads_is_not_fetched() -> None:
+    ltx = ModelSpec(name="a", title="A", makes=("video",), licence=SPEC.licence, options=Ltx2Options(stages=1))
+    unused = ("prompt_enhancer", "processor", "duration_head")
+    named = json.dumps({name: ["transformers", "A"] for name in ("vae", *unused)}).encode()
+    assert components(ltx, named) == ("vae",)
+    assert components(SPEC, named) == ("vae", *unused), "another family may load what is called so"
+
+
 def test_a_classifier_lies_flat() -> None:
     files = listed(
         {

@@ -88,6 +88,56 @@ def test_a_removal_that_was_killed_is_finished(studio: Studio) -> None:
     assert [path.name for path in studio.weights.iterdir()] == [".small.lock"]
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_link_to_another_disk_is_removed_without_what_it_leads_to(studio: Studio, *, is_there: bool) -> None:
+    elsewhere = studio.weights.parent / "large-disk"
+    studio.install()
+    studio.folder.rename(elsewhere)
+    studio.folder.symlink_to(elsewhere if is_there else studio.weights / "nowhere")
+    with locked(studio.weights, "small") as staging:
+        assert staging.remove()
+    assert (elsewhere / "installed.json").is_file()
+    assert [path.name for path in studio.weights.iterdir()] == [".small.lock"]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_installation_takes_the_place_of_a_link(studio: Studio, *, is_there: bool) -> None:
+    studio.weights.mkdir()
+    (studio.weights.parent / "large-disk").mkdir()
+    studio.folder.symlink_to(studio.weights.parent / ("large-disk" if is_there else "nowhere"))
+    studio.install()
+    assert not studio.folder.is_symlink()
+    assert studio.faults() == []
+    assert (studio.weights.parent / "large-disk").is_dir()
+
+
+def test_the_folder_of_all_weights_may_be_a_link(studio: Studio) -> None:
+    (studio.weights.parent / "large-disk").mkdir()
+    studio.weights.symlink_to(studio.weights.parent / "large-disk")
+    studio.install()
+    assert (studio.weights.parent / "large-disk" / "small" / "installed.json").is_file()
+    assert studio.faults() == []
+
+
+def test_what_cannot_be_cleared_is_logged_and_the_rest_is_mended(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    studio.install()
+    killed_at_rename(studio, monkeypatch, 1)
+    stuck = studio.weights / ".other.removing"
+    stuck.mkdir()
+    real = shutil.rmtree
+
+    def rmtree(path: Path) -> None:
+        if path == stuck:
+            raise PermissionError(13, "Permission denied", str(path))
+        real(path)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    assert repair_all(studio.weights) == ["small"]
+    assert f"{stuck} was left by an interrupted command and cannot be cleared" in caplog.text
+
+
 def test_a_lock_is_held_by_one(studio: Studio) -> None:
     with locked(studio.weights, "small"), pytest.raises(InstallError, match=r"by process \d+; wait for it"):
         studio.install()

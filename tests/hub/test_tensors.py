@@ -63,6 +63,8 @@ def test_what_the_library_writes_passes() -> None:
         (framed(b"not json"), "cannot be read"),
         (framed(b"\xff\xfe"), "cannot be read"),
         (framed([1]), "cannot be read"),
+        (framed(b'{"a": ' + b"[" * 200_000), "cannot be read"),
+        (framed({"a": tensor(0, 4, [2**62] * 100_000)}, bytes(4)), "cannot be read"),
         (framed({"a": {"dtype": "U8"}}), "cannot be read"),
         (framed({"a": tensor(-1, 3, [4])}, bytes(4)), "cannot be read"),
         (framed({"a": tensor(0, 4, [-4])}, bytes(4)), "cannot be read"),

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.media.clips import clip
+from zsky_box.errors import JobFailure
 from zsky_box.media import encoders
+from zsky_box.media.video import feed_clip
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +59,14 @@ def test_an_ffmpeg_that_cannot_be_started_falls_back(probed: Path) -> None:
 def test_a_key_frame_comes_every_two_seconds(probed: Path) -> None:
     arguments = encoders.h264(str(probed), 25)
     assert arguments[arguments.index("-g") + 1] == "50"
+
+
+def test_after_a_clip_that_failed_the_card_is_asked_anew(probed: Path, tmp_path: Path) -> None:
+    """A card that was free at the first clip may be full at the tenth: then the eleventh is encoded without it."""
+    probed.with_name("works").touch()
+    assert "h264_nvenc" in encoders.h264(str(probed), 24)
+    with pytest.raises(JobFailure) as failed:
+        feed_clip(clip(), tmp_path, "clip", seed=1, ffmpeg=str(probed)).finish()
+    assert failed.value.error_code == "encode_failed"
+    probed.with_name("works").unlink()
+    assert "libx264" in encoders.h264(str(probed), 24)

@@ -26,7 +26,7 @@ from zsky_box.errors import JobFailure
 from zsky_box.manifest import WHOLE
 from zsky_box.pipelines import loader
 from zsky_box.pipelines.base import OutOfMemory
-from zsky_box.pipelines.loading import memory_guard, refuse_unsafe_files, warm
+from zsky_box.pipelines.loading import memory_guard, refuse_unsafe_files, release, warm
 
 KLEIN = tiny_spec("tiny-klein")
 
@@ -219,3 +219,14 @@ def test_a_device_that_fails_while_loading_is_not_blamed_on_the_folder(
     monkeypatch.setattr(Flux2KleinPipeline, "from_pretrained", fails)
     with pytest.raises(raised):
         loader("flux2_klein")(KLEIN, WHOLE, cached("tiny-klein"), "cpu")
+
+
+def test_what_a_model_had_of_a_card_and_of_pinned_host_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the second, a closed model's streamed blocks would stay in host memory for as long as the child lives."""
+    given: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given.append("card"))
+    monkeypatch.setattr(torch.accelerator, "empty_host_cache", lambda: given.append("host"))
+    release("cpu")
+    assert given == []
+    release("cuda:0")
+    assert given == ["card", "host"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,28 @@ def test_the_prompt_decides_too(two: Pipeline) -> None:
 @pytest.mark.parametrize("prompt", ["", "∿ 音 🎬", "word " * 20_000])
 def test_any_text_is_a_prompt(two: Pipeline, prompt: str) -> None:
     assert watched(two.video(a_run(TWO, prompt=prompt, frames=1), Listener())).shape == (1, 96, 128, 3)
+
+
+@pytest.mark.parametrize("name", ["tiny-ltx2", "tiny-ltx23", "tiny-ltx25"])
+def test_tiny_checkpoints_have_the_grids_of_the_real_ones(name: str) -> None:
+    """What their configurations say of themselves is what their networks do: 32 pixels and 8 frames to a latent."""
+    pipe = inside(opened(name))
+    vae, audio_vae = pipe.vae, pipe.audio_vae
+    with torch.no_grad():
+        decoded = vae.decode(torch.zeros(1, vae.config.latent_channels, 3, 2, 4), return_dict=False)[0]
+    assert decoded.shape == (1, 3, 17, 64, 128)
+    assert (pipe.vae_spatial_compression_ratio, pipe.vae_temporal_compression_ratio) == (32, 8)
+    packed = audio_vae.config.latent_channels * audio_vae.config.mel_bins // 4
+    assert audio_vae.latents_mean.shape == audio_vae.latents_std.shape == (packed,)
+
+
+def test_a_checkpoint_whose_grid_is_not_the_manifests_is_refused(tmp_path: Path) -> None:
+    """Else sizes would silently be cut to another grid than requests are rounded to."""
+    folder = Path(shutil.copytree(cached("tiny-ltx2"), tmp_path / "tiny-ltx2"))
+    config = json.loads((folder / "vae" / "config.json").read_text())
+    (folder / "vae" / "config.json").write_text(json.dumps(config | {"spatial_compression_ratio": None}))
+    with pytest.raises(JobFailure, match="and 8 frames, its manifest says otherwise"):
+        loader("ltx2")(TWO, WHOLE, folder, "cpu")
 
 
 @pytest.mark.parametrize("frames", [0, 8, 24])

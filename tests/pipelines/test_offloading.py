@@ -143,6 +143,27 @@ def test_after_a_cancel_an_offloaded_model_is_usable(offload: str) -> None:
     assert np.array_equal(before[1], after[1])
 
 
+def seated(pipeline: Pipeline) -> str | None:
+    """The class of whoever is on the card now."""
+    seat = vars(pipeline)["_seat"]
+    return None if seat.taken_by is None else type(seat.taken_by).__name__
+
+
+@pytest.mark.parametrize("name", ["tiny-ltx2", "tiny-klein", "tiny-z-image"])
+def test_no_job_leaves_more_than_a_decoder_on_the_card(name: str) -> None:
+    """All that the service counts for an offloaded model between jobs: the next model has the room beside it."""
+    pipeline, run = offloaded("model", name), a_run(tiny_spec(name))
+
+    def make(report: Listener) -> None:
+        list(pipeline.images(run, report) if run.type == "image" else pipeline.video(run, report).pictures)
+
+    make(Listener())
+    assert seated(pipeline) in ("AutoencoderKLLTX2Video", "AutoencoderKLFlux2", "AutoencoderKL")
+    with pytest.raises(Cancelled):
+        make(CancelAt(2))
+    assert seated(pipeline) is None
+
+
 @pytest.mark.parametrize("offload", ["model", "blocks"])
 def test_closing_an_offloaded_model_lets_go_of_its_weights(offload: str) -> None:
     pipeline = offloaded(offload)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import weakref
@@ -123,6 +124,7 @@ def test_a_variant_holds_what_the_pipeline_needs_and_shares_what_is_the_same(tmp
     index["prompt_enhancer"] = ["transformers", "Gemma4ForConditionalGeneration"]
     (source / "model_index.json").write_text(json.dumps(index))
     prepare(spec, recipe, source, tmp_path / "variant", "cpu", quietly)
+    loader("ltx2")(spec, Recipe(name="full"), tmp_path / "variant", "cpu")  # which misses none of what is left out
     names = {path.name for path in (tmp_path / "variant").iterdir()}
     assert names == {path.name for path in cached("tiny-ltx25").iterdir()} - {"installed.json"}
     vae = "vae/diffusion_pytorch_model.safetensors"
@@ -180,6 +182,14 @@ def test_the_process_tells_how_far_it_is(tmp_path: Path) -> None:
     assert [line["done"] for line in lines] == [0, 1, 2, 3, 4, 5]
     assert {line["of"] for line in lines} == {5}
     assert {line["component"] for line in lines} == {"scheduler", "text_encoder", "tokenizer", "transformer", "vae"}
+
+
+def test_the_process_ends_with_its_lifeline(tmp_path: Path) -> None:
+    order = task(target=str(tmp_path / "variant"), lifeline=True)
+    run = [sys.executable, "-m", "zsky_box.pipelines.prepare", order]
+    done = subprocess.run(run, stdin=subprocess.DEVNULL, check=False, timeout=150, start_new_session=True)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "variant").exists()
 
 
 @pytest.mark.parametrize(

@@ -59,9 +59,10 @@ def test_every_term_is_found_beside_one_of_its_language(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", LEXICON)
-def test_each_kind_alone_passes(language: str) -> None:
+def test_each_kind_by_itself_passes_but_for_what_can_mean_nothing_else(language: str) -> None:
     for kind in get_args(Kind):
-        assert [term for term in listed(getattr(LEXICON[language], kind)) if refused(f"{plain(term)}, 35mm")] == []
+        terms = listed(getattr(LEXICON[language], kind))
+        assert [term for term in terms if refused(f"{plain(term)}, 35mm")] == (terms if kind == "alone" else [])
 
 
 @pytest.mark.parametrize("language", LEXICON)
@@ -118,7 +119,7 @@ def test_an_age_under_eighteen_denotes_a_minor(written: str) -> None:
     assert [age for age in adults if refused(f"{nude}, {written.format(age)}")] == []
 
 
-@pytest.mark.parametrize("written", ["12yo", "9yo", "17yo", "6yr old"])
+@pytest.mark.parametrize("written", ["12yo", "9yo", "17yo", "6yr old", "12yrs", "5th grader", "8th grade pupil"])
 def test_an_age_may_be_written_in_one_with_its_unit(written: str) -> None:
     assert refused(f"{first('en', 'sexual')} {written}")
 

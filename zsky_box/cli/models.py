@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,7 @@ from zsky_box.install.installing import Outcome, Tools, Wish, install
 from zsky_box.install.source import FolderSource, HubSource, Source
 from zsky_box.install.staging import locked
 from zsky_box.install.stock import compare, read_inventory
-from zsky_box.manifest import ModelSpec
+from zsky_box.manifest import NAME_PATTERN, ModelSpec
 from zsky_box.settings import Settings
 
 _USES: Final = {
@@ -96,7 +97,7 @@ def models_install(
     Example: zsky-box models install flux2-klein-4b --accept-licence
     """
     configured, catalog = settings.load(folder), open_catalog(folder)
-    found = inventory.take(configured)
+    found = inventory.take(configured, catalog.specs.get(configured.output_check))  # as the service counts
     spec = _known(catalog, name)
     if from_folder is not None and revision:
         raise CommandError("A folder has one revision: --revision goes with a hub, --from without.")
@@ -192,12 +193,11 @@ def models_remove(folder: Path, name: str, as_json: bool) -> None:
     weights = catalog.weights
     if (spec := catalog.specs.get(name)) is not None and spec.bundled:
         raise CommandError(f"{name} is part of the box and stays.")
-    if (
-        name.startswith(".")
-        or "/" in name
-        or not ((weights / name).exists() or (weights / f".{name}.installing").exists())
-    ):
+    is_name = re.fullmatch(NAME_PATTERN, name) is not None
+    if not is_name or not any(os.path.lexists(weights / each) for each in (name, f".{name}.installing")):
         raise CommandError(f"{name} is not installed; `zsky-box models list` shows what is.")
+    if name == settings.load(folder).output_check:
+        raise CommandError(f"{name} is the output check, and without it no job runs: empty output_check first.")
     with locked(weights, name) as staging:
         if jobs := _open_jobs(folder, name):
             raise CommandError(

@@ -19,8 +19,8 @@ def look_into(path: Path, name: str) -> None:
         tensors.check(path, name)
     elif path.suffix == ".json":
         try:
-            msgspec.json.decode(path.read_bytes())
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            msgspec.json.decode(path.read_bytes(), type=msgspec.Raw)  # walked over: nothing is made of it
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InstallError(f"{name} is no JSON ({error}); nothing is installed.") from error
     elif path.suffix not in _TEXTS:
         raise InstallError(f"{name} is neither weights as safetensors nor a configuration; nothing is installed.")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from zsky_box.errors import InstallError
-from zsky_box.manifest import ModelSpec, Recipe
+from zsky_box.manifest import FULL, ModelSpec, Recipe
 from zsky_box.placement import GIB, Card, Footprint, can_run, component_bytes, footprint, is_room
 
 
@@ -60,6 +60,25 @@ def choose(
     if all(choice.recipe is None for choice in choices):
         raise InstallError(_nothing_fits(spec, ways, full_bytes, machine))
     return choices
+
+
+def choose_anyway(spec: ModelSpec, machine: Machine, wanted: str | None, trouble: str) -> tuple[Choice, ...]:
+    """Where nothing fits: of the recipes (or the one named) the smallest that a device here could make and run.
+
+    Raises InstallError, `trouble` first, where there is none.
+    """
+    ways = [recipe for recipe in spec.ways if wanted in (None, recipe.name)]
+    able = [recipe for recipe in ways if any(can_run(recipe, card) for card in machine.cards)]
+    if not able:
+        raise InstallError(f"{trouble} But no device here can make what its recipes need; an NVIDIA card could.")
+    recipe = able[-1]
+    return tuple(Choice(device=card.device, recipe=recipe if can_run(recipe, card) else None) for card in machine.cards)
+
+
+def to_prepare(choices: tuple[Choice, ...]) -> list[Recipe]:
+    """One recipe for each quantised form of the weights that a device wants."""
+    recipes = [choice.recipe for choice in choices if choice.recipe is not None]
+    return list({recipe.variant: recipe for recipe in reversed(recipes) if recipe.variant != FULL}.values())
 
 
 def _nothing_fits(spec: ModelSpec, ways: tuple[Recipe, ...], full_bytes: Mapping[str, int], machine: Machine) -> str:

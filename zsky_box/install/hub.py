@@ -244,7 +244,7 @@ def _remote(entry: _Entry) -> Remote:
 def _decoded(repository: str, body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InstallError(
             f"The hub's answer about {repository} makes no sense ({error}); is hub_url a hub?"
         ) from error

@@ -24,12 +24,13 @@ from zsky_box.install.listing import Remote, check_listing, components, layout, 
 from zsky_box.install.part import Part, part_bytes
 from zsky_box.install.preparing import ENTRY, prepare
 from zsky_box.install.source import Source, is_same_blob
-from zsky_box.install.staging import Pin, Staging
+from zsky_box.install.staging import Pin, Staging, sync_tree
 from zsky_box.install.stock import (
     FLAT,
     FileRecord,
     Inventory,
     digest_of,
+    folder_bytes,
     read_inventory,
     take_stock,
     variant_of,
@@ -87,6 +88,17 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 def install(spec: ModelSpec, staging: Staging, source: Source, wish: Wish, tools: Tools) -> Outcome:
     """Install a model whose licence was accepted, under its lock. Raises InstallError with what to do."""
+    try:
+        return _installed(spec, staging, source, wish, tools)
+    except OSError as error:
+        if disks.is_full(error):
+            raise disks.full(staging.folder) from error
+        raise InstallError(
+            f"{error.filename or staging.folder}: {error.strerror}. What has arrived is kept: run the command again."
+        ) from error
+
+
+def _installed(spec: ModelSpec, staging: Staging, source: Source, wish: Wish, tools: Tools) -> Outcome:
     pin, work, files = _begun(spec, staging, source, wish, tools)
     weights = _weights_by_component(files)
     choices = _choices(spec, weights, wish, tools)
@@ -161,10 +173,12 @@ class _Work:
         if before is None or full is None:
             return
         known = {file.path: file for file in before.files}
-        for remote in self._missing(files):
+        missing, report = self._missing(files), self._tools.report
+        report.phase("comparing with what is here", sum(file.bytes for file in missing))
+        for remote in missing:
             old = self._staging.target / full.folder / remote.path
             record = known.get(f"{full.folder}/{remote.path}")
-            if record is None or not is_same_blob(old, remote):
+            if record is None or not is_same_blob(old, remote, report.advance):
                 continue
             target = self._staging.tree / self._below / remote.path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -178,10 +192,16 @@ class _Work:
 
     def make_room(self, files: list[Remote], choices: tuple[fitting.Choice, ...], weights: dict[str, int]) -> None:
         """Raises InstallError unless what is to be fetched and what is to be quantised has room beside the floor."""
+        for recipe in fitting.to_prepare(choices):
+            if unknown := recipe.quantise.keys() - weights.keys():
+                raise InstallError(
+                    f"The recipe {recipe.name} of {self._spec.name} quantises {min(unknown)}, and it has weights of"
+                    f" {', '.join(sorted(weights))}; correct its manifest."
+                )
         fetched = sum(file.bytes for file in files) - self._arrived(files)
         made = sum(
             fitting.quantised_bytes(self._spec, recipe, weights)
-            for recipe in _to_prepare(choices)
+            for recipe in fitting.to_prepare(choices)
             if not self._folder(recipe.variant).exists()
         )
         disks.require(self._tools.disk, self._staging.folder, fetched + made, self._tools.floor_bytes)
@@ -192,7 +212,9 @@ class _Work:
         for file in self._missing(files):
             self._fetch_one(file)
         done = self._staging.done()
-        return [done[f"{self._below}/{file.path}"][1] for file in files]
+        stock = [done[f"{self._below}/{file.path}"][1] for file in files]
+        self._staging.keep_only(self._below, {file.path for file in stock})
+        return stock
 
     def _missing(self, files: list[Remote]) -> list[Remote]:
         done = self._staging.done()
@@ -215,7 +237,7 @@ class _Work:
             part.keep()
             try:
                 look_into(target, remote.path)
-            except InstallError:
+            except Exception:
                 target.unlink()
                 raise
             self._staging.note(FileRecord(path=path, bytes=part.length, sha256=part.sha256), remote)
@@ -226,13 +248,14 @@ class _Work:
         """Quantise what the choices need, drop the full weights where nobody does, and write the record of it all."""
         digest = digest_of(stock, self._below)
         variants: dict[str, Variant] = {}
-        recipes = _to_prepare(choices)
+        recipes = fitting.to_prepare(choices)
         wanted = {choice.recipe.variant for choice in choices if choice.recipe is not None}
         if self._wish.keep_full or FULL in wanted:
             variants[FULL] = variant_of(self._below, stock)
         for recipe in recipes:
             folder = self._prepare(recipe, choices)
-            made = take_stock(self._staging.tree, folder.name)
+            self._tools.report.phase(f"hashing {recipe.variant}", folder_bytes(folder))
+            made = take_stock(self._staging.tree, folder.name, self._tools.report.advance)
             variants[recipe.variant] = variant_of(folder.name, made)
             stock = stock + made
         kept = {variant.folder for variant in variants.values()}
@@ -262,12 +285,7 @@ class _Work:
             return folder
         device = "cpu"
         if recipe.needs_cuda:
-            able = [
-                choice.device for choice in choices if choice.recipe == recipe and choice.device.startswith("cuda:")
-            ]
-            if not able:
-                raise InstallError(f"The recipe {recipe.name} is made on an NVIDIA card, and none here can.")
-            device = able[0]
+            device = next(choice.device for choice in choices if choice.recipe == recipe)
         fresh = self._staging.folder / f"preparing-{os.getpid()}"
         for left in self._staging.folder.glob("preparing-*"):
             shutil.rmtree(left)
@@ -289,6 +307,7 @@ class _Work:
         for path in fresh.rglob("*"):
             if path.is_symlink() or not path.is_dir():
                 look_into(path, path.relative_to(fresh).as_posix())
+        sync_tree(fresh)  # or a power cut could leave the new name with empty files
         fresh.rename(folder)
         return folder
 
@@ -306,18 +325,11 @@ def _choices(spec: ModelSpec, weights: dict[str, int], wish: Wish, tools: Tools)
     try:
         return fitting.choose(spec, weights, tools.machine, wish.recipe)
     except InstallError as error:
-        named = [recipe for recipe in spec.ways if recipe.name == wish.recipe] if wish.recipe else [spec.ways[-1]]
-        if not wish.anyway or not named:
+        if not wish.anyway:
             raise
+        choices = fitting.choose_anyway(spec, tools.machine, wish.recipe, str(error))
         tools.report.note(str(error))
-        devices = [card.device for card in tools.machine.cards]
-        return tuple(fitting.Choice(device=device, recipe=named[0]) for device in devices)
-
-
-def _to_prepare(choices: tuple[fitting.Choice, ...]) -> list[Recipe]:
-    """One recipe for each quantised form of the weights that a device wants."""
-    recipes = [choice.recipe for choice in choices if choice.recipe is not None]
-    return list({recipe.variant: recipe for recipe in reversed(recipes) if recipe.variant != FULL}.values())
+        return choices
 
 
 def _is_enough(before: Inventory, pin: Pin, choices: tuple[fitting.Choice, ...], wish: Wish) -> bool:

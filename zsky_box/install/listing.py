@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from zsky_box.errors import InstallError
-from zsky_box.manifest import ImageClassifierOptions, Ltx2Options, ModelSpec
+from zsky_box.manifest import UNUSED, ImageClassifierOptions, Ltx2Options, ModelSpec
 
 INDEX_NAME: Final = "model_index.json"
 FILES_MAX: Final = 10_000
@@ -94,12 +94,17 @@ def layout(spec: ModelSpec, files: dict[str, Remote]) -> Remote | None:
 
 
 def components(spec: ModelSpec, index: bytes) -> tuple[str, ...]:
-    """The folders that the pipeline loads, as `model_index.json` says, and what its family loads beside them."""
+    """The folders that are loaded: those of `model_index.json` without what is `UNUSED`, and what lies beside them."""
     try:
         named = msgspec.json.decode(index, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InstallError(f"Its {INDEX_NAME} cannot be read ({error}).") from error
-    found = [name for name, value in named.items() if not name.startswith("_") and _is_loaded(value)]
+    passed_over = UNUSED.get(spec.family, ())
+    found = [
+        name
+        for name, value in named.items()
+        if not name.startswith("_") and name not in passed_over and _is_loaded(value)
+    ]
     for name in found:
         if not _COMPONENT.fullmatch(name):
             raise InstallError(f"Its {INDEX_NAME} names a component {name[:100]!r}, which is no plain name.")

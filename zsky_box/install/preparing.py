@@ -48,11 +48,13 @@ def prepare(
     """
     inside = "cpu" if device == "cpu" else "cuda:0"
     order = {"spec": spec, "recipe": recipe.name, "source": str(source), "target": str(target), "device": inside}
+    # Its input is its lifeline: where this process is killed, the other must not go on with all that memory.
     child = subprocess.Popen(
-        [sys.executable, "-P", "-m", entry, msgspec.json.encode(order).decode()],
-        stdin=subprocess.DEVNULL,
+        [sys.executable, "-P", "-m", entry, msgspec.json.encode({**order, "lifeline": True}).decode()],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment(device, None),
+        start_new_session=True,
     )
     overdue = threading.Timer(SECONDS_MAX, child.kill)
     overdue.start()
@@ -62,7 +64,7 @@ def prepare(
     finally:
         overdue.cancel()
         child.kill()
-        child.wait()
+        child.communicate()  # which lets the pipes go, too
     if status != 0:
         raise InstallError(
             f"{spec.name} could not be prepared by the recipe {recipe.name}: {trouble or _end(status)}"

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import IO, Final, Protocol
 
 import httpx
 
 from zsky_box.errors import InstallError
 from zsky_box.install.hub import Hindered, Hub, Tries
 from zsky_box.install.listing import FILES_MAX, Remote
-from zsky_box.install.part import CHUNK_BYTES, Part
+from zsky_box.install.part import CHUNK_BYTES, Part, git_blob
 from zsky_box.install.stock import Inventory, read_inventory
 from zsky_box.manifest import FULL
 
 SPOILED_MAX: Final = 3
+_FOLDER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
+_COMMIT: Final = re.compile(r"[0-9a-f]{7,64}")
 
 Advance = Callable[[int], None]
 """Told how many bytes more are here; fewer than none where bytes had to be dropped."""
@@ -147,10 +149,13 @@ class FolderSource:
                     f"{folder} holds only quantised weights, made for the cards of another box; install there with"
                     " --keep-full and copy the folder again."
                 )
+            if not _FOLDER.fullmatch(record.folder):
+                raise InstallError(f"{folder} has a record that names a folder {record.folder!r}; copy it again.")
             self._folder = self._folder / record.folder
 
     def resolve(self) -> str:
-        return "" if self._inventory is None else self._inventory.record.revision
+        revision = "" if self._inventory is None else self._inventory.record.revision
+        return revision if _COMMIT.fullmatch(revision) else ""
 
     def listing(self, revision: str) -> list[Remote]:  # noqa: ARG002 - a folder has one
         known = {} if self._inventory is None else known_hashes(self._inventory)
@@ -173,12 +178,12 @@ class FolderSource:
             part.restart()
         path = self._folder / part.remote.path
         with path.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
+            while chunk := _read(file, path):
                 if part.length + len(chunk) > part.remote.bytes:
                     break
                 part.add(chunk)
                 advance(len(chunk))
-        if os.stat(path).st_size != part.remote.bytes or not part.is_whole:  # noqa: PTH116
+        if path.stat().st_size != part.remote.bytes or not part.is_whole:
             raise InstallError(f"{path} changed while it was copied; run the command again.")
         if not part.is_as_announced:
             raise InstallError(f"{path} is not what its record says (its SHA-256 differs): copy the folder again.")
@@ -187,23 +192,29 @@ class FolderSource:
         """Nothing is open."""
 
 
+def _read(file: IO[bytes], path: Path) -> bytes:
+    try:
+        return file.read(CHUNK_BYTES)
+    except OSError as error:  # a disk that was pulled out; the error itself names no file
+        raise InstallError(f"{path} cannot be read ({error.strerror}); run the command again once it can.") from error
+
+
 def known_hashes(inventory: Inventory) -> dict[str, str]:
     """The hashes of the full weights by their path below them."""
     prefix = f"{inventory.record.variants[FULL].folder}/"
     return {file.path.removeprefix(prefix): file.sha256 for file in inventory.files if file.path.startswith(prefix)}
 
 
-def is_same_blob(path: Path, remote: Remote) -> bool:
+def is_same_blob(path: Path, remote: Remote, advance: Advance) -> bool:
     """Whether a file that is here already is what the source announces; it is read to know."""
     try:
         if path.stat().st_size != remote.bytes or not (remote.sha256 or remote.git_sha1):
             return False
+        digest = hashlib.sha256() if remote.sha256 else git_blob(remote.bytes)
         with path.open("rb") as file:
-            if remote.sha256:
-                return hashlib.file_digest(file, "sha256").hexdigest() == remote.sha256
-            blob = hashlib.sha1(b"blob %d\0" % remote.bytes, usedforsecurity=False)
             while chunk := file.read(CHUNK_BYTES):
-                blob.update(chunk)
-            return blob.hexdigest() == remote.git_sha1
+                digest.update(chunk)
+                advance(len(chunk))
+        return digest.hexdigest() == (remote.sha256 or remote.git_sha1)
     except OSError:
         return False

@@ -10,6 +10,7 @@ NAME/               the model, complete with its record
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -29,6 +30,8 @@ from zsky_box.secretfile import sync_folder
 
 _TAG_BYTES: Final = 4
 _JOURNAL_LINES_MAX: Final = 100_000
+
+log = logging.getLogger(__name__)
 
 
 class Pin(Struct, frozen=True, kw_only=True):
@@ -103,6 +106,12 @@ class Staging:
             journal.flush()
             os.fsync(journal.fileno())
 
+    def keep_only(self, below: str, paths: set[str]) -> None:
+        """Drop what else lies there: files of a source that held more when an interrupted command began."""
+        for path in (self.tree / below).rglob("*"):
+            if not path.is_dir() and path.relative_to(self.tree).as_posix() not in paths:
+                path.unlink()
+
     def reopen(self) -> None:
         """Before a command goes on: no record yet, and the journal without the line that a kill cut off."""
         (self.tree / RECORD_NAME).unlink(missing_ok=True)
@@ -113,7 +122,7 @@ class Staging:
     def publish(self) -> None:
         """Let the tree, which holds its record, be the model in place of what was installed before."""
         sync_tree(self.tree)
-        if self.target.exists():
+        if os.path.lexists(self.target):
             self.target.rename(self._old)
         self.tree.rename(self.target)
         sync_folder(self.target.parent)
@@ -122,7 +131,7 @@ class Staging:
 
     def repair(self) -> None:
         """Finish a replacement that was killed between its renames, or go back where it cannot be finished."""
-        if self._old.exists() and not self.target.exists():
+        if os.path.lexists(self._old) and not os.path.lexists(self.target):
             ready = (self.tree / RECORD_NAME).is_file()
             (self.tree if ready else self._old).rename(self.target)
             sync_folder(self.target.parent)
@@ -131,8 +140,8 @@ class Staging:
 
     def remove(self) -> bool:
         """Remove the model and whatever is unfinished; False where there was neither."""
-        was_there = self.target.exists() or self.folder.exists()
-        if self.target.exists():
+        was_there = os.path.lexists(self.target) or self.folder.exists()
+        if os.path.lexists(self.target):
             self.target.rename(self._removing)  # gone from the catalogue at once, from the disk in a while
             sync_folder(self.target.parent)
             _drop(self._removing)
@@ -178,7 +187,7 @@ def locked(weights: Path, name: str) -> Generator[Staging]:
 def repair_all(weights: Path) -> list[str]:
     """At a start of the service: mend what a kill left between two renames; the names of the models that are back.
 
-    A model that somebody installs right now is left to them.
+    A model that somebody installs right now is left to them, and what cannot be mended is logged: the box starts.
     """
     mended: list[str] = []
     for left in sorted([*weights.glob(".*.old"), *weights.glob(".*.removing")]):
@@ -189,13 +198,19 @@ def repair_all(weights: Path) -> list[str]:
                 pass
         except InstallError:
             continue
+        except OSError as error:
+            log.error("%s was left by an interrupted command and cannot be cleared: %s", left, error)
+            continue
         if was_gone and (weights / name).exists():
             mended.append(name)
     return mended
 
 
 def _drop(folder: Path) -> None:
-    if folder.exists():
+    """A link, by which an owner has put a model on another disk, goes without what it leads to."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
         shutil.rmtree(folder)
 
 

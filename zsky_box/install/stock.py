@@ -67,7 +67,7 @@ def read_inventory(folder: Path) -> Inventory | None:
     try:
         record = msgspec.json.decode((folder / RECORD_NAME).read_bytes(), type=Installed)
         files = msgspec.json.decode((folder / FILES_NAME).read_bytes(), type=list[FileRecord])
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return Inventory(record, files)
 
@@ -87,6 +87,11 @@ def write_durable(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     temporary.replace(path)
     sync_folder(path.parent)
+
+
+def folder_bytes(folder: Path) -> int:
+    """What all files below a folder hold."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def take_stock(folder: Path, below: str, done: Callable[[int], None] = lambda _: None) -> list[FileRecord]:

@@ -16,6 +16,8 @@ from msgspec import Meta, Struct
 from zsky_box.errors import InstallError
 
 HEADER_BYTES_MAX: Final = 100_000_000  # the format's own bound
+DIMENSIONS_MAX: Final = 64
+"""Of a tensor. Models have six at most; the product of a million numbers would take hours."""
 _LENGTH_BYTES: Final = 8
 _METADATA: Final = "__metadata__"
 _TYPES: Final = {
@@ -33,7 +35,7 @@ _Count = Annotated[int, Meta(ge=0)]
 
 class _Tensor(Struct, frozen=True):
     dtype: str
-    shape: tuple[_Count, ...]
+    shape: Annotated[tuple[_Count, ...], Meta(max_length=DIMENSIONS_MAX)]
     data_offsets: tuple[_Count, _Count]
 
 
@@ -49,7 +51,7 @@ def check(path: Path, name: str) -> None:
         raw = msgspec.json.decode(header, type=dict[str, Any])
         raw.pop(_METADATA, None)
         tensors = msgspec.convert(raw, dict[str, _Tensor])
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
         raise _foreign(name, f"its header cannot be read ({error})") from error
     _check_tensors(name, tensors, size - _LENGTH_BYTES - length)
 

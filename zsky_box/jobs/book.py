@@ -181,7 +181,7 @@ class JobBook:
             return False
         notes = [*msgspec.json.decode(row["notes"]), *done.notes]
         if len(results) < row["n"]:
-            notes.append(f"{row['n'] - len(results)} of {row['n']} images failed and are not charged.")
+            notes.append("Images that failed are not charged.")
         tx.execute(
             "UPDATE job SET status = 'completed', phase = 'encoding', progress = 1, finished_at = ?, receipt = ?,"
             " notes = ? WHERE id = ?",

@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from zsky_box.errors import JobFailure
+
 _PROBE_SECONDS: Final = 20.0
 _NVIDIA_DEVICES: Final = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # Linux, WSL2
 
@@ -22,9 +24,15 @@ def h264(ffmpeg: str, fps: int) -> list[str]:
     return ["-c:v", "libx264", "-preset", "veryfast", "-crf", "18", *every]
 
 
+def distrust(error: BaseException) -> None:
+    """After a clip that could not be encoded, ask anew for the next one: the card may be full, or its encoder gone."""
+    if isinstance(error, JobFailure) and error.error_code == "encode_failed":
+        has_nvenc.cache_clear()
+
+
 @functools.cache
 def has_nvenc(ffmpeg: str) -> bool:
-    """True when one frame was encoded on a card: asked once per process, and only where there may be a driver.
+    """True when one frame was encoded on a card: asked once, until a clip fails, and only where there may be a driver.
 
     A driver does not suffice: data-centre cards have no encoder.
     """

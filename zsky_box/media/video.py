@@ -16,7 +16,7 @@ import numpy as np
 
 from zsky_box.errors import JobFailure
 from zsky_box.events import File
-from zsky_box.media.encoders import h264
+from zsky_box.media.encoders import distrust, h264
 from zsky_box.media.ffmpeg import Ffmpeg, find_ffmpeg
 from zsky_box.media.files import settle, settle_folder, write_failure
 from zsky_box.media.mp4 import video_frames
@@ -76,7 +76,8 @@ def feed_clip(
                     encoder.take(shown)
                 if on_frame is not None:
                     on_frame(done, clip.frames)
-    except BaseException:
+    except BaseException as error:
+        distrust(error)
         tail.abort()
         raise
     return tail
@@ -106,7 +107,8 @@ class ClipTail:
         try:
             self._encoder.finish()
             return self._settle()
-        except BaseException:
+        except BaseException as error:
+            distrust(error)
             self.abort()
             raise
 

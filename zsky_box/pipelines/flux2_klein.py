@@ -15,7 +15,8 @@ from zsky_box.formats import render_size
 from zsky_box.manifest import Flux2KleinOptions, ModelSpec, Recipe
 from zsky_box.pipelines.base import Clip, Reporter, Still
 from zsky_box.pipelines.loading import failure, open_pipeline, quiet, release
-from zsky_box.pipelines.offloading import place
+from zsky_box.pipelines.offloading import Seat, place
+from zsky_box.pipelines.on_time import OnTime
 from zsky_box.pipelines.preview import MAX_SIDE_PIXELS, shrunk
 from zsky_box.pipelines.reference import cover, opened
 from zsky_box.pipelines.stills import StepDone, Stills, Watch
@@ -34,21 +35,30 @@ def load(spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> Flux2Kle
     from diffusers.pipelines.flux2.pipeline_flux2_klein import Flux2KleinPipeline
 
     pipe = open_pipeline(Flux2KleinPipeline, spec, recipe, folder, device)
-    place(recipe, device, pipe)
+    seat = place(recipe, device, pipe)
     grid: int = pipe.vae_scale_factor * 2  # latents are packed in patches of 2 by 2; other sizes are silently cut
     if spec.size_multiple % grid:
         raise failure(spec, f"its grid is {grid} pixels, its manifest says otherwise")
-    return Flux2Klein(spec, options, recipe, pipe, device)
+    return Flux2Klein(spec, options, recipe, pipe, seat, device)
 
 
 class Flux2Klein:
     """One loaded checkpoint on one device; runs one job at a time."""
 
-    def __init__(self, spec: ModelSpec, options: Flux2KleinOptions, recipe: Recipe, pipe: Any, device: str) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        options: Flux2KleinOptions,
+        recipe: Recipe,
+        pipe: Any,
+        seat: Seat | None,
+        device: str,
+    ) -> None:
         self._spec = spec
         self._options = options
         self._recipe = recipe
         self._pipe = pipe
+        self._seat = seat
         self._device = device
 
     def video(self, run: Run, report: Reporter) -> Clip:  # noqa: ARG002
@@ -60,10 +70,10 @@ class Flux2Klein:
         A reference is looked at while they are made from noise, and stays whole: its shape need not be theirs.
         """
         painter = _Painter(self._spec, self._options, self._pipe, run, can_show=self._recipe.offload != "model")
-        return Stills(painter, run, report, self._recipe.images_at_once)
+        return Stills(painter, run, OnTime(report, self._device), self._recipe.images_at_once, self._seat)
 
     def close(self) -> None:
-        del self._pipe
+        del self._pipe, self._seat
         release(self._device)
 
 

@@ -43,10 +43,6 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
     ),
 }
 
-# What a family's pipeline takes and this project never uses: in LTX-2.5 a prompt-rewriting model (2 B parameters) with
-# its processor, and the network that chooses a duration.
-UNUSED: Final[dict[str, tuple[str, ...]]] = {"ltx2": ("prompt_enhancer", "processor", "duration_head")}
-
 _PICKLE_SUFFIXES: Final = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 _PICKLE_PROTOCOLS: Final = frozenset(range(2, 6))
 _ZIP_MAGIC: Final = b"PK\x03\x04"  # torch.save's container; a checkpoint folder has no other use for one
@@ -209,3 +205,5 @@ def release(device: str) -> None:
     gc.collect()
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
+        # Streamed blocks lay in pinned host memory, of which torch keeps every byte for itself until it is told so.
+        torch.accelerator.empty_host_cache()

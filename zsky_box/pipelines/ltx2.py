@@ -18,12 +18,13 @@ from torch import Tensor
 from zsky_box.errors import JobFailure
 from zsky_box.events import Run
 from zsky_box.formats import limited, render_size
-from zsky_box.manifest import Ltx2Options, ModelSpec, Recipe
+from zsky_box.manifest import UNUSED, Ltx2Options, ModelSpec, Recipe
 from zsky_box.pipelines.base import Clip, Reporter, Sound, Still
 from zsky_box.pipelines.decode import Tiling, enlarged, pictures
-from zsky_box.pipelines.loading import UNUSED, failure, memory_guard, open_part, open_pipeline, quiet, release
+from zsky_box.pipelines.loading import failure, memory_guard, open_part, open_pipeline, quiet, release
 from zsky_box.pipelines.ltx2_steps import Look, Steps
-from zsky_box.pipelines.offloading import place
+from zsky_box.pipelines.offloading import Seat, left_on_failure, place
+from zsky_box.pipelines.on_time import OnTime
 from zsky_box.pipelines.reference import cover
 from zsky_box.pipelines.sound import decode_sound
 
@@ -64,8 +65,8 @@ def load(spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> Ltx2:
         raise failure(spec, f"its grid is {grid[0]} pixels and {grid[1]} frames, its manifest says otherwise")
     if options.distilled:
         _take_sigmas_verbatim(pipe)
-    place(recipe, device, *filter(None, (pipe, upsample)))
-    return Ltx2(spec, options, recipe, pipe, upsample, device)
+    seat = place(recipe, device, *filter(None, (pipe, upsample)))
+    return Ltx2(spec, options, recipe, pipe, upsample, seat, device)
 
 
 def _take_sigmas_verbatim(pipe: Any) -> None:
@@ -79,7 +80,14 @@ class Ltx2:
     """One loaded checkpoint on one device; runs one job at a time."""
 
     def __init__(
-        self, spec: ModelSpec, options: Ltx2Options, recipe: Recipe, pipe: Any, upsample: Any, device: str
+        self,
+        spec: ModelSpec,
+        options: Ltx2Options,
+        recipe: Recipe,
+        pipe: Any,
+        upsample: Any,
+        seat: Seat | None,
+        device: str,
     ) -> None:
         from diffusers.pipelines.ltx2.pipeline_ltx2_image2video import LTX2ImageToVideoPipeline
 
@@ -90,6 +98,7 @@ class Ltx2:
         self._from_picture = LTX2ImageToVideoPipeline(**pipe.components)
         self._from_picture.set_progress_bar_config(disable=True)
         self._upsample = upsample
+        self._seat = seat
         self._device = device
 
     def video(self, run: Run, report: Reporter) -> Clip:
@@ -105,15 +114,16 @@ class Ltx2:
             )
         limit = self._recipe.render
         size = (run.width, run.height) if limit is None else limited(run.width, run.height, limit)
+        report = OnTime(report, self._device)
         report.phase("loading")
         # A scheduler may draw noise of its own from the global generator (stochastic sampling).
         torch.manual_seed(run.seed)
-        with memory_guard():
+        with memory_guard(), left_on_failure(self._seat):
             prompt = self._encode(run)
             report.phase("denoising")
             picture_latents, sound_latents = self._denoise(run, size, prompt, report)
-        report.phase("decoding")
-        sound = decode_sound(self._pipe, sound_latents)
+            report.phase("decoding")
+            sound = decode_sound(self._pipe, sound_latents)
         return self._decoded(run, size, picture_latents, sound)
 
     def _decoded(self, run: Run, size: tuple[int, int], latents: Tensor, sound: Sound) -> Clip:
@@ -147,7 +157,7 @@ class Ltx2:
         raise JobFailure("internal_error", f"{self._spec.name} makes no images.")
 
     def close(self) -> None:
-        del self._pipe, self._from_picture, self._upsample
+        del self._pipe, self._from_picture, self._upsample, self._seat
         release(self._device)
 
     def _guided(self) -> bool:

@@ -7,7 +7,8 @@ offloading does not give, because sound and pictures are decoded here outside of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
@@ -42,6 +43,21 @@ class Seat:
             self.taken_by = None
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+
+@contextmanager
+def left_on_failure(seat: Seat | None) -> Generator[None]:
+    """Where the block raises, nobody keeps the seat.
+
+    Between jobs the service counts on no more than a decoder there: a job that is cancelled among its steps would leave
+    the transformer, and the next model would find the card full.
+    """
+    try:
+        yield
+    except BaseException:
+        if seat is not None:
+            seat.free()
+        raise
 
 
 class _TakesSeat(ModelHook):

@@ -1,9 +1,9 @@
 """Make a variant of a model's weights, once: `python -m zsky_box.pipelines.prepare TASK`, in a process of its own.
 
 TASK is a JSON object: `spec`, the manifest; `recipe`, the name of the recipe whose form is wanted; `source`, the folder
-with the full weights; `target`, a new folder; `device`, as the child sees it. Lines of JSON on stdout tell how many
-components are done; the last one, of a process that exits with 1, says what went wrong, and the target is then of no
-use.
+with the full weights; `target`, a new folder; `device`, as the child sees it; `lifeline`, whether the process, the
+first of its group, ends with its standard input. Lines of JSON on stdout tell how many components are done; the last
+one, of a process that exits with 1, says what went wrong, and the target is then of no use.
 
 One component is in memory at a time. What the recipe does not quantise is linked where the file system can, and copied
 elsewhere. The weights that loading the target gives are bit for bit those of quantising the source while it loads.
@@ -25,8 +25,9 @@ from msgspec import Struct
 
 from zsky_box.catalog import RECORD_NAME
 from zsky_box.errors import JobFailure
-from zsky_box.manifest import ModelSpec, Recipe
+from zsky_box.manifest import UNUSED, ModelSpec, Recipe
 from zsky_box.pipelines.base import OutOfMemory
+from zsky_box.worker_process import hold_lifeline
 
 # What a family's pipeline needs besides the components that its index names.
 _BESIDE: Final[dict[str, tuple[str, ...]]] = {"ltx2": ("latent_upsampler",)}
@@ -41,6 +42,7 @@ class Task(Struct, frozen=True, kw_only=True):
     source: str
     target: str
     device: str = "cpu"
+    lifeline: bool = False
 
 
 class Line(Struct, frozen=True, kw_only=True):
@@ -57,6 +59,8 @@ def main(arguments: list[str]) -> int:
         task = msgspec.json.decode(arguments[0], type=Task)
     except (IndexError, msgspec.MsgspecError) as error:
         return _failed(f"The task cannot be read: {error}.")
+    if task.lifeline:
+        hold_lifeline(sys.stdin.fileno())
     recipe = next((recipe for recipe in task.spec.ways if recipe.name == task.recipe), None)
     if recipe is None:
         return _failed(f"{task.spec.name} has no recipe {task.recipe}.")
@@ -119,7 +123,7 @@ def prepare(
 
 def _parts(spec: ModelSpec, source: Path) -> dict[str, Any]:
     """The subfolders that the pipeline needs, each with the library and class that its index gives it."""
-    from zsky_box.pipelines.loading import UNUSED, failure
+    from zsky_box.pipelines.loading import failure
 
     try:
         index = msgspec.json.decode((source / "model_index.json").read_bytes(), type=dict[str, Any])

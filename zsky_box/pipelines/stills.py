@@ -15,6 +15,7 @@ from zsky_box.events import Run
 from zsky_box.pipelines.base import Picture, Reporter, Still
 from zsky_box.pipelines.decode import to_pictures
 from zsky_box.pipelines.loading import memory_guard
+from zsky_box.pipelines.offloading import Seat, left_on_failure
 from zsky_box.pipelines.preview import clean_latents, jpeg
 
 Preview = Callable[[], bytes]
@@ -48,11 +49,14 @@ class Stills:
     So a recipe with more than one at once trades the exact rerun of a single image for its speed.
     """
 
-    def __init__(self, painter: Painter, run: Run, report: Reporter, at_once: int) -> None:
+    def __init__(
+        self, painter: Painter, run: Run, report: Reporter, at_once: int = 1, seat: Seat | None = None
+    ) -> None:
         self._painter = painter
         self._run = run
         self._report = report
         self._at_once = at_once
+        self._seat = seat
         self._prepared = False
         self._next = 0
         self._held: list[Tensor] = []  # the latents of the next images, [1, C, h, w] each
@@ -70,7 +74,7 @@ class Stills:
         return Still(self._render(index), self._run.seed + index)
 
     def _render(self, index: int) -> Picture:
-        with memory_guard(), torch.no_grad():
+        with memory_guard(), left_on_failure(self._seat), torch.no_grad():
             if not self._prepared:
                 self._report.phase("loading")
                 self._painter.prepare()

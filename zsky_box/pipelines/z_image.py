@@ -15,7 +15,8 @@ from zsky_box.formats import render_size
 from zsky_box.manifest import ModelSpec, Recipe, ZImageOptions
 from zsky_box.pipelines.base import Clip, Reporter, Still
 from zsky_box.pipelines.loading import failure, open_pipeline, quiet, release
-from zsky_box.pipelines.offloading import place
+from zsky_box.pipelines.offloading import Seat, place
+from zsky_box.pipelines.on_time import OnTime
 from zsky_box.pipelines.preview import MAX_SIDE_PIXELS, shrunk
 from zsky_box.pipelines.reference import cover, framed
 from zsky_box.pipelines.stills import StepDone, Stills, Watch
@@ -33,7 +34,7 @@ def load(spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> ZImage:
     from diffusers.pipelines.z_image.pipeline_z_image_img2img import ZImageImg2ImgPipeline
 
     pipe = open_pipeline(ZImagePipeline, spec, recipe, folder, device)
-    place(recipe, device, pipe)
+    seat = place(recipe, device, pipe)
     redraw = ZImageImg2ImgPipeline(**pipe.components)
     redraw.set_progress_bar_config(disable=True)
     grid: int = (
@@ -41,20 +42,28 @@ def load(spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> ZImage:
     )  # latents are cut in patches of 2 by 2; other sizes are refused by the library
     if spec.size_multiple % grid:
         raise failure(spec, f"its grid is {grid} pixels, its manifest says otherwise")
-    return ZImage(spec, options, recipe, pipe, redraw, device)
+    return ZImage(spec, options, recipe, pipe, redraw, seat, device)
 
 
 class ZImage:
     """One loaded checkpoint on one device; runs one job at a time. `redraw` shares the components of `pipe`."""
 
     def __init__(
-        self, spec: ModelSpec, options: ZImageOptions, recipe: Recipe, pipe: Any, redraw: Any, device: str
+        self,
+        spec: ModelSpec,
+        options: ZImageOptions,
+        recipe: Recipe,
+        pipe: Any,
+        redraw: Any,
+        seat: Seat | None,
+        device: str,
     ) -> None:
         self._spec = spec
         self._options = options
         self._recipe = recipe
         self._pipe = pipe
         self._redraw = redraw
+        self._seat = seat
         self._device = device
 
     def video(self, run: Run, report: Reporter) -> Clip:  # noqa: ARG002
@@ -69,10 +78,10 @@ class ZImage:
         painter = _Painter(
             self._spec, self._options, self._pipe, self._redraw, run, can_show=self._recipe.offload != "model"
         )
-        return Stills(painter, run, report, self._recipe.images_at_once)
+        return Stills(painter, run, OnTime(report, self._device), self._recipe.images_at_once, self._seat)
 
     def close(self) -> None:
-        del self._pipe, self._redraw
+        del self._pipe, self._redraw, self._seat
         release(self._device)
 
 

@@ -17,9 +17,10 @@ from zsky_box.policy.reading import Reading, folded
 from zsky_box.policy.terms import AGE, Terms
 
 _REFUSED: Final[frozenset[tuple[Kind, Kind]]] = frozenset(
-    {("child", "sexual"), ("child", "suggestive"), ("young", "sexual")}
+    {("child", "sexual"), ("child", "suggestive"), ("young", "sexual"), ("alone", "alone")}
 )
-"""What may not stand together. `young` with `suggestive` may: a girl, in that sense, is as often a woman."""
+"""What may not stand together; a term that is `alone` stands together with itself. `young` with `suggestive` may: a
+girl, in that sense, is as often a woman."""
 
 
 class _Mark(Struct, frozen=True):
