@@ -29,7 +29,7 @@ BATCH_PATIENCE_SECONDS: Final = 3_600.0
 WANTED_SECONDS: Final = 120.0
 """For so long after a job last waited for it, a model had better stay where another can leave as well."""
 CHANGE_FACTOR: Final = 5.0
-"""So many times what a change of models costs lie between the last one and it: at most a sixth of one card's time goes
+"""So many times what a change of models costs lie between the last one and it: about a sixth of one card's time goes
 into changes, on the whole box."""
 KEPT_FACTOR: Final = 32.0
 """A card that was left out for so many times the cost of a change has it in any case: nobody starves behind the changes
