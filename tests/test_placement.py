@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import combinations
 
 from hypothesis import given
@@ -9,6 +10,7 @@ from zsky_box.catalog import Catalog
 from zsky_box.manifest import FULL, Recipe
 from zsky_box.placement import (
     GIB,
+    SUBSETS_MAX,
     Card,
     Footprint,
     can_run,
@@ -112,3 +114,36 @@ def test_the_eviction_is_the_cheapest_that_makes_room(models: list[tuple[int, in
     assert (found is None) == (not costs)
     if found is not None:
         assert sum(price[name] for name in found) == min(costs)
+
+
+def test_a_job_for_which_many_small_models_must_leave_still_fits() -> None:
+    residents = {f"m{number:02}": needs(8) for number in range(12)}
+    price = dict.fromkeys(residents, 1.0) | {"m00": 50.0}
+    found = cheapest_eviction(CARD, needs(80, 12), residents, price, NO_HOST_BOUND)
+    assert found is not None
+    assert set(found) == set(residents) - {"m00"}
+    assert cheapest_eviction(CARD, needs(80, 21), residents, price, NO_HOST_BOUND) is None
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 15), st.integers(0, 50)), min_size=SUBSETS_MAX + 1, max_size=12),
+    st.integers(1, 100),
+    st.integers(0, 30),
+    st.integers(0, 3),
+)
+def test_among_many_models_room_is_made_where_there_can_be_and_none_leaves_in_vain(
+    models: list[tuple[int, int]], held: int, working: int, pinned: int
+) -> None:
+    residents = {f"m{place}": needs(size) for place, (size, _) in enumerate(models)}
+    price = {f"m{place}": float(cost) for place, (_, cost) in enumerate(models) if place >= pinned}
+    wanted = needs(held, working)
+
+    def fits(leaving: Collection[str]) -> bool:
+        return is_room(CARD, wanted, [other for name, other in residents.items() if name not in leaving], NO_HOST_BOUND)
+
+    found = cheapest_eviction(CARD, wanted, residents, price, NO_HOST_BOUND)
+    assert (found is not None) == fits(price)
+    if found is not None:
+        assert fits(found)
+        assert set(found) <= set(price)
+        assert not any(fits([other for other in found if other != name]) for name in found if price[name] > 0)

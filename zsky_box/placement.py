@@ -6,7 +6,7 @@ holds what a recipe keeps off the card, and everything of a model that runs on t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Final
 
@@ -18,7 +18,7 @@ from zsky_box.requests import Work
 
 GIB: Final = 1024**3
 SUBSETS_MAX: Final = 8
-"""A card holds few models; beyond so many, only the cheapest are considered for leaving."""
+"""A card holds few models; beyond so many, only the cheapest are considered for leaving in every combination."""
 
 _DTYPE_BYTES: Final = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 # Bytes a parameter; int8 and fp8 keep a scale a row, nf4 one for 64 values and some layers in full. Counted in engine
@@ -144,17 +144,32 @@ def cheapest_eviction(
 
     `price` is what it costs when a model leaves, in seconds; a model without one stays.
     """
-    leaving = sorted((name for name in held if name in price), key=lambda name: (price[name], name))[:SUBSETS_MAX]
+    by_price = sorted((name for name in held if name in price), key=lambda name: (price[name], name))
+
+    def makes_room(leaving: Collection[str]) -> bool:
+        staying = [footprint for name, footprint in held.items() if name not in leaving]
+        freed = sum(host_bytes(card, held[name]) for name in leaving)
+        return is_room(card, needs, staying, host_free_bytes + freed)
+
     found: tuple[float, tuple[str, ...]] | None = None
-    for count in range(len(leaving) + 1):
-        for names in combinations(leaving, count):
+    for count in range(len(by_price[:SUBSETS_MAX]) + 1):
+        for names in combinations(by_price[:SUBSETS_MAX], count):
             cost = sum(price[name] for name in names)
-            if found is not None and cost >= found[0]:
-                continue
-            staying = [footprint for name, footprint in held.items() if name not in names]
-            freed = sum(host_bytes(card, held[name]) for name in names)
-            if is_room(card, needs, staying, host_free_bytes + freed):
-                found = (cost, names)
+            if (found is None or cost < found[0]) and makes_room(names):
+                found = cost, names
         if found is not None and found[0] == 0:
             break
-    return None if found is None else found[1]
+    return _longest_way(by_price, makes_room) if found is None else found[1]
+
+
+def _longest_way(by_price: Sequence[str], makes_room: Callable[[Collection[str]], bool]) -> tuple[str, ...] | None:
+    """So many of the cheapest as make room, more than SUBSETS_MAX; none of them leaves needlessly."""
+    for count in range(SUBSETS_MAX + 1, len(by_price) + 1):
+        if makes_room(by_price[:count]):
+            leaving = list(by_price[:count])
+            for name in reversed(by_price[:count]):
+                others = [other for other in leaving if other != name]
+                if makes_room(others):
+                    leaving = others
+            return tuple(leaving)
+    return None
