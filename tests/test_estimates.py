@@ -1,15 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Generator
-from pathlib import Path
-
 import msgspec
-import pytest
 
 from tests.doubles.driving import SPEC
-from tests.stores import Rooms
-from zsky_box import timings
-from zsky_box.estimates import KEPT, Estimates, Kind, Timing, counted, shape_of
+from zsky_box.estimates import KEPT, SERIES_MAX, Estimates, Kind, Timing, counted, shape_of
 from zsky_box.manifest import WHOLE, Cost
 from zsky_box.requests import Work
 
@@ -20,13 +14,6 @@ WORK = Work(
     type="image", model="real", prompt="", negative_prompt="", seed=0, n=1, width=640, height=480, frames=0, fps=0
 )
 LARGER = msgspec.structs.replace(WORK, width=1280)
-
-
-@pytest.fixture
-def rooms(tmp_path: Path) -> Generator[Rooms]:
-    rooms = Rooms(tmp_path)
-    yield rooms
-    rooms.close()
 
 
 def took(seconds: float, kind: Kind = "run", work: Work = WORK, operations: float = 10.0, card: str = "card") -> Timing:
@@ -73,13 +60,27 @@ def test_loading_is_learnt_and_at_first_goes_by_the_bytes() -> None:
     assert estimates.load_seconds(REAL, WHOLE, "card", 10**11, quantises=False) == 7.0
 
 
-def test_what_was_learnt_outlives_the_service_and_stays_bounded(rooms: Rooms) -> None:
-    for seconds in range(KEPT + 10):
-        rooms.store.write(lambda tx, seconds=seconds: timings.keep(tx, [took(float(seconds))], 1))
-    rooms.store.write(lambda tx: timings.keep_card(tx, "card", 5e13, 1))
-    with rooms.store.snapshot() as rows:
-        recalled = timings.recall(rows)
-        kept = rows.all("SELECT seconds FROM timing")
-    assert len(kept) == KEPT
-    assert expected(recalled) == 17.0
-    assert recalled.flops == {"card": 5e13}
+def test_what_has_not_run_for_long_is_forgotten_and_what_runs_every_day_is_not() -> None:
+    estimates = Estimates()
+    of_old, usual = msgspec.structs.replace(WORK, n=2), WORK
+    for _ in range(3):
+        estimates.learn(took(77.0, work=of_old))
+        estimates.learn(took(5.0, work=usual))
+    for pixels in range(SERIES_MAX):
+        estimates.learn(took(1.0, work=msgspec.structs.replace(WORK, type="video", frames=1, width=1 + pixels)))
+        if pixels % 1_000 == 0:
+            estimates.learn(took(5.0, work=usual))
+    assert estimates.has_run(REAL, WHOLE, "card", usual)
+    assert expected(estimates, usual) == 5.0
+    assert not estimates.has_run(REAL, WHOLE, "card", of_old)
+    assert expected(estimates, of_old) != 77.0, "scaled, as a size that never ran"
+
+
+def test_models_that_came_and_went_take_no_memory_for_ever() -> None:
+    estimates = Estimates()
+    estimates.learn(took(4.0, operations=counted(REAL, WHOLE, WORK)))
+    scaled = expected(estimates, LARGER)
+    for number in range(2 * SERIES_MAX):
+        estimates.learn(msgspec.structs.replace(took(1.0), model=f"model-{number}"))
+    assert expected(estimates, LARGER) != scaled
+    assert expected(estimates, LARGER) == expected(Estimates(), LARGER), "as on the first day"

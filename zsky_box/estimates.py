@@ -25,6 +25,9 @@ KEPT: Final = 15
 Kind = Literal["run", "load", "tail"]
 """What the card does for a job; what it takes to read a model into memory; the encoder's tail, which needs no card."""
 
+SERIES_MAX: Final = 4_096
+"""Of so many kinds of times those are remembered; a kind that has not been measured for longest goes first."""
+
 _USUAL_RUNS: Final = 3
 
 # First guesses, each replaced by what is measured here. Diffusion transformers at these sizes reach about 0.4 of what
@@ -144,4 +147,8 @@ def _stand_in(recipe: Recipe, work: Work) -> float:
 
 
 def _keep(kept: dict[tuple[str, ...], deque[float]], key: tuple[str, ...], value: float) -> None:
-    kept.setdefault(key, deque(maxlen=KEPT)).append(value)
+    """Also puts the key last: the first is the one that was measured longest ago."""
+    values = kept[key] = kept.pop(key, None) or deque(maxlen=KEPT)
+    values.append(value)
+    if len(kept) > SERIES_MAX:
+        del kept[next(iter(kept))]
