@@ -110,6 +110,30 @@ def test_nobody_waits_long_for_a_device_whose_job_takes_far_longer_than_expected
         assert stage.child("cuda:0").hear_run().job_id == "second-a"
 
 
+def test_a_job_that_waits_while_no_device_takes_jobs_is_told_so_and_not_of_its_turn() -> None:
+    with Stage("cpu", "cuda:0", restarts=0) as stage:
+        reason = stage.scheduler.reason
+        assert reason("job") == "no device takes jobs now: cpu is starting; cuda:0 is starting"
+        holding(stage, "cpu", "a")
+        stage.child("cuda:0").get_ready()
+        with_pause(stage, lambda: (stage.jobs.add("first-a"), stage.jobs.add("second-a")))
+        stage.child("cpu").hear_run()
+        stage.jobs.until(lambda: "waits for cpu" in str(reason("second-a")))
+        stage.jobs.pauses = {"cpu": False, "cuda:0": False}
+        stage.scheduler.wake()
+        stage.jobs.until(lambda: reason("second-a") == "all devices are paused")
+        stage.jobs.quiet = True
+        stage.scheduler.wake()
+        stage.jobs.until(lambda: "quiet hours" in str(reason("second-a")))
+        assert "quiet" not in str(reason("second-a", test=True)), "test jobs know no quiet hours"
+        stage.jobs.pauses, stage.jobs.quiet = {"cpu": False}, False
+        stage.child("cuda:0").crash()
+        stage.jobs.until(lambda: "quarantined" in str(reason("second-a")))
+        assert reason("second-a") == (
+            "no device takes jobs now: cpu is paused; cuda:0 is quarantined, since it lost 1 workers in 600 s"
+        )
+
+
 def with_pause(stage: Stage, change: Callable[[], object]) -> None:
     """Change several things between two looks of the scheduler."""
     gate = stage.jobs.held["expire"] = threading.Event()

@@ -27,6 +27,7 @@ from zsky_box.placement import Card
 from zsky_box.restart_budget import RestartBudget
 from zsky_box.settler import Settler
 from zsky_box.slot import AttemptKey, Slot, SlotView, labels
+from zsky_box.standstill import standstill
 from zsky_box.starter import TEST_LABEL, Rules, Starter
 from zsky_box.worker import Dead, Worker
 
@@ -86,6 +87,7 @@ class Scheduler:
         self._look_at = 0.0
         self._failing_since: float | None = None
         self._draining = False
+        self._quiet = False
         self._stopping = False
         self._idle = threading.Event()
         self._settler = Settler(settled=self.wake, lost=failed)
@@ -138,9 +140,10 @@ class Scheduler:
                     return Left(now - running.started_at, running.expected_end_at + running.tail_seconds - now)
         return None
 
-    def reason(self, job_id: str) -> str | None:
-        """Why a queued job was passed over the last time that its turn came, if it was."""
-        return self._starters[False].reason(job_id) or self._starters[True].reason(job_id)
+    def reason(self, job_id: str, *, test: bool = False) -> str | None:
+        """Why no device takes jobs now, else why a queued job was passed over when its turn last came, if it was."""
+        devices = [slot.view() for slot in self._slots if slot.test == test]
+        return standstill(devices, quiet=self._quiet and not test) or self._starters[test].reason(job_id)
 
     def tell_card(self, device: str, fault: str) -> None:
         """What is wrong with a card, in a clause about it, or nothing any more where `fault` is empty."""
@@ -279,7 +282,7 @@ class Scheduler:
 
     def _heed_pauses(self) -> None:
         """Devices that are paused end what runs and take nothing new; those to be unloaded give it back at once."""
-        paused = self._jobs.paused()
+        self._quiet, paused = self._jobs.is_quiet(), self._jobs.paused()
         for slot in self._slots:
             if slot.test:
                 continue

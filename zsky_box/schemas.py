@@ -235,7 +235,9 @@ class Decision(Struct, kw_only=True):
 
 
 class DecisionList(Struct, kw_only=True):
-    """The decisions about a job, oldest first; `waits` is why a queued one was passed over when its turn last came."""
+    """The decisions about a job, oldest first. `waits` is why no device takes jobs, or why a queued one was passed over
+    when its turn last came.
+    """
 
     object: Literal["list"] = "list"
     data: list[Decision]

@@ -13,7 +13,9 @@ def test_a_paused_box_queues_jobs_up_and_says_why_they_ran_once_it_is_resumed(ru
     with running(tmp_path / "data") as box, box.client() as client:
         assert "cpu takes no jobs since" in run("pause", "cpu", data=box.folder).out
         job_id = client.post("/v1/generate", json={"type": "image", "prompt": "waits"}).json()["job_id"]
-        assert "queued" in run("status", job_id, "--why", data=box.folder).out
+        told = run("status", job_id, "--why", data=box.folder).out
+        assert "queued" in told
+        assert "It waits: all devices are paused." in told
         assert client.get(f"/v1/job_status/{job_id}").json()["status"] == "queued"
         assert "All devices take jobs" in run("resume", "cpu", data=box.folder).out
         assert box.ended(client, job_id)["status"] == "completed"

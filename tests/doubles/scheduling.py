@@ -164,6 +164,7 @@ class FakeJobs:
         self.broken: dict[str, Exception] = {}
         self.held: dict[str, threading.Event] = {}
         self.pauses: dict[str, bool] = {}
+        self.quiet = False
         self.timings: list[Timing] = []
         self.taken_by_others: set[str] = set()
         self.wake: Callable[[], None] = lambda: None
@@ -292,6 +293,9 @@ class FakeJobs:
     def paused(self) -> Mapping[str, bool]:
         self._called("paused")
         return dict(self.pauses)
+
+    def is_quiet(self) -> bool:
+        return self.quiet
 
     def timed(self, timings: Sequence[Timing]) -> None:
         self.timings.extend(timings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 
 from tests.stores import Killed, Rooms, add_account, caller_for
 from zsky_box.assets import Assets
-from zsky_box.db import storage_error
+from zsky_box.db import Tx, storage_error
 from zsky_box.errors import Refusal
+from zsky_box.jobs.book import DECISIONS_MAX
 
 WAIT_SECONDS = 30.0
 
@@ -45,6 +47,19 @@ def test_a_claim_gives_the_work_a_folder_and_a_higher_token(rooms: Rooms) -> Non
     assert rooms.claimed(attempt.job_id).token == 2
     view = rooms.view(attempt.job_id)
     assert (view.status, view.phase, view.queue_position) == ("running", "loading", None)
+
+
+def test_of_many_decisions_about_a_job_the_first_and_the_newest_are_kept(rooms: Rooms) -> None:
+    job_id = rooms.new_job()
+    for number in range(DECISIONS_MAX + 4):
+        attempt = rooms.book.claim(job_id, f"gpu{number}", f"reason {number}")
+        assert attempt is not None
+        rooms.retry(attempt, attempts_max=100)
+    decisions, waits = rooms.reader.decisions(rooms.owner, job_id)
+    newest = range(5, DECISIONS_MAX + 4)
+    assert [decision.why for decision in decisions] == ["reason 0", *(f"reason {number}" for number in newest)]
+    assert [decision.device for decision in decisions][:2] == ["gpu0", "gpu5"]
+    assert waits
 
 
 def test_of_many_claimers_exactly_one_gets_the_job(rooms: Rooms) -> None:
@@ -209,6 +224,29 @@ def test_a_job_that_has_not_begun_by_its_deadline_is_voided(rooms: Rooms, field:
     assert (view.error_code, view.charge.state) == ("deadline_exceeded", "voided")
     assert view.error == "The job had not begun by its deadline, 2026-11-22T12:01:00Z."
     assert rooms.book.expire() == 0
+
+
+def test_a_hundred_jobs_that_are_late_at_once_do_not_hold_the_cards_up_for_a_hundred_commits(rooms: Rooms) -> None:
+    late = [rooms.new_job(rooms.tester, start_deadline=60) for _ in range(100)]
+    rooms.clock.advance(60)
+    commits: list[str] = []
+    written, held = threading.Event(), threading.Event()
+
+    def hold(_: Tx) -> None:
+        written.set()
+        assert held.wait(WAIT_SECONDS)
+
+    rooms.store.submit(hold)
+    assert written.wait(WAIT_SECONDS)
+    rooms.store._writer.set_trace_callback(  # pyright: ignore[reportPrivateUsage]
+        lambda sql: commits.append(sql) if sql == "COMMIT" else None
+    )
+    with ThreadPoolExecutor(1) as scheduler:
+        expired = scheduler.submit(rooms.book.expire)
+        held.set()
+        assert expired.result(WAIT_SECONDS) == 100
+    assert len(commits) < 10
+    assert {rooms.view(job_id, rooms.tester).error_code for job_id in late} == {"deadline_exceeded"}
 
 
 def test_the_earlier_of_two_deadlines_counts(rooms: Rooms) -> None:

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 SWEEP_BATCH: Final = 1_000
 DECISIONS_MAX: Final = 16
+"""The first decision about a job and the newest are kept."""
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
@@ -138,7 +139,8 @@ class JobBook:
         changed = tx.execute(
             "UPDATE job SET status = 'running', phase = 'loading', token = token + 1, attempts = attempts + 1,"
             " started_at = ?, device = ?, work_begun = 0, start_deadline_at = NULL,"
-            " decisions = json_insert(iif(json_array_length(decisions) < ?, decisions, '[]'), '$[#]', json(?))"
+            " decisions = json_insert("
+            " iif(json_array_length(decisions) < ?, decisions, json_remove(decisions, '$[1]')), '$[#]', json(?))"
             " WHERE id = ? AND status = 'queued'"
             " AND (start_deadline_at IS NULL OR start_deadline_at > ?) AND (deadline_at IS NULL OR deadline_at > ?)",
             (now, device, DECISIONS_MAX, decision, job_id, now, now),
@@ -359,8 +361,10 @@ class JobBook:
             " AND status = 'queued' AND (deadline_at <= :now OR start_deadline_at <= :now) LIMIT :limit",
             {"now": now, "limit": SWEEP_BATCH},
         )
-        for row in late:
-            self._store.write(lambda tx, job_id=row["id"]: self._expire(tx, job_id, now))
+        # All are queued before the first is waited for, so that they share their COMMITs.
+        writes = [self._store.submit(lambda tx, job_id=row["id"]: self._expire(tx, job_id, now)) for row in late]
+        for write in writes:
+            write.result()
         return len(late)
 
     def _expire(self, tx: Tx, job_id: str, now: int) -> None:
@@ -385,6 +389,10 @@ class JobBook:
     def paused(self) -> dict[str, bool]:
         """The devices that take no jobs now, and whether their memory is to be free besides."""
         return self._pauses.now()
+
+    def is_quiet(self) -> bool:
+        """Whether these are quiet hours."""
+        return self._pauses.is_quiet()
 
     def timed(self, timings: Sequence[Timing]) -> None:
         """Keep how long things took, without waiting."""

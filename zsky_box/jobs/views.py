@@ -144,7 +144,7 @@ class JobReader:
         return None, None
 
     def decisions(self, caller: Caller, job_id: str) -> tuple[list[Decision], bool]:
-        """Where and why each attempt of a job ran, and whether it waits now."""
+        """Where and why the attempts of a job ran, and whether it waits now."""
         row = self.row(caller, job_id)
         return msgspec.json.decode(row["decisions"], type=list[Decision]), row["status"] == "queued"
 
