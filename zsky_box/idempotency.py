@@ -18,7 +18,6 @@ from zsky_box.errors import Refusal
 from zsky_box.keys import Caller
 
 KEY_MAX: Final = 255
-DAY_US: Final = 86_400 * SECOND_US
 
 
 class Idempotency(Struct, frozen=True):
