@@ -21,7 +21,7 @@ from litestar.logging import LoggingConfig
 from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.template.config import TemplateConfig
 
-from zsky_box import audit, idempotency, inventory, secretfile, timeline, timings
+from zsky_box import audit, idempotency, inventory, secretfile, sessions, timeline, timings
 from zsky_box.api import (
     account,
     files,
@@ -329,10 +329,17 @@ class Box:
         self.bookkeeping.sweep()
 
     def _tidy(self) -> None:
-        days, now = self.settings.idempotency_days, self._clock()
+        settings, now, day_us = self.settings, self._clock(), idempotency.DAY_US
+        idle_us, whole_us = settings.session_idle_days * day_us, settings.session_days * day_us
         # Not by a clock that has just jumped, or been found at a start: keys and uploads are gone once, and for ever.
+<<<<<<< HEAD
         if 0 <= now - self._tidied_at < DAY_US:
             self.store.write(lambda tx: idempotency.forget(tx, days, now))
+=======
+        if 0 <= now - self._tidied_at < day_us:
+            self.store.write(lambda tx: idempotency.forget(tx, settings.idempotency_days, now))
+            self.store.write(lambda tx: sessions.forget(tx, now, idle_us=idle_us, whole_us=whole_us))
+>>>>>>> main
             self.uploads.expire(now)
         self._tidied_at = now
         self.assets.purge(self._clock())
