@@ -21,7 +21,7 @@ from litestar.logging import LoggingConfig
 from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.template.config import TemplateConfig
 
-from zsky_box import audit, idempotency, inventory, secretfile, sessions, timeline, timings
+from zsky_box import audit, idempotency, inventory, pages, secretfile, sessions, timeline, timings
 from zsky_box.api import (
     account,
     files,
@@ -62,7 +62,6 @@ from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
 from zsky_box.ledger.verify import verify
 from zsky_box.metrics import Metrics
-from zsky_box import pages
 from zsky_box.pages import wrong
 from zsky_box.pages.files import StaticFiles, static_file
 from zsky_box.pages.said import Said
@@ -329,17 +328,12 @@ class Box:
         self.bookkeeping.sweep()
 
     def _tidy(self) -> None:
-        settings, now, day_us = self.settings, self._clock(), idempotency.DAY_US
-        idle_us, whole_us = settings.session_idle_days * day_us, settings.session_days * day_us
+        settings, now = self.settings, self._clock()
+        idle_us, whole_us = settings.session_idle_days * DAY_US, settings.session_days * DAY_US
         # Not by a clock that has just jumped, or been found at a start: keys and uploads are gone once, and for ever.
-<<<<<<< HEAD
         if 0 <= now - self._tidied_at < DAY_US:
-            self.store.write(lambda tx: idempotency.forget(tx, days, now))
-=======
-        if 0 <= now - self._tidied_at < day_us:
             self.store.write(lambda tx: idempotency.forget(tx, settings.idempotency_days, now))
             self.store.write(lambda tx: sessions.forget(tx, now, idle_us=idle_us, whole_us=whole_us))
->>>>>>> main
             self.uploads.expire(now)
         self._tidied_at = now
         self.assets.purge(self._clock())

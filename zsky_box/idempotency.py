@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from zsky_box.clock import SECOND_US, Clock
+from zsky_box.clock import DAY_US, Clock
 from zsky_box.db import Rows, Store, Tx
 from zsky_box.errors import Refusal
 from zsky_box.keys import Caller

@@ -19,7 +19,7 @@ from typing import Final
 from msgspec import Struct
 
 from zsky_box import ids
-from zsky_box.clock import SECOND_US
+from zsky_box.clock import DAY_US
 from zsky_box.db import Row, Rows, Store, Tx
 from zsky_box.decoder import Decoder
 from zsky_box.errors import FieldError, InvalidFields, JobFailure, Refusal, not_found

@@ -38,7 +38,7 @@ async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], handler: 
 
 
 def limit(connection: ASGIConnection[Any, Any, Any, Any], rate_limit: RateLimit, limit_id: str) -> None:
-    """Count the request against its key or session, keep what its answer tells of that, and raise 429 when it is one too many."""
+    """Count the request against its key or session, and keep what its answer tells of that; raises 429 for too many."""
     standing = rate_limit.take(limit_id)
     told = f'"requests";r={standing.remaining};t={standing.full_after_seconds}'
     connection.scope["state"][_LIMITS] = (

@@ -44,5 +44,3 @@ def _with_headers(response: Response[Any]) -> Response[Any]:
     for name, value in frame.HEADERS.items():
         response.headers.setdefault(name, value)
     return response
-
-

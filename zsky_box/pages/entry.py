@@ -58,7 +58,6 @@ async def enter(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     audience, found = handler.opt["page"], browser.visitor(connection)
     connection.scope["state"][_VISITOR] = found
     if found is not None:
-        connection.scope["user"] = found.caller
         limit(connection, services(connection).rate_limit, found.session.id)
     if audience == "open":
         return
@@ -76,9 +75,17 @@ def visitor_of(request: ASGIConnection[Any, Any, Any, Any]) -> Visitor | None:
     return request.scope.get("state", {}).get(_VISITOR)
 
 
-def person(request: Request[Any, Any, Any]) -> Caller:
-    """The person of a page that only somebody signed in may see."""
-    return request.scope["user"]
+def signed_in(request: ASGIConnection[Any, Any, Any, Any]) -> Visitor:
+    """The same of a page that only somebody signed in may see."""
+    found = visitor_of(request)
+    if found is None:
+        raise SignedOut
+    return found
+
+
+def person(request: ASGIConnection[Any, Any, Any, Any]) -> Caller:
+    """Their account, with all that they may do."""
+    return signed_in(request).caller
 
 
 async def form(request: Request[Any, Any, Any]) -> Form:
@@ -97,5 +104,6 @@ async def form(request: Request[Any, Any, Any]) -> Form:
 
 def _request(connection: ASGIConnection[Any, Any, Any, Any]) -> Request[Any, Any, Any]:
     """Litestar gives the guards of an HTTP route the request itself, whose body the handler reads again."""
-    assert isinstance(connection, Request)
+    if not isinstance(connection, Request):
+        raise TypeError(f"the guard of a page was given a {type(connection).__name__}")
     return connection

@@ -1,4 +1,4 @@
-"""The pages' own files: styles, scripts and what is vendored, held in memory under an address that carries their digest.
+"""The pages' own files: styles, scripts and what is vendored, in memory, under an address with their digest.
 
 A file's address changes with any of the files, so that a browser may keep it for ever, and a script's relative import
 finds what belongs to it. The same file under another digest, as of an older page, is served as it is now.

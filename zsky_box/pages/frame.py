@@ -99,9 +99,7 @@ def framed(request: Request[Any, Any, Any], place: str, title: str) -> dict[str,
     }
 
 
-def say(
-    request: Request[Any, Any, Any], text: str, *, kind: Literal["good", "bad"] = "good", secret: str = ""
-) -> None:
+def say(request: Request[Any, Any, Any], text: str, *, kind: Literal["good", "bad"] = "good", secret: str = "") -> None:
     """Tell this on the session's next page; `secret` is shown once, to be copied."""
     if (found := visitor_of(request)) is not None:
         said: Said = request.app.state["said"]

@@ -15,7 +15,7 @@ from zsky_box.api.deps import Services, services
 from zsky_box.db import Tx
 from zsky_box.errors import Refusal
 from zsky_box.pages import frame
-from zsky_box.pages.entry import visitor_of
+from zsky_box.pages.entry import signed_in, visitor_of
 from zsky_box.sessions import Session
 
 _WRONG: Final = "Name and password do not belong together; try again, or ask the box's owner for a new link."
@@ -62,8 +62,7 @@ async def try_sign_in(request: Request[Any, Any, Any]) -> Response[Any] | Templa
 @post("/sign-out", opt={"page": "member"}, status_code=303, include_in_schema=False)
 async def sign_out(request: Request[Any, Any, Any]) -> Redirect:
     """End the session; its cookie opens nothing any more."""
-    box, found = services(request), visitor_of(request)
-    assert found is not None
+    box, found = services(request), signed_in(request)
     account_id, session_id = found.caller.account.id, found.session.id
 
     def work(tx: Tx) -> None:

@@ -76,9 +76,7 @@ def for_browsers(problem: Handler, shown: Handler) -> Handler:
     return handle
 
 
-def _page(
-    request: Request[Any, Any, Any], status: int, detail: str, headers: dict[str, str] | None = None
-) -> Template:
+def _page(request: Request[Any, Any, Any], status: int, detail: str, headers: dict[str, str] | None = None) -> Template:
     return frame.page(
         request,
         "wrong.html",
