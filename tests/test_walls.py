@@ -46,6 +46,8 @@ DOMAIN: Final = (
     "events",
     "feed",
     "formats",
+    "guesses",
+    "hosts",
     "hours",
     "idempotency",
     "ids",
