@@ -30,6 +30,7 @@ CHILD: Final = (
 
 DOMAIN: Final = (
     "accounts",
+    "archive",
     "assets",
     "audit",
     "bookkeeping",
@@ -53,6 +54,7 @@ DOMAIN: Final = (
     "jobs",
     "keys",
     "ledger",
+    "library",
     "manifest",
     "migrations",
     "observer",
@@ -66,6 +68,7 @@ DOMAIN: Final = (
     "plans",
     "policy",
     "pricing",
+    "prompt_words",
     "rate_limit",
     "requests",
     "room",

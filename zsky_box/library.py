@@ -202,8 +202,9 @@ class Library:
         )
 
     def _path(self, asset: Asset | None) -> str:
-        there = asset is not None and asset.removed_at is None
-        return self._assets.signed_path(asset, self._clock()) if there else ""
+        if asset is None or asset.removed_at is not None:
+            return ""
+        return self._assets.signed_path(asset, self._clock())
 
 
 def _is_result(row: Row) -> bool:
