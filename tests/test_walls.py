@@ -30,6 +30,7 @@ CHILD: Final = (
 
 DOMAIN: Final = (
     "accounts",
+    "archive",
     "assets",
     "audit",
     "bookkeeping",
@@ -55,6 +56,7 @@ DOMAIN: Final = (
     "jobs",
     "keys",
     "ledger",
+    "library",
     "manifest",
     "migrations",
     "observer",
@@ -68,6 +70,7 @@ DOMAIN: Final = (
     "plans",
     "policy",
     "pricing",
+    "prompt_words",
     "rate_limit",
     "requests",
     "room",
