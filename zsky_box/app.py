@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import secrets as random
+import socket
 import sqlite3
 import threading
 import time
@@ -199,7 +200,7 @@ class Box:
             scheduler=self.scheduler,
             cards=self.cards,
             metrics=self.metrics,
-            hosts=Hosts(settings),
+            hosts=Hosts(settings, socket.gethostname()),
             guesses=Guesses(time.monotonic_ns),
         )
         self._clock = clock

@@ -141,7 +141,12 @@ def visiting(chromium: Browser, box: RunningBox, **options: Any) -> Generator[Vi
         context.close()
 
 
-SCREENSHOTS: Final[tuple[tuple[int, int, Literal["light", "dark"]], ...]] = ((1440, 900, "light"), (1440, 900, "dark"), (390, 844, "light"), (390, 844, "dark"))
+SCREENSHOTS: Final[tuple[tuple[int, int, Literal["light", "dark"]], ...]] = (
+    (1440, 900, "light"),
+    (1440, 900, "dark"),
+    (390, 844, "light"),
+    (390, 844, "dark"),
+)
 
 
 def take_screenshots(window: Visit, folder: Path, name: str) -> list[Path]:

@@ -45,7 +45,7 @@ def test_it_works(tmp_path: Path) -> None:
             assert later.get(f"/setup?token={token}").status_code == 403
             assert set_up(later, token).status_code == 403
             later.sign_in("Studio North", PASSWORD)
-    assert command(tmp_path / "data", "ledger", "verify")["ok"]
+    assert command(tmp_path / "data", "ledger", "verify")["verifies"]
 
 
 def test_a_password_that_will_not_do_leaves_the_link_as_it_was(tmp_path: Path) -> None:
