@@ -12,7 +12,7 @@ from sqlite_utils import Database, Migrations
 from zsky_box.errors import StoreError
 
 schema: Final = Migrations("zsky_box")
-VERSION: Final = 5
+VERSION: Final = 6
 
 
 @schema()
@@ -411,6 +411,26 @@ def m005_engine(db: Database) -> None:
         unloaded INTEGER NOT NULL CHECK (unloaded IN (0, 1)),
         since INTEGER NOT NULL
     ) STRICT;
+    """,
+    )
+
+
+@schema()
+def m006_turns(db: Database) -> None:
+    """Where a queued job stands among those of its account: `turn`, which is in the order of `seq` until the owner
+    moves a job. Between two jobs there is room for as many as can be moved there.
+    """
+    _run(
+        db,
+        """
+    ALTER TABLE job ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
+    UPDATE job SET turn = seq * 1048576;
+    CREATE TRIGGER job_has_a_turn AFTER INSERT ON job BEGIN
+        UPDATE job SET turn = NEW.seq * 1048576 WHERE seq = NEW.seq;
+    END;
+    DROP INDEX job_by_flow;
+    CREATE INDEX job_by_flow ON job (test, priority, account_id, model, turn, expected_seconds)
+        WHERE status = 'queued';
     """,
     )
 
