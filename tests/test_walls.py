@@ -49,6 +49,7 @@ DOMAIN: Final = (
     "hours",
     "idempotency",
     "ids",
+    "invitations",
     "jobs",
     "keys",
     "ledger",
@@ -57,6 +58,7 @@ DOMAIN: Final = (
     "observer",
     "operations",
     "overage",
+    "passwords",
     "pauses",
     "periods",
     "picture",
@@ -69,6 +71,7 @@ DOMAIN: Final = (
     "room",
     "schemas",
     "secretfile",
+    "sessions",
     "settings",
     "shares",
     "sheets",
@@ -76,6 +79,7 @@ DOMAIN: Final = (
     "terms",
     "timeline",
     "timings",
+    "turns",
     "uploads",
     "usage",
     "ways",
@@ -178,7 +182,19 @@ def test_only_the_ledger_writes_transfers_and_balances_and_only_the_audit_its_ro
 
 
 @pytest.mark.parametrize(
-    "room", ["scheduler", "starter", "job_source", "slot", "dispatch", "placement", "worker", "worker_process", *CHILD]
+    "room",
+    [
+        "scheduler",
+        "starter",
+        "job_source",
+        "slot",
+        "dispatch",
+        "turns",
+        "placement",
+        "worker",
+        "worker_process",
+        *CHILD,
+    ],
 )
 def test_scheduler_workers_and_pipelines_never_touch_the_store_or_the_money(room: str) -> None:
     closed = ("db", "ledger", "migrations", "audit", "accounts", "keys", "jobs", "assets")

@@ -5,16 +5,13 @@ What a plan includes and costs is data from the settings; when it begins and end
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import secrets
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
 from msgspec import Struct
 
 from zsky_box import audit, ids
-from zsky_box.db import Row, Store, Tx
+from zsky_box.db import Row, Tx
 from zsky_box.errors import Refusal, StoreError, not_found
 from zsky_box.manifest import JobType
 from zsky_box.settings import Settings
@@ -176,29 +173,7 @@ def everybody(store: Reader) -> list[Account]:
     return [from_row(row) for row in rows]
 
 
-def new_setup_token(store: Store, now: int) -> str:
-    """A one-time token for the first run in the browser; only its hash is kept, and an older one ends."""
-    token = secrets.token_urlsafe(24)
-
-    def work(tx: Tx) -> None:
-        tx.execute("DELETE FROM setup_token")
-        tx.execute("INSERT INTO setup_token (digest, created_at) VALUES (?, ?)", (_token_digest(token), now))
-
-    store.write(work)
-    return token
-
-
-def is_setup_token(store: Store, token: str) -> bool:
-    """Whether this is the token of the last `init`."""
-    row = store.one("SELECT digest FROM setup_token")
-    return row is not None and hmac.compare_digest(bytes(row["digest"]), _token_digest(token))
-
-
-def _token_digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
-
-
-def owner(store: Store) -> Account | None:
+def owner(store: Reader) -> Account | None:
     """The owner, or None before `init`."""
     row = store.one("SELECT * FROM account WHERE role = 'owner'")
     return None if row is None else from_row(row)

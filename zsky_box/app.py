@@ -22,7 +22,7 @@ from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.static_files import create_static_files_router
 from litestar.template.config import TemplateConfig
 
-from zsky_box import audit, idempotency, inventory, secretfile, timeline, timings
+from zsky_box import audit, idempotency, inventory, secretfile, sessions, timeline, timings
 from zsky_box.api import (
     account,
     files,
@@ -57,6 +57,8 @@ from zsky_box.feed import Feed
 from zsky_box.install.staging import repair_all
 from zsky_box.jobs.book import JobBook
 from zsky_box.jobs.desk import Desk
+from zsky_box.jobs.keeper import Keeper
+from zsky_box.jobs.lineup import Lineup
 from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
 from zsky_box.ledger.verify import verify
@@ -193,6 +195,15 @@ class Box:
             room=self.room,
             eta=self.eta,
             reader=JobReader(self.store, self.assets, clock, self.eta),
+            keeper=Keeper(self.store, self.book, news, clock),
+            lineup=Lineup(
+                self.store,
+                clock,
+                self.eta,
+                lambda test: self.scheduler.standing(test=test),
+                lambda job_id, test: self.scheduler.reason(job_id, test=test),
+            ),
+            pauses=self.pauses,
             scheduler=self.scheduler,
             cards=self.cards,
             metrics=self.metrics,
@@ -323,10 +334,12 @@ class Box:
         self.bookkeeping.sweep()
 
     def _tidy(self) -> None:
-        days, now = self.settings.idempotency_days, self._clock()
+        settings, now, day_us = self.settings, self._clock(), idempotency.DAY_US
+        idle_us, whole_us = settings.session_idle_days * day_us, settings.session_days * day_us
         # Not by a clock that has just jumped, or been found at a start: keys and uploads are gone once, and for ever.
-        if 0 <= now - self._tidied_at < idempotency.DAY_US:
-            self.store.write(lambda tx: idempotency.forget(tx, days, now))
+        if 0 <= now - self._tidied_at < day_us:
+            self.store.write(lambda tx: idempotency.forget(tx, settings.idempotency_days, now))
+            self.store.write(lambda tx: sessions.forget(tx, now, idle_us=idle_us, whole_us=whole_us))
             self.uploads.expire(now)
         self._tidied_at = now
         self.assets.purge(self._clock())

@@ -23,7 +23,7 @@ from zsky_box.manifest import Recipe
 from zsky_box.placement import Card, Footprint, cheapest_eviction, host_bytes
 from zsky_box.requests import Work
 from zsky_box.shares import Shares
-from zsky_box.turns import Moved, Order, Standing, is_urgent, least_turns, waits_as_batch, within_account
+from zsky_box.turns import Moved, Standing, Turns, is_urgent, waits_as_batch
 
 WINDOW: Final = 32
 """So many jobs, in the order of their turn, are looked at for the free cards."""
@@ -255,35 +255,24 @@ class Dispatcher:
 
         Those for which there was no room hold up their own flow and the like of them, and no other: they do not count.
         """
-        left = [list(flow) for flow in flows if flow]
-        accounts = {flow[0].account_id: self._accounts.tag(flow[0].account_id) for flow in left}
-        models = {
-            (flow[0].account_id, flow[0].model): self._models[flow[0].account_id].tag(flow[0].model) for flow in left
-        }
-
-        def order(flow: list[Waiting]) -> tuple[bool, float, Order]:
-            head, late = flow[0], waits_as_batch(flow[0])
-            tag = models[head.account_id, head.model]
-            return late, accounts[head.account_id], within_account(head, tag, least.get((head.account_id, late)))
-
-        drawn, has_moved = 0, any(job.moved > 0 for flow in left for job in flow)
-        while left and drawn < WINDOW:
-            least = least_turns(flow[0] for flow in left) if has_moved else {}
-            flow = min(left, key=order)
-            job = flow[0]
+        accounts: dict[str, float] = {}
+        models: dict[str, dict[str, float]] = {}
+        for head in (flow[0] for flow in flows if flow):
+            account = head.account_id
+            accounts[account] = self._accounts.tag(account)
+            models.setdefault(account, {})[head.model] = self._models[account].tag(head.model)
+        turns = Turns(flows, Standing(accounts=accounts, models=models, last_seconds=self._last_seconds))
+        drawn = 0
+        while drawn < WINDOW and (job := turns.next()) is not None:
             yield job
             if _size(job) in no_room:
-                for other in (other for flow in left for other in flow if _size(other) in no_room):
-                    self._note(other, _NO_ROOM)
-                left = [flow for flow in left if _size(flow[0]) not in no_room]
+                for other in turns.jobs():
+                    if _size(other) in no_room:
+                        self._note(other, _NO_ROOM)
+                turns.drop(lambda other: _size(other) in no_room)
                 continue
             drawn += 1
-            del flow[0]
-            if not flow:
-                left.remove(flow)
-            seconds = self._last_seconds.get(job.model, 1.0)
-            accounts[job.account_id] += seconds
-            models[job.account_id, job.model] += seconds
+            turns.take()
 
     # Where it is done soonest
 

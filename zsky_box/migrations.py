@@ -12,7 +12,7 @@ from sqlite_utils import Database, Migrations
 from zsky_box.errors import StoreError
 
 schema: Final = Migrations("zsky_box")
-VERSION: Final = 6
+VERSION: Final = 7
 
 
 @schema()
@@ -416,7 +416,47 @@ def m005_engine(db: Database) -> None:
 
 
 @schema()
-def m006_turns(db: Database) -> None:
+def m006_sign_in(db: Database) -> None:
+    """Passwords, the sessions of browsers, and one-time links to set a password with. Of the secrets of the last two
+    only a hash is kept. A link without an end is that of `init`, which works until it is used or replaced.
+    """
+    _run(
+        db,
+        """
+    CREATE TABLE password (
+        account_id TEXT PRIMARY KEY REFERENCES account (id),
+        hash TEXT NOT NULL,
+        set_at INTEGER NOT NULL
+    ) STRICT;
+
+    CREATE TABLE session (
+        digest BLOB PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        account_id TEXT NOT NULL REFERENCES account (id),
+        created_at INTEGER NOT NULL,
+        used_at INTEGER NOT NULL,
+        address TEXT NOT NULL,
+        agent TEXT NOT NULL CHECK (length(agent) <= 200)
+    ) STRICT;
+    CREATE INDEX session_by_account ON session (account_id, used_at);
+
+    CREATE TABLE invitation (
+        digest BLOB PRIMARY KEY,
+        account_id TEXT NOT NULL UNIQUE REFERENCES account (id),
+        purpose TEXT NOT NULL CHECK (purpose IN ('setup', 'invitation', 'reset')),
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER
+    ) STRICT;
+    INSERT INTO invitation (digest, account_id, purpose, created_at)
+        SELECT digest, account.id, 'setup', setup_token.created_at FROM setup_token
+        JOIN account ON role = 'owner' ORDER BY setup_token.created_at DESC LIMIT 1;
+    DROP TABLE setup_token;
+    """,
+    )
+
+
+@schema()
+def m007_turns(db: Database) -> None:
     """Where a queued job stands among those of its account: `turn`, which is in the order of `seq` until the owner
     moves a job. Between two jobs there is room for as many as can be moved there.
     """

@@ -88,6 +88,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     streams_per_key_max: Positive = 20
     streams_max: Positive = 1_000
     idempotency_days: Positive = 7
+    session_idle_days: Annotated[int, Meta(ge=1, le=3_650)] = 14
+    session_days: Annotated[int, Meta(ge=1, le=3_650)] = 90
 
     attempts_max: Annotated[int, Meta(ge=1, le=10)] = 3
     drain_seconds: Seconds = 30.0

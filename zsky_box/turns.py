@@ -7,8 +7,8 @@ owner puts ahead, then its models in turn, and within a model the order of `turn
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, Literal, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -17,7 +17,9 @@ URGENT_SECONDS: Final = 60.0
 
 Moved = Literal[-1, 0, 1]
 """Ahead of its account's others, not moved, or behind those that were there when it was moved."""
-Order = tuple[bool, bool, int, float, float]
+_Key = tuple[bool, float, float, int, str]
+_Line = tuple[bool, str]
+"""Whether its jobs wait as batch jobs, and the account."""
 
 
 class InLine(Protocol):
@@ -63,65 +65,105 @@ def is_urgent(job: InLine) -> bool:
     return job.start_in_seconds is not None and job.start_in_seconds < URGENT_SECONDS
 
 
-def least_turns(heads: Iterable[InLine]) -> Mapping[tuple[str, bool], int]:
-    """Of each account and priority, the first turn among its heads: until it is over, what was moved behind waits."""
-    least: dict[tuple[str, bool], int] = {}
-    for head in heads:
-        key = head.account_id, waits_as_batch(head)
-        least[key] = min(least.get(key, head.turn), head.turn)
-    return least
+class Turns(Generic[J]):
+    """The waiting jobs in the order of their turn. `flows` are those of each account, model and priority, in the order
+    of `turn`; one whose start deadline is near may be a flow of its own.
 
+    Each job counts as so many seconds of its account's and its model's time as the last of its model took.
+    """
 
-def within_account(head: InLine, model_tag: float, least_turn: int | None) -> Order:
-    """The order of an account's heads of one priority; `least_turn` is the first turn among them, if it matters."""
-    is_held_back = head.moved > 0 and least_turn is not None and head.turn > least_turn
-    ahead = head.turn if head.moved < 0 else 0
-    return is_held_back, not is_urgent(head), ahead, model_tag, -head.waited_seconds
+    def __init__(self, flows: Iterable[Sequence[J]], standing: Standing) -> None:
+        self._standing = standing
+        self._tags: dict[str, float] = {}
+        self._numbers: dict[str, int] = {}
+        self._models: dict[tuple[str, str], float] = {}
+        self._lines: dict[_Line, list[list[J]]] = {}
+        for flow in flows:
+            self._place(list(reversed(flow)))
+        self._heap = [self._key(line) for line in self._lines]
+        heapq.heapify(self._heap)
+
+    def next(self) -> J | None:
+        """Whose turn it is, or None at the end."""
+        line = self._first()
+        return None if line is None else self._best(line)[-1]
+
+    def take(self) -> None:
+        """It has had its turn."""
+        line = self._first()
+        if line is None:
+            return
+        flow = self._best(line)
+        job = flow.pop()
+        seconds = self._standing.last_seconds.get(job.model, 1.0)
+        self._tags[job.account_id] += seconds
+        self._models[job.account_id, job.model] += seconds
+        self._lines[line].remove(flow)
+        if not self._lines[line]:
+            del self._lines[line]
+        self._place(flow)
+        for late in (False, True):
+            if (late, job.account_id) in self._lines:
+                heapq.heappush(self._heap, self._key((late, job.account_id)))
+
+    def drop(self, is_out: Callable[[J], bool]) -> None:
+        """Leave out the flows whose next job is out, with all that is behind it."""
+        kept = [flow for flows in self._lines.values() for flow in flows if not is_out(flow[-1])]
+        self._lines = {}
+        for flow in kept:
+            self._place(flow)
+        self._heap = [self._key(line) for line in self._lines]
+        heapq.heapify(self._heap)
+
+    def jobs(self) -> Iterator[J]:
+        """All that are left."""
+        return (job for flows in self._lines.values() for flow in flows for job in flow)
+
+    def _place(self, flow: list[J]) -> None:
+        """Under its next job's account and priority; its next job is its last."""
+        if not flow:
+            return
+        head, standing = flow[-1], self._standing
+        account, model = head.account_id, head.model
+        self._numbers.setdefault(account, len(self._numbers))
+        self._tags.setdefault(account, standing.accounts.get(account, standing.now))
+        self._models.setdefault((account, model), standing.models.get(account, {}).get(model, 0.0))
+        self._lines.setdefault((waits_as_batch(head), account), []).append(flow)
+
+    def _key(self, line: _Line) -> _Key:
+        """Which account comes next: of two that have had as much, the one that waits for longer."""
+        late, account = line
+        longest = max(flow[-1].waited_seconds for flow in self._lines[line])
+        return late, self._tags[account], -longest, self._numbers[account], account
+
+    def _first(self) -> _Line | None:
+        while self._heap:
+            entry = self._heap[0]
+            line = entry[0], entry[-1]
+            if line in self._lines and entry == self._key(line):
+                return line
+            heapq.heappop(self._heap)  # what has changed since has an entry of its own
+        return None
+
+    def _best(self, line: _Line) -> list[J]:
+        """The account's flow whose next job comes next."""
+        flows = self._lines[line]
+        first = min(flow[-1].turn for flow in flows)
+
+        def order(flow: list[J]) -> tuple[bool, bool, int, float, float]:
+            head = flow[-1]
+            # Behind all that were there: what comes later has a later turn.
+            is_held_back = head.moved > 0 and head.turn > first
+            ahead = head.turn if head.moved < 0 else 0
+            tag = self._models[head.account_id, head.model]
+            return is_held_back, not is_urgent(head), ahead, tag, -head.waited_seconds
+
+        return min(flows, key=order)
 
 
 def in_line(flows: Sequence[Sequence[J]], standing: Standing) -> Iterator[J]:
-    """All jobs in the order of their turn, as if each ran for as long as the last of its model did, on one card.
-
-    `flows` are the jobs of each account, model and priority in the order of `turn`.
-    """
-    # A flow's urgent jobs do not wait for the others of it, and its oldest batch jobs may count as interactive.
-    parts: dict[tuple[bool, str, str, bool], list[J]] = {}
-    for job in (job for flow in flows for job in flow):
-        parts.setdefault((waits_as_batch(job), job.account_id, job.model, is_urgent(job)), []).append(job)
-    lines: dict[tuple[bool, str], list[list[J]]] = {}
-    for (late, account, _, _), part in parts.items():
-        lines.setdefault((late, account), []).append(part[::-1])
-    tags = {account: standing.accounts.get(account, standing.now) for _, account in lines}
-    waiting = [(late, tags[account], account) for late, account in lines]
-    heapq.heapify(waiting)
-    models: dict[tuple[str, str], float] = {}
-    while waiting:
-        late, tag, account = heapq.heappop(waiting)
-        if tag != tags[account]:  # its interactive jobs have had their time meanwhile
-            heapq.heappush(waiting, (late, tags[account], account))
-            continue
-        rest = lines[late, account]
-        job = _next(rest, models, standing.models.get(account, {}))
+    """All of them in the order of their turn, as one card would take them."""
+    turns = Turns(flows, standing)
+    while (job := turns.next()) is not None:
         yield job
-        seconds = standing.last_seconds.get(job.model, 1.0)
-        tags[account] += seconds
-        models[account, job.model] += seconds
-        if rest:
-            heapq.heappush(waiting, (late, tags[account], account))
-
-
-def _next(parts: list[list[J]], models: dict[tuple[str, str], float], known: Mapping[str, float]) -> J:
-    """Take the next job of an account's parts, which are lists whose next job is their last."""
-    heads = [part[-1] for part in parts]
-    least = min(head.turn for head in heads)
-
-    def order(place: int) -> Order:
-        head = heads[place]
-        tag = models.setdefault((head.account_id, head.model), known.get(head.model, 0.0))
-        return within_account(head, tag, least)
-
-    place = min(range(len(heads)), key=order)
-    job = parts[place].pop()
-    if not parts[place]:
-        del parts[place]
-    return job
+        turns.take()

@@ -26,6 +26,7 @@ from zsky_box.restart_budget import RestartBudget
 from zsky_box.scheduler import Scheduler
 from zsky_box.slot import labels
 from zsky_box.starter import Rules
+from zsky_box.turns import URGENT_SECONDS
 from zsky_box.worker import Patience, Worker
 
 BOUND_SECONDS = 10.0

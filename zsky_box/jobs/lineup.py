@@ -1,4 +1,4 @@
-"""Everybody's open jobs as the owner sees them: what runs, and what waits in the order in which the scheduler takes it."""
+"""Everybody's open jobs as the owner sees them: what runs, and what waits, in the order of the scheduler."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zsky_box.db import Row, Store
 from zsky_box.eta import Eta
 from zsky_box.jobs.rows import BATCH, moved, submission_of
 from zsky_box.manifest import JobType
-from zsky_box.turns import Moved, Standing, in_line
+from zsky_box.turns import Moved, Standing, in_line, is_urgent
 
 PAGE: Final = 100
 LINE_MAX: Final = 20_000
@@ -22,6 +22,7 @@ RUNNING_MAX: Final = 100
 PROMPT_SHOWN: Final = 160
 
 _FULL: Final = "SELECT job.*, account.name AS account FROM job JOIN account ON account.id = job.account_id"
+
 
 class Filters(Struct, frozen=True, kw_only=True):
     """What the list is narrowed to; `text` is looked for in prompts, whatever its case."""
@@ -101,7 +102,7 @@ class Lineup:
     def running(self, *, test: bool) -> list[OpenJob]:
         """The jobs that run, the longest first."""
         found = self._store.all(
-            f"{_FULL} WHERE job.status = 'running' AND test = ? ORDER BY started_at LIMIT ?",  # noqa: S608 - our own text
+            f"{_FULL} WHERE job.status = 'running' AND test = ? ORDER BY started_at LIMIT ?",
             (int(test), RUNNING_MAX),
         )
         return [self._open(row, 0) for row in found]
@@ -122,7 +123,7 @@ class Lineup:
         chosen = matching[start : start + PAGE]
         marks = ",".join("?" * len(chosen))
         found = self._store.all(
-            f"{_FULL} WHERE job.id IN ({marks}) AND job.status = 'queued'",  # noqa: S608 - as many marks as ids
+            f"{_FULL} WHERE job.id IN ({marks}) AND job.status = 'queued'",
             tuple(job_id for _, job_id in chosen),
         )
         rows = {row["id"]: row for row in found}
@@ -139,12 +140,16 @@ class Lineup:
     def _in_line(self, *, test: bool, with_prompts: bool) -> list[Standby]:
         now, prompt = self._clock(), "prompt" if with_prompts else "''"  # prompts are long
         found = self._store.all(
-            f"SELECT id, seq, turn, account_id, model, type, priority, created_at, start_deadline_at, {prompt} AS prompt"  # noqa: S608 - our own text
-            " FROM job WHERE status = 'queued' AND test = ? ORDER BY priority, account_id, model, turn LIMIT ?",
+            "SELECT id, seq, turn, account_id, model, type, priority, created_at, start_deadline_at,"  # noqa: S608 - ours
+            f" {prompt} AS prompt FROM job WHERE status = 'queued' AND test = ?"
+            " ORDER BY priority, account_id, model, turn LIMIT ?",
             (int(test), LINE_MAX),
         )
         waiting = [_standby(row, now) for row in found]
-        flows = [list(flow) for _, flow in groupby(waiting, key=lambda job: (job.batch, job.account_id, job.model))]
+        # Those whose start deadline is near wait behind none of their flow, as in the scheduler's own queue.
+        flows = [[job] for job in waiting if is_urgent(job)]
+        calm = (job for job in waiting if not is_urgent(job))
+        flows += [list(flow) for _, flow in groupby(calm, key=lambda job: (job.batch, job.account_id, job.model))]
         return list(in_line(flows, self._standing(test)))
 
     def _open(self, row: Row, position: int) -> OpenJob:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from litestar import Request, get
 from litestar.response import Template
 
-from zsky_box import accounts
+from zsky_box import accounts, invitations
 from zsky_box.api.deps import base_url, services
 
 _HEADERS: Final = {
@@ -24,7 +24,7 @@ async def setup(request: Request[Any, Any, Any]) -> Template:
     """With the right token the state of the box; with another, what to do."""
     box = services(request)
     token = str(request.query_params.get("token", ""))[:_TOKEN_MAX]
-    if not await box.store.read(lambda: accounts.is_setup_token(box.store, token)):
+    if await box.store.read(lambda: invitations.find(box.store, token, box.clock())) is None:
         return Template("setup_refused.html", status_code=403, headers=_HEADERS)
     owner = await box.store.read(lambda: accounts.owner(box.store))
     context = {
