@@ -30,6 +30,7 @@ CHILD: Final = (
 
 DOMAIN: Final = (
     "accounts",
+    "archive",
     "assets",
     "audit",
     "bookkeeping",
@@ -46,6 +47,8 @@ DOMAIN: Final = (
     "events",
     "feed",
     "formats",
+    "guesses",
+    "hosts",
     "hours",
     "idempotency",
     "ids",
@@ -53,6 +56,7 @@ DOMAIN: Final = (
     "jobs",
     "keys",
     "ledger",
+    "library",
     "manifest",
     "migrations",
     "observer",
@@ -66,6 +70,7 @@ DOMAIN: Final = (
     "plans",
     "policy",
     "pricing",
+    "prompt_words",
     "rate_limit",
     "requests",
     "room",

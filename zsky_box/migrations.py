@@ -12,7 +12,7 @@ from sqlite_utils import Database, Migrations
 from zsky_box.errors import StoreError
 
 schema: Final = Migrations("zsky_box")
-VERSION: Final = 7
+VERSION: Final = 8
 
 
 @schema()
@@ -456,7 +456,37 @@ def m006_sign_in(db: Database) -> None:
 
 
 @schema()
-def m007_turns(db: Database) -> None:
+def m007_library(db: Database) -> None:
+    """What the library asks: ended live jobs by account, by model and of everybody, and the words of their prompts.
+
+    Each index has all columns that a filter looks at, so that a page skips what it does not show without reading its
+    row. `prompt_words` keeps an index only, no second copy of the prompts: a prompt never changes and a job is never
+    taken out. `account` is the account's id without its prefix, which all of them share: one word to the tokeniser.
+    No trigger fills it: SQLite before 3.44 lets none of a schema that is not trusted write to a virtual table.
+    """
+    _run(
+        db,
+        """
+    CREATE INDEX job_shown ON job (account_id, status, seq, type, created_at)
+        WHERE test = 0 AND finished_at IS NOT NULL AND removed_at IS NULL;
+    CREATE INDEX job_shown_by_model ON job (account_id, model, status, seq, type, created_at)
+        WHERE test = 0 AND finished_at IS NOT NULL AND removed_at IS NULL;
+    CREATE INDEX job_shown_to_all ON job (status, seq, type, model, created_at)
+        WHERE test = 0 AND finished_at IS NOT NULL AND removed_at IS NULL;
+    CREATE INDEX job_removed ON job (account_id, seq, type, model, created_at)
+        WHERE test = 0 AND removed_at IS NOT NULL;
+
+    CREATE VIRTUAL TABLE prompt_words USING fts5 (
+        account, prompt, content = '', tokenize = 'unicode61 remove_diacritics 2', prefix = '2 3'
+    );
+    INSERT INTO prompt_words (rowid, account, prompt)
+        SELECT seq, substr(account_id, 5), prompt FROM job WHERE test = 0;
+    """,
+    )
+
+
+@schema()
+def m008_turns(db: Database) -> None:
     """Where a queued job stands among those of its account: `turn`, which is in the order of `seq` until the owner
     moves a job. Between two jobs there is room for as many as can be moved there.
     """
