@@ -5,7 +5,7 @@ Moving keeps what is fair: a job goes ahead of its own account's others, or behi
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from zsky_box import audit, timeline
 from zsky_box.clock import Clock
@@ -83,9 +83,7 @@ class Keeper:
             tx.execute("UPDATE job SET cancel_requested = 1 WHERE id = ?", (job_id,))
             self._news.wake(tx)
 
-    def _record(
-        self, tx: Tx, row: Row, action: str, actor: str, before: dict[str, object], after: dict[str, object]
-    ) -> None:
+    def _record(self, tx: Tx, row: Row, action: str, actor: str, before: dict[str, Any], after: dict[str, Any]) -> None:
         audit.append(
             tx,
             at=timeline.advance_anyhow(tx, self._clock()),
