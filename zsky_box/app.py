@@ -59,6 +59,8 @@ from zsky_box.hosts import Hosts
 from zsky_box.install.staging import repair_all
 from zsky_box.jobs.book import JobBook
 from zsky_box.jobs.desk import Desk
+from zsky_box.jobs.keeper import Keeper
+from zsky_box.jobs.lineup import Lineup
 from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
 from zsky_box.ledger.verify import verify
@@ -197,6 +199,15 @@ class Box:
             room=self.room,
             eta=self.eta,
             reader=JobReader(self.store, self.assets, clock, self.eta),
+            keeper=Keeper(self.store, self.book, news, clock),
+            lineup=Lineup(
+                self.store,
+                clock,
+                self.eta,
+                lambda test: self.scheduler.standing(test=test),
+                lambda job_id, test: self.scheduler.reason(job_id, test=test),
+            ),
+            pauses=self.pauses,
             scheduler=self.scheduler,
             cards=self.cards,
             metrics=self.metrics,

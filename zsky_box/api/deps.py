@@ -19,9 +19,12 @@ from zsky_box.feed import Feed
 from zsky_box.guesses import Guesses
 from zsky_box.hosts import Hosts
 from zsky_box.jobs.desk import Desk
+from zsky_box.jobs.keeper import Keeper
+from zsky_box.jobs.lineup import Lineup
 from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
 from zsky_box.metrics import Metrics
+from zsky_box.pauses import Pauses
 from zsky_box.rate_limit import RateLimit
 from zsky_box.room import Room
 from zsky_box.scheduler import Scheduler
@@ -53,6 +56,9 @@ class Services:
     room: Room
     eta: Eta
     reader: JobReader
+    keeper: Keeper
+    lineup: Lineup
+    pauses: Pauses
     scheduler: Scheduler
     cards: CardWatch
     metrics: Metrics
