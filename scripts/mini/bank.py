@@ -1,12 +1,13 @@
 """Latents for the flow's training: what the codecs read from some thousand clips, combined anew for each batch.
 
-A background's numbers are read above the horizon and a floor's below, a look knows no colour, and a voice knows only the
-material and the radius: so parts of different clips make a clip, and the training set has no end.
+A background's numbers are read above the horizon and a floor's below, a look knows no colour, and a voice knows only
+the material and the radius: so parts of different clips make a clip, and the training set has no end.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import torch
@@ -18,9 +19,10 @@ from scripts.mini.world import Motion, Scenes
 from zsky_box.pipelines.mini_latents import CHUNKS, FRAMES, ONSETS_PER_CHUNK, SCENE_SIZE, Latents
 from zsky_box.pipelines.mini_picture import Picture
 from zsky_box.pipelines.mini_sound import Sound, onset_curve
+from zsky_box.pipelines.mini_words import SLOTS
 
-CLIPS = 2_000
-_AT_ONCE = 50
+CLIPS: Final = 2_000
+_AT_ONCE: Final = 50
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,17 @@ class Bank:
 
     def _alike(self, rng: np.random.Generator, clips: Scenes, *slots: str) -> NDArray[np.int64]:
         """For each clip the row of some clip in the bank with the same values in these slots."""
-        wanted, held = (
-            sum(side.value(slot) * 100**at for at, slot in enumerate(slots)) for side in (clips, self.source)
-        )
+        wanted, held = _digits(clips, slots), _digits(self.source, slots)
         order = np.argsort(held, kind="stable")
         first = np.searchsorted(held[order], wanted)
         last = np.searchsorted(held[order], wanted, side="right")
         return order[first + (rng.random(len(clips)) * (last - first)).astype(np.int64)]
+
+
+def _digits(clips: Scenes, slots: tuple[str, ...]) -> NDArray[np.int64]:
+    """The values of some slots as one number a clip."""
+    columns = tuple(clips.value(slot) for slot in slots)
+    return np.ravel_multi_index(columns, tuple(len(SLOTS[slot]) for slot in slots)).astype(np.int64)
 
 
 def heard(motion: Motion) -> Tensor:

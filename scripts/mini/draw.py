@@ -5,6 +5,7 @@ The picture codec learns these drawings; the scorer is trained on them and never
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -139,14 +140,9 @@ def _star(u: Tensor, v: Tensor) -> Tensor:
     angle = torch.minimum(angle, 2 * torch.pi / 5 - angle)
     rho = torch.hypot(u, v)
     x, y = rho * angle.sin(), rho * angle.cos()
-    inner = torch.tensor(0.52)
-    tip = torch.tensor([0.0, 1.08])
-    notch = inner * torch.tensor(
-        [float(torch.sin(torch.tensor(torch.pi / 5))), float(torch.cos(torch.tensor(torch.pi / 5)))]
-    )
-    side = notch - tip
-    normal = torch.stack((-side[1], side[0])) / side.norm()
-    return (x - tip[0]) * normal[0] + (y - tip[1]) * normal[1]
+    tip_y, notch_x, notch_y = 1.08, 0.52 * math.sin(math.pi / 5), 0.52 * math.cos(math.pi / 5)
+    length = math.hypot(notch_x, tip_y - notch_y)
+    return (x * (tip_y - notch_y) + (y - tip_y) * notch_x) / length
 
 
 def _ring(u: Tensor, v: Tensor) -> Tensor:

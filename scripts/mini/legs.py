@@ -46,11 +46,13 @@ class Stage(Protocol):
     """What is trained: a network, and its loss on a batch that it draws for itself."""
 
     name: str
-    net: nn.Module
     steps: int
     learning_rate: float
     average: float
     """How much of the running average of the weights is kept at each step."""
+
+    @property
+    def net(self) -> nn.Module: ...
 
     def loss(self, draw: Draw) -> dict[str, Tensor]:
         """Named parts of the loss, each to be summed."""
@@ -144,7 +146,7 @@ def _save(
     seconds: float,
 ) -> None:
     state = {"net": net.state_dict(), "average": average, "step": step, "seconds": seconds}
-    state["optimisers"] = [optimiser.state_dict() for optimiser in optimisers]
+    state |= {"optimisers": [optimiser.state_dict() for optimiser in optimisers]}
     draft = path.with_suffix(".draft")
     with draft.open("wb") as file:
         torch.save(state, file)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from scripts.mini import captions, draw, strike, world
+from scripts.mini import captions, strike, world
 from scripts.mini.bank import Bank
+from scripts.mini.draw import colours, objects, scenery, sprites
 from scripts.mini.legs import Draw
 from zsky_box.pipelines.mini_flow import Flow
 from zsky_box.pipelines.mini_latents import (
@@ -84,25 +85,25 @@ class Pictures:
     def __init__(self, net: Picture, steps: int, batch: int) -> None:
         self.net, self.steps, self.batch = net, steps, batch
 
-    def loss(self, draw_: Draw) -> dict[str, Tensor]:
-        clips = world.scenes(draw_.numpy, self.batch, "train")
-        at = draw_.numpy.integers(0, FRAMES, self.batch)
+    def loss(self, draw: Draw) -> dict[str, Tensor]:
+        clips = world.scenes(draw.numpy, self.batch, "train")
+        at = draw.numpy.integers(0, FRAMES, self.batch)
         pose = torch.from_numpy(world.move(clips).pose[np.arange(self.batch), at])
-        scenery = draw.scenery(clips)
-        frames = draw.objects(clips, pose, scenery)
+        empty = scenery(clips)
+        frames = objects(clips, pose, empty)
         radius = torch.from_numpy(clips.radius)
         where = torch.cat((pose[:, :2], radius[:, None]), 1)
 
         scene = self.net.scene_encoder(frames)
-        drawn = self.net.scene(scene + LATENT_NOISE * draw_.normal(*scene.shape))
+        drawn = self.net.scene(scene + LATENT_NOISE * draw.normal(*scene.shape))
         seen = self.net.object_encoder(frames)
-        sprite = self.net.sprite(seen.look + LATENT_NOISE * draw_.normal(*seen.look.shape))
-        true = draw.sprites(torch.from_numpy(clips.value("kind")), torch.from_numpy(clips.value("material")))
+        sprite = self.net.sprite(seen.look + LATENT_NOISE * draw.normal(*seen.look.shape))
+        true = sprites(torch.from_numpy(clips.value("kind")), torch.from_numpy(clips.value("material")))
         found = torch.cat((seen.pose[:, :2], seen.radius[:, None]), 1)
         return {
-            "scene": 5 * (drawn - scenery).abs().mean(),
+            "scene": 5 * (drawn - empty).abs().mean(),
             "sprite": 5 * ((sprite - true).abs().mean((2, 3)) * _LAYER_WEIGHTS).mean(),
-            "colour": 5 * (seen.colour - draw.colours(clips)).abs().mean(),
+            "colour": 5 * (seen.colour - colours(clips)).abs().mean(),
             "place": 10 * (seen.place - where).abs().mean() + 10 * (found - where).abs().mean(),
             "pose": 5 * (seen.pose[:, 2] - pose[:, 2]).abs().mean() + (seen.pose[:, 3:] - pose[:, 3:]).abs().mean(),
             "latents": 1e-3 * (scene.square().mean() + seen.look.square().mean()),

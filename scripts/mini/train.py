@@ -1,7 +1,7 @@
 """Train mini: `python -m scripts.mini.train --recipe cpu --seed 1 --folder F`, as often as it takes.
 
-One command, from nothing to F/model, in legs of --minutes; a leg goes on where the last one stopped, however it stopped.
-F/log.jsonl has the losses, F/runs.jsonl what each leg ran on.
+One command, from nothing to F/model, in legs of --minutes; a leg goes on where the last one stopped, however it
+stopped. F/log.jsonl has the losses, F/runs.jsonl what each leg ran on.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from zsky_box.pipelines.mini_picture import ASPECT, GROUND
 from zsky_box.pipelines.mini_words import SLOTS
 
 Floats = NDArray[np.float32]
+Values = NDArray[np.floating]
 Split = Literal["train", "held out", "all"]
 
 RADII: Final = (0.085, 0.145)
@@ -190,15 +191,13 @@ def _float(clips: Scenes) -> _Acted:
     return _acted(x, y, 0.25 * np.sin(0.5 * cycle), none, none, 0.25)
 
 
-def _acted(x: NDArray[np.float64], y: NDArray[np.float64], turn: NDArray[np.float64], *strikes: object) -> _Acted:
+def _acted(x: Values, y: Values, turn: Values, times: Values, strengths: Values, hum: float) -> _Acted:
     """Arrays of one kind, with strikes outside the clip taken out."""
-    times, strengths, hum = strikes
     pose = np.stack((x, y, np.zeros_like(x), np.cos(turn), np.sin(turn)), 2)
     rows = np.full((len(x), STRIKES), np.nan)
-    given = np.asarray(times, np.float64)
-    rows[:, : given.shape[1]] = given
+    rows[:, : times.shape[1]] = times
     levels = np.zeros_like(rows)
-    levels[:, : given.shape[1]] = np.nan_to_num(np.asarray(strengths, np.float64))
+    levels[:, : times.shape[1]] = np.nan_to_num(strengths)
     rows = np.where((rows > 0) & (rows < SECONDS - 0.02), rows, np.nan)
     return _f32(pose), _f32(rows), _f32(np.where(np.isnan(rows), 0, levels)), np.full(len(x), hum, np.float32)
 
@@ -213,11 +212,11 @@ def _squash(clips: Scenes, pose: Floats, times: Floats, strengths: Floats) -> No
     pose[..., 1] += clips.radius[:, None] * pose[..., 2]
 
 
-def _across(clips: Scenes, part: Floats, margin: float) -> NDArray[np.float64]:
+def _across(clips: Scenes, part: Floats, margin: float) -> Values:
     """A place across the picture at least its radius and a margin from the sides."""
     edge = clips.radius + margin
     return edge + part * (ASPECT - 2 * edge)
 
 
-def _f32(values: NDArray[np.floating]) -> Floats:
+def _f32(values: Values) -> Floats:
     return values.astype(np.float32)

@@ -62,9 +62,8 @@ class Flow(nn.Module):
         self.bends = nn.Linear(width, 6 * width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.leave = nn.ModuleList(nn.Linear(width, kept) for _, _, _, kept in GROUPS)
-        for layer in (self.bends, *self.leave):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for parameter in (*self.bends.parameters(), *self.leave.parameters()):
+            nn.init.zeros_(parameter)
 
     def forward(self, tokens: Tensor, levels: Tensor, slots: Tensor) -> Tensor:
         """Velocities [n, TOKENS, TOKEN_SIZE] of tokens at noise levels [n, TOKENS], told slots [n, slots]."""

@@ -108,12 +108,10 @@ class Whitening(nn.Module):
     def tokens(self, latents: Latents) -> Tensor:
         """Latents to tokens."""
         groups = flat(latents)
-        rows = [
-            nn.functional.pad(
-                (groups[name] - self._part(f"{name}_mean")) @ self._part(f"{name}_in"), (0, TOKEN_SIZE - kept)
-            )
-            for name, _, _, kept in GROUPS
-        ]
+        rows: list[Tensor] = []
+        for name, _, _, kept in GROUPS:
+            whitened = (groups[name] - self._part(f"{name}_mean")) @ self._part(f"{name}_in")
+            rows.append(nn.functional.pad(whitened, (0, TOKEN_SIZE - kept)))
         return torch.cat(rows, 1)
 
     def latents(self, tokens: Tensor) -> Latents:

@@ -60,7 +60,10 @@ class MiniModel:
 
     @classmethod
     def from_folder(cls, folder: Path) -> MiniModel:
-        """Load what `save` wrote. Raises OSError, ValueError, KeyError, RuntimeError, or safetensors' error for a broken folder."""
+        """Load what `save` wrote.
+
+        Raises OSError, ValueError, KeyError, RuntimeError, or safetensors' error for a broken folder.
+        """
         from safetensors.torch import load_file
 
         parts: dict[str, nn.Module] = {}

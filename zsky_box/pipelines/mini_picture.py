@@ -214,7 +214,7 @@ class Picture(nn.Module):
         self.sprite = SpriteDecoder()
 
     def place(self, scene: Tensor, sprite: Tensor, colour: Tensor, radius: Tensor, pose: Tensor) -> Tensor:
-        """Draw n objects over n scenes: scenes [n, 3, h, w], sprites as decoded, colours [n, 3], radius [n], pose [n, 5]."""
+        """Draw n objects over n scenes [n, 3, h, w]: their sprites, colours [n, 3], radii [n] and poses [n, 5]."""
         grid = pixel_grid(*scene.shape[-2:]).to(scene)
         seen = coordinates(grid, radius, pose)
         turned = functional.grid_sample(sprite[:, :2], seen.turned / SPAN, align_corners=False)
@@ -232,9 +232,9 @@ class Picture(nn.Module):
         ground = self.scene(scene)
         sprite = self.sprite(thing[:, :LOOK_SIZE])
         colour, radius = thing[:, LOOK_SIZE : LOOK_SIZE + 3].clamp(0, 1), thing[:, LOOK_SIZE + 3].clamp(0.02, 0.4)
+        motion = torch.cat((motion[:, :2], motion[:, 2:3].clamp(-0.3, 0.5), motion[:, 3:]), 1)
         for pose in motion.split(_FRAMES_AT_ONCE):
             n = len(pose)
-            pose = torch.cat((pose[:, :2], pose[:, 2:3].clamp(-0.3, 0.5), pose[:, 3:]), 1)
             drawn = self.place(
                 ground.expand(n, -1, -1, -1), sprite.expand(n, -1, -1, -1), colour.expand(n, -1), radius.expand(n), pose
             )

@@ -27,7 +27,7 @@ from zsky_box.pipelines.mini_latents import (
 
 MODES: Final = 6
 BODY_SIZE: Final = 3 * MODES + 2
-"""Each mode's log2(frequency / 440 Hz), log(decay in s), and strength; then the noise's strength and log(decay in s)."""
+"""Each mode's log2(frequency / 440 Hz), log(decay in s) and strength; then the noise's strength and log(decay in s)."""
 
 ONSETS: Final = CHUNKS * ONSETS_PER_CHUNK
 ONSET_RATE_HZ: Final = ONSETS / SECONDS
@@ -50,7 +50,7 @@ def onset_curve(times: Tensor, strengths: Tensor) -> Tensor:
 
 
 def onsets(curve: Tensor) -> list[tuple[float, float]]:
-    """The strikes in one curve [ONSETS]: (seconds, strength). The peak of a bump lies on a parabola of its logarithm."""
+    """The strikes in one curve [ONSETS]: (seconds, strength). A bump's logarithm is a parabola: its top is the time."""
     found: list[tuple[float, float]] = []
     values = [0.0, *curve.clamp_min(0).tolist(), 0.0]
     for at in range(1, len(values) - 1):

@@ -62,11 +62,14 @@ SLOTS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
 }
 """Slot, its values in the order of their indices (counted from 1; 0 is "not said"), and the words for each."""
 
-GLUE: Final = tuple(
-    "a an the on in at of made with floor ground background under over across by and is are it that this up down "
-    "through against behind before into to from scene video clip picture image photo showing shows sound light lit "
-    "one object surface".split()
+# fmt: off
+GLUE: Final = (
+    "a", "an", "the", "on", "in", "at", "of", "made", "with", "floor", "ground", "background",
+    "under", "over", "across", "by", "and", "is", "are", "it", "that", "this", "up", "down",
+    "through", "against", "behind", "before", "into", "to", "from", "scene", "video", "clip", "picture", "image",
+    "photo", "showing", "shows", "sound", "light", "lit", "one", "object", "surface",
 )
+# fmt: on
 """Known words that fill no slot by themselves."""
 
 EXAMPLES: Final = (
@@ -137,10 +140,7 @@ class WordReader(nn.Module):
     def read(self, prompt: str) -> Reading:
         """Fill the slots; a prompt with nothing known fills none."""
         slots = torch.stack([logits[0].argmax() for logits in self(word_ids(prompt)[None])])
-        understood = {
-            slot: tuple(values)[int(index) - 1]
-            for (slot, values), index in zip(SLOTS.items(), slots, strict=True)
-            if index
-        }
+        filled = zip(SLOTS, slots.tolist(), strict=True)
+        understood = {slot: list(SLOTS[slot])[index - 1] for slot, index in filled if index}
         unknown = tuple(dict.fromkeys(word for word in split(prompt) if word not in _INDEX))
         return Reading(slots, understood, unknown)
