@@ -16,7 +16,7 @@ from zsky_box.db import Tx
 from zsky_box.errors import Refusal
 
 HOURS: Final = 72
-_HOUR_US: Final = 3_600 * SECOND_US
+HOUR_US: Final = 3_600 * SECOND_US
 _TOKEN_BYTES: Final = 24
 _TOKEN_MAX: Final = 100
 
@@ -27,7 +27,7 @@ def invite(tx: Tx, account_id: str, *, now: int, actor: str, hours: int | None =
     """Make a link's token, which exists nowhere else; with `hours` None it works until it is used or replaced."""
     purpose = _purpose(tx, accounts.get(tx, account_id))
     token = secrets.token_urlsafe(_TOKEN_BYTES)
-    expires_at = None if hours is None else now + hours * _HOUR_US
+    expires_at = None if hours is None else now + hours * HOUR_US
     tx.execute("DELETE FROM invitation WHERE account_id = ?", (account_id,))
     tx.execute(
         "INSERT INTO invitation (digest, account_id, purpose, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",
