@@ -84,6 +84,7 @@ DOMAIN: Final = (
     "terms",
     "timeline",
     "timings",
+    "turns",
     "uploads",
     "usage",
     "ways",
@@ -186,7 +187,19 @@ def test_only_the_ledger_writes_transfers_and_balances_and_only_the_audit_its_ro
 
 
 @pytest.mark.parametrize(
-    "room", ["scheduler", "starter", "job_source", "slot", "dispatch", "placement", "worker", "worker_process", *CHILD]
+    "room",
+    [
+        "scheduler",
+        "starter",
+        "job_source",
+        "slot",
+        "dispatch",
+        "turns",
+        "placement",
+        "worker",
+        "worker_process",
+        *CHILD,
+    ],
 )
 def test_scheduler_workers_and_pipelines_never_touch_the_store_or_the_money(room: str) -> None:
     closed = ("db", "ledger", "migrations", "audit", "accounts", "keys", "jobs", "assets")

@@ -12,7 +12,7 @@ from sqlite_utils import Database, Migrations
 from zsky_box.errors import StoreError
 
 schema: Final = Migrations("zsky_box")
-VERSION: Final = 7
+VERSION: Final = 8
 
 
 @schema()
@@ -481,6 +481,26 @@ def m007_library(db: Database) -> None:
     );
     INSERT INTO prompt_words (rowid, account, prompt)
         SELECT seq, substr(account_id, 5), prompt FROM job WHERE test = 0;
+    """,
+    )
+
+
+@schema()
+def m008_turns(db: Database) -> None:
+    """Where a queued job stands among those of its account: `turn`, which is in the order of `seq` until the owner
+    moves a job. Between two jobs there is room for as many as can be moved there.
+    """
+    _run(
+        db,
+        """
+    ALTER TABLE job ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
+    UPDATE job SET turn = seq * 1048576;
+    CREATE TRIGGER job_has_a_turn AFTER INSERT ON job BEGIN
+        UPDATE job SET turn = NEW.seq * 1048576 WHERE seq = NEW.seq;
+    END;
+    DROP INDEX job_by_flow;
+    CREATE INDEX job_by_flow ON job (test, priority, account_id, model, turn, expected_seconds)
+        WHERE status = 'queued';
     """,
     )
 
