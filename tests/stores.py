@@ -27,6 +27,8 @@ from zsky_box.feed import Feed
 from zsky_box.idempotency import Answer, Idempotency
 from zsky_box.jobs.book import Attempt, JobBook
 from zsky_box.jobs.desk import Desk
+from zsky_box.jobs.keeper import Keeper
+from zsky_box.jobs.lineup import Lineup
 from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
 from zsky_box.keys import Caller
@@ -34,6 +36,7 @@ from zsky_box.pauses import Pauses
 from zsky_box.schemas import GenerateBody, JobView, OverageView
 from zsky_box.settings import CHECKOUT, Settings
 from zsky_box.terms import open_terms
+from zsky_box.turns import Standing
 from zsky_box.uploads import Uploads
 from zsky_box.ways import InstalledWays
 
@@ -132,10 +135,13 @@ class Rooms:
         pauses = Pauses(self.store, ["cpu"], self.settings.quiet_hours, self.settings.zone(), self.clock)
         self.book = JobBook(self.store, self.assets, self.uploads, self.catalog, news, self.terms, self.clock, pauses)
         self.desk = Desk(self.store, self.assets, self.uploads, self.book, news, self.terms, self.clock, lambda _: 1.0)
+        self.keeper = Keeper(self.store, self.book, news, self.clock)
+        self.standing = Standing()
         ways = InstalledWays(self.catalog, Estimates())
         self.outlook: list[Outlook] = []
         eta = Eta(self.store, ways, lambda _: self.outlook, lambda _: None, 1 << 50, fresh_seconds=-1.0)
         self.reader = JobReader(self.store, self.assets, self.clock, eta)
+        self.lineup = Lineup(self.store, self.clock, eta, lambda _: self.standing, lambda job_id, _: f"{job_id} waits")
 
     def close(self) -> None:
         """Close the store."""

@@ -40,18 +40,6 @@ def test_a_new_account_is_one_audit_row(tmp_path: Path) -> None:
         assert audit.first_broken_row(store) is None
 
 
-def test_a_setup_token_works_until_the_next_is_made_and_is_stored_as_its_hash(tmp_path: Path) -> None:
-    with opened(tmp_path) as store:
-        assert not accounts.is_setup_token(store, "")
-        first = accounts.new_setup_token(store, START_US)
-        second = accounts.new_setup_token(store, START_US)
-        assert accounts.is_setup_token(store, second)
-        assert not accounts.is_setup_token(store, first)
-        assert not accounts.is_setup_token(store, "")
-    written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    assert second.encode() not in written
-
-
 # Members
 
 

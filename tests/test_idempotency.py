@@ -31,7 +31,7 @@ class Line:
         """A request that is done: it writes, and answers how many were done before."""
         assert now == self.clock()
         self.done += 1
-        tx.execute("INSERT INTO setup_token (digest, created_at) VALUES (?, 0)", (bytes([self.done]),))
+        tx.execute("INSERT INTO paused (device, unloaded, since) VALUES (?, 0, 0)", (f"cuda:{self.done}",))
         return Answer(202, b"answer %d" % self.done, {"Location": f"/v1/jobs/{self.done}"})
 
     async def once(
@@ -107,7 +107,7 @@ def test_a_refused_request_is_undone_keeps_no_key_and_is_decided_anew(line: Line
     with pytest.raises(Refusal, match="cap_reached"):
         asyncio.run(line.once(line.ann, FIRST, refuse))
     assert line.kept() == 0
-    assert line.store.all("SELECT * FROM setup_token") == []
+    assert line.store.all("SELECT * FROM paused") == []
     assert not line.ask().replayed
 
 

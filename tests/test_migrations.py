@@ -1,6 +1,7 @@
 # pyright: reportPrivateUsage=false
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from sqlite_utils import Database, Migrations
 
 from tests.stores import START_US, Rooms, add_account, opened
-from zsky_box import migrations
+from zsky_box import accounts, invitations, migrations
 from zsky_box.db import Store
 from zsky_box.errors import StoreError
 
@@ -100,6 +101,24 @@ def test_a_failing_step_undoes_the_steps_before_it_too(tmp_path: Path, longer: M
         Store(tmp_path)
     assert version_of(tmp_path / "ledger.db") == 0
     assert schema_of(tmp_path / "ledger.db") == []
+
+
+def test_the_setup_token_of_an_older_box_becomes_the_owners_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = hashlib.sha256(b"the token").digest()
+    with monkeypatch.context() as before:
+        older = Migrations("zsky_box")
+        older._migrations = migrations.schema._migrations[:5]
+        before.setattr(migrations, "schema", older)
+        before.setattr(migrations, "VERSION", 5)
+        with opened(tmp_path) as store:
+            add_account(store, "ann")
+            owner = store.write(lambda tx: accounts.create_owner(tx, "studio", START_US))
+            store.write(lambda tx: tx.execute("INSERT INTO setup_token VALUES (?, ?)", (digest, START_US)))
+    with opened(tmp_path) as store:
+        assert invitations.find(store, "the token", START_US) == owner
+        assert store.all("SELECT 1 FROM sqlite_master WHERE name = 'setup_token'") == []
 
 
 def test_every_table_of_ours_checks_its_types(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ CHILD: Final = (
 
 DOMAIN: Final = (
     "accounts",
+    "archive",
     "assets",
     "audit",
     "bookkeeping",
@@ -46,17 +47,22 @@ DOMAIN: Final = (
     "events",
     "feed",
     "formats",
+    "guesses",
+    "hosts",
     "hours",
     "idempotency",
     "ids",
+    "invitations",
     "jobs",
     "keys",
     "ledger",
+    "library",
     "manifest",
     "migrations",
     "observer",
     "operations",
     "overage",
+    "passwords",
     "pauses",
     "periods",
     "picture",
@@ -64,11 +70,13 @@ DOMAIN: Final = (
     "plans",
     "policy",
     "pricing",
+    "prompt_words",
     "rate_limit",
     "requests",
     "room",
     "schemas",
     "secretfile",
+    "sessions",
     "settings",
     "shares",
     "sheets",
@@ -76,6 +84,7 @@ DOMAIN: Final = (
     "terms",
     "timeline",
     "timings",
+    "turns",
     "uploads",
     "usage",
     "ways",
@@ -178,7 +187,19 @@ def test_only_the_ledger_writes_transfers_and_balances_and_only_the_audit_its_ro
 
 
 @pytest.mark.parametrize(
-    "room", ["scheduler", "starter", "job_source", "slot", "dispatch", "placement", "worker", "worker_process", *CHILD]
+    "room",
+    [
+        "scheduler",
+        "starter",
+        "job_source",
+        "slot",
+        "dispatch",
+        "turns",
+        "placement",
+        "worker",
+        "worker_process",
+        *CHILD,
+    ],
 )
 def test_scheduler_workers_and_pipelines_never_touch_the_store_or_the_money(room: str) -> None:
     closed = ("db", "ledger", "migrations", "audit", "accounts", "keys", "jobs", "assets")

@@ -2,7 +2,8 @@
 
 1. Interactive jobs before batch jobs; a batch job that has waited long counts as interactive.
 2. Among accounts the one that has had the fewest card-seconds, and within it its models in the same way (`shares`);
-   within a model the oldest job first, but one whose start deadline is near goes ahead within its account.
+   within a model the oldest job first, but one whose start deadline is near, or that the owner has moved, goes ahead
+   within its account (`turns`).
 3. A job starts on the card where it is done soonest, loading and what that drives out counted; where a busy card that
    holds its model is sooner than any free one, it waits for that card.
 4. Driving out a model that other jobs of the same rank wait for costs their time: the box does it no sooner after the
@@ -22,10 +23,10 @@ from zsky_box.manifest import Recipe
 from zsky_box.placement import Card, Footprint, cheapest_eviction, host_bytes
 from zsky_box.requests import Work
 from zsky_box.shares import Shares
+from zsky_box.turns import Moved, Standing, Turns, is_urgent, waits_as_batch
 
 WINDOW: Final = 32
 """So many jobs, in the order of their turn, are looked at for the free cards."""
-BATCH_PATIENCE_SECONDS: Final = 3_600.0
 WANTED_SECONDS: Final = 120.0
 """For so long after a job last waited for it, a model had better stay where another can leave as well."""
 CHANGE_FACTOR: Final = 5.0
@@ -34,7 +35,6 @@ into changes, on the whole box."""
 KEPT_FACTOR: Final = 32.0
 """A card that was left out for so many times the cost of a change has it in any case: nobody starves behind the changes
 of other cards."""
-URGENT_SECONDS: Final = 60.0
 _UNWANTED_PRICE: Final = 1e-3
 _BACKLOG_WEIGHED: Final = 8
 _REASONS_MAX: Final = 1_024
@@ -45,7 +45,9 @@ _Size = tuple[str, int, int, int, int]
 
 
 class Waiting(Struct, frozen=True, kw_only=True):
-    """A job in the queue. `recipe_floor`: those of its model's recipes before it ran out of memory."""
+    """A job in the queue. `recipe_floor`: those of its model's recipes before it ran out of memory. `turn` orders the
+    jobs of an account; `moved` says whether the owner has moved it.
+    """
 
     id: str
     account_id: str
@@ -55,6 +57,8 @@ class Waiting(Struct, frozen=True, kw_only=True):
     waited_seconds: float = 0.0
     start_in_seconds: float | None = None
     recipe_floor: int = 0
+    turn: int = 0
+    moved: Moved = 0
 
 
 class Way(Struct, frozen=True, kw_only=True):
@@ -196,7 +200,7 @@ class Dispatcher:
             offer = self._choose(job, offers)
             if offer is None:
                 continue
-            if not _is_urgent(job) and self._is_too_soon(offer, now):
+            if not is_urgent(job) and self._is_too_soon(offer, now):
                 self._note(
                     job, f"{offer.view.card.device} keeps its models for the jobs that want them a little longer"
                 )
@@ -222,6 +226,15 @@ class Dispatcher:
         """Why a job was passed over the last time that its turn came, if it was."""
         return self._reasons.get(job_id)
 
+    def standing(self) -> Standing:
+        """What decides whose turn it is, as it is now; from any thread: each copy is one step of the interpreter."""
+        return Standing(
+            now=self._accounts.now,
+            accounts=self._accounts.tags(),
+            models={account: shares.tags() for account, shares in self._models.copy().items()},
+            last_seconds=self._last_seconds.copy(),
+        )
+
     # Whose turn it is
 
     def _meet(self, flows: Sequence[Sequence[Waiting]], now: float) -> None:
@@ -231,7 +244,7 @@ class Dispatcher:
         for head in heads:
             models.setdefault(head.account_id, set()).add(head.model)
             self._wanted_at[head.model] = now
-        interactive = {head.model for head in heads if not _waits_as_batch(head)}
+        interactive = {head.model for head in heads if not waits_as_batch(head)}
         self._wanted = {False: interactive, True: {head.model for head in heads}}
         self._models = {account: self._models.get(account) or Shares() for account in models}
         for account, names in models.items():
@@ -242,34 +255,24 @@ class Dispatcher:
 
         Those for which there was no room hold up their own flow and the like of them, and no other: they do not count.
         """
-        left = [list(flow) for flow in flows if flow]
-        accounts = {flow[0].account_id: self._accounts.tag(flow[0].account_id) for flow in left}
-        models = {
-            (flow[0].account_id, flow[0].model): self._models[flow[0].account_id].tag(flow[0].model) for flow in left
-        }
-
-        def order(flow: list[Waiting]) -> tuple[bool, float, bool, float, float]:
-            head = flow[0]
-            tag = models[head.account_id, head.model]
-            return _waits_as_batch(head), accounts[head.account_id], not _is_urgent(head), tag, -head.waited_seconds
-
+        accounts: dict[str, float] = {}
+        models: dict[str, dict[str, float]] = {}
+        for head in (flow[0] for flow in flows if flow):
+            account = head.account_id
+            accounts[account] = self._accounts.tag(account)
+            models.setdefault(account, {})[head.model] = self._models[account].tag(head.model)
+        turns = Turns(flows, Standing(accounts=accounts, models=models, last_seconds=self._last_seconds))
         drawn = 0
-        while left and drawn < WINDOW:
-            flow = min(left, key=order)
-            job = flow[0]
+        while drawn < WINDOW and (job := turns.next()) is not None:
             yield job
             if _size(job) in no_room:
-                for other in (other for flow in left for other in flow if _size(other) in no_room):
-                    self._note(other, _NO_ROOM)
-                left = [flow for flow in left if _size(flow[0]) not in no_room]
+                for other in turns.jobs():
+                    if _size(other) in no_room:
+                        self._note(other, _NO_ROOM)
+                turns.drop(lambda other: _size(other) in no_room)
                 continue
             drawn += 1
-            del flow[0]
-            if not flow:
-                left.remove(flow)
-            seconds = self._last_seconds.get(job.model, 1.0)
-            accounts[job.account_id] += seconds
-            models[job.account_id, job.model] += seconds
+            turns.take()
 
     # Where it is done soonest
 
@@ -322,7 +325,7 @@ class Dispatcher:
             if evict is None:
                 continue
             load_seconds = 0.0 if is_here else way.load_seconds
-            drives_out = sum(price[name] for name in evict if name in self._wanted[_waits_as_batch(job)])
+            drives_out = sum(price[name] for name in evict if name in self._wanted[waits_as_batch(job)])
             offer = _Offer(
                 view=view,
                 way=way,
@@ -379,14 +382,6 @@ class Dispatcher:
         self._reasons[job.id] = reason
         if len(self._reasons) > _REASONS_MAX:
             del self._reasons[next(iter(self._reasons))]
-
-
-def _waits_as_batch(job: Waiting) -> bool:
-    return job.batch and job.waited_seconds < BATCH_PATIENCE_SECONDS
-
-
-def _is_urgent(job: Waiting) -> bool:
-    return job.start_in_seconds is not None and job.start_in_seconds < URGENT_SECONDS
 
 
 def _is_missed(job: Waiting, start_in_seconds: float) -> bool:

@@ -96,8 +96,8 @@ class Eta:
         test, own = bool(row["test"]), (row["priority"], row["account_id"], row["model"])
         ahead = self._store.one(
             "SELECT count(*) AS n, coalesce(sum(expected_seconds), 0) AS seconds FROM job INDEXED BY job_by_flow"
-            " WHERE status = 'queued' AND test = ? AND priority = ? AND account_id = ? AND model = ? AND seq < ?",
-            (int(test), *own, row["seq"]),
+            " WHERE status = 'queued' AND test = ? AND priority = ? AND account_id = ? AND model = ? AND turn < ?",
+            (int(test), *own, row["turn"]),
         )
         count, seconds = (0, 0.0) if ahead is None else (int(ahead["n"]), float(ahead["seconds"]))
         return self._place(work, test=test, own=own, count=count, seconds=seconds)

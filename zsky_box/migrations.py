@@ -12,7 +12,7 @@ from sqlite_utils import Database, Migrations
 from zsky_box.errors import StoreError
 
 schema: Final = Migrations("zsky_box")
-VERSION: Final = 5
+VERSION: Final = 8
 
 
 @schema()
@@ -411,6 +411,96 @@ def m005_engine(db: Database) -> None:
         unloaded INTEGER NOT NULL CHECK (unloaded IN (0, 1)),
         since INTEGER NOT NULL
     ) STRICT;
+    """,
+    )
+
+
+@schema()
+def m006_sign_in(db: Database) -> None:
+    """Passwords, the sessions of browsers, and one-time links to set a password with. Of the secrets of the last two
+    only a hash is kept. A link without an end is that of `init`, which works until it is used or replaced.
+    """
+    _run(
+        db,
+        """
+    CREATE TABLE password (
+        account_id TEXT PRIMARY KEY REFERENCES account (id),
+        hash TEXT NOT NULL,
+        set_at INTEGER NOT NULL
+    ) STRICT;
+
+    CREATE TABLE session (
+        digest BLOB PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        account_id TEXT NOT NULL REFERENCES account (id),
+        created_at INTEGER NOT NULL,
+        used_at INTEGER NOT NULL,
+        address TEXT NOT NULL,
+        agent TEXT NOT NULL CHECK (length(agent) <= 200)
+    ) STRICT;
+    CREATE INDEX session_by_account ON session (account_id, used_at);
+
+    CREATE TABLE invitation (
+        digest BLOB PRIMARY KEY,
+        account_id TEXT NOT NULL UNIQUE REFERENCES account (id),
+        purpose TEXT NOT NULL CHECK (purpose IN ('setup', 'invitation', 'reset')),
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER
+    ) STRICT;
+    INSERT INTO invitation (digest, account_id, purpose, created_at)
+        SELECT digest, account.id, 'setup', setup_token.created_at FROM setup_token
+        JOIN account ON role = 'owner' ORDER BY setup_token.created_at DESC LIMIT 1;
+    DROP TABLE setup_token;
+    """,
+    )
+
+
+@schema()
+def m007_library(db: Database) -> None:
+    """What the library asks: ended live jobs by account, by model and of everybody, and the words of their prompts.
+
+    Each index has all columns that a filter looks at, so that a page skips what it does not show without reading its
+    row. `prompt_words` keeps an index only, no second copy of the prompts: a prompt never changes and a job is never
+    taken out. `account` is the account's id without its prefix, which all of them share: one word to the tokeniser.
+    No trigger fills it: SQLite before 3.44 lets none of a schema that is not trusted write to a virtual table.
+    """
+    _run(
+        db,
+        """
+    CREATE INDEX job_shown ON job (account_id, status, seq, type, created_at)
+        WHERE test = 0 AND finished_at IS NOT NULL AND removed_at IS NULL;
+    CREATE INDEX job_shown_by_model ON job (account_id, model, status, seq, type, created_at)
+        WHERE test = 0 AND finished_at IS NOT NULL AND removed_at IS NULL;
+    CREATE INDEX job_shown_to_all ON job (status, seq, type, model, created_at)
+        WHERE test = 0 AND finished_at IS NOT NULL AND removed_at IS NULL;
+    CREATE INDEX job_removed ON job (account_id, seq, type, model, created_at)
+        WHERE test = 0 AND removed_at IS NOT NULL;
+
+    CREATE VIRTUAL TABLE prompt_words USING fts5 (
+        account, prompt, content = '', tokenize = 'unicode61 remove_diacritics 2', prefix = '2 3'
+    );
+    INSERT INTO prompt_words (rowid, account, prompt)
+        SELECT seq, substr(account_id, 5), prompt FROM job WHERE test = 0;
+    """,
+    )
+
+
+@schema()
+def m008_turns(db: Database) -> None:
+    """Where a queued job stands among those of its account: `turn`, which is in the order of `seq` until the owner
+    moves a job. Between two jobs there is room for as many as can be moved there.
+    """
+    _run(
+        db,
+        """
+    ALTER TABLE job ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
+    UPDATE job SET turn = seq * 1048576;
+    CREATE TRIGGER job_has_a_turn AFTER INSERT ON job BEGIN
+        UPDATE job SET turn = NEW.seq * 1048576 WHERE seq = NEW.seq;
+    END;
+    DROP INDEX job_by_flow;
+    CREATE INDEX job_by_flow ON job (test, priority, account_id, model, turn, expected_seconds)
+        WHERE status = 'queued';
     """,
     )
 

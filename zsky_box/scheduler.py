@@ -29,6 +29,7 @@ from zsky_box.settler import Settler
 from zsky_box.slot import AttemptKey, Slot, SlotView, labels
 from zsky_box.standstill import standstill
 from zsky_box.starter import TEST_LABEL, Rules, Starter
+from zsky_box.turns import Standing
 from zsky_box.worker import Dead, Worker
 
 TICK_SECONDS: Final = 1.0
@@ -144,6 +145,10 @@ class Scheduler:
         """Why no device takes jobs now, else why a queued job was passed over when its turn last came, if it was."""
         devices = [slot.view() for slot in self._slots if slot.test == test]
         return standstill(devices, quiet=self._quiet and not test) or self._starters[test].reason(job_id)
+
+    def standing(self, *, test: bool = False) -> Standing:
+        """What decides whose turn it is among the jobs that wait."""
+        return self._starters[test].standing()
 
     def tell_card(self, device: str, fault: str) -> None:
         """What is wrong with a card, in a clause about it, or nothing any more where `fault` is empty."""

@@ -6,13 +6,16 @@ An unknown name or a bad value stops the start with the name, the value and what
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
+import re
 import tomllib
 import typing
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -45,6 +48,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     port: Annotated[int, Meta(ge=1, le=65_535)] = 8420
     devices: str = "auto"
     public_url: str = ""
+    allowed_hosts: str = ""
     outputs: str = ""
     ffmpeg: str = ""
     hub_url: str = "https://huggingface.co"
@@ -88,6 +92,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     streams_per_key_max: Positive = 20
     streams_max: Positive = 1_000
     idempotency_days: Positive = 7
+    session_idle_days: Annotated[int, Meta(ge=1, le=3_650)] = 14
+    session_days: Annotated[int, Meta(ge=1, le=3_650)] = 90
 
     attempts_max: Annotated[int, Meta(ge=1, le=10)] = 3
     drain_seconds: Seconds = 30.0
@@ -99,6 +105,12 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     worker_cancel_timeout_seconds: Seconds = 30.0
     worker_restarts_max: Positive = 5
     worker_restart_window_seconds: Seconds = 300.0
+
+    def local_url(self) -> str:
+        """Where this machine reaches the service; without a final slash."""
+        # A socket that is bound to every address is reached by loopback.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def zone(self) -> ZoneInfo:
         """The box's calendar zone; checked when the settings are read."""
@@ -211,13 +223,30 @@ def _is_hub_url(text: str) -> bool:
 
 
 def _is_public_url(text: str) -> bool:
-    return text == "" or (text.startswith(("http://", "https://")) and not text.endswith("/"))
+    try:
+        named = urlsplit(text).hostname
+    except ValueError:
+        return False
+    return text == "" or (bool(named) and text.startswith(("http://", "https://")) and not text.endswith("/"))
+
+
+def _is_hosts(text: str) -> bool:
+    return text.strip() == "" or all(_is_host(part.strip()) for part in text.split(","))
+
+
+def _is_host(text: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(text.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        return _HOST_NAME.fullmatch(text) is not None
 
 
 def _is_terms(rules: dict[str, tuple[str, ...]]) -> bool:
     return len(rules) <= RULES_MAX and sum(map(len, rules.values())) <= TERMS_MAX
 
 
+# A last part of digits alone would be read as an address by some programs.
+_HOST_NAME: Final = re.compile(r"(?=.{1,253}$)([A-Za-z0-9_-]{1,63}\.)*(?![0-9]+$)[A-Za-z0-9_-]{1,63}")
 _PRICE: Final = "a price from 0.01 to 1000 with at most two decimals"
 _FEE: Final = "an amount from 0 to 1000000 with at most two decimals"
 _RULES: Final = (
@@ -231,5 +260,6 @@ _RULES: Final = (
     ("hub_url", _is_hub_url, "http(s)://host[:port] without a final slash"),
     ("blocked_terms", _is_terms, f"up to {RULES_MAX} rules with up to {TERMS_MAX} terms together"),
     ("quiet_hours", _is_hours, "empty, or hours such as mon-fri 09:00-18:00; sat 10:00-12:00"),
+    ("allowed_hosts", _is_hosts, "empty, or host names and addresses such as box.studio.example, 10.0.0.7"),
     ("public_url", _is_public_url, "empty, or http(s)://host[:port] without a final slash"),
 )

@@ -7,7 +7,7 @@ saved up. Within an account the same rule holds between its models, so that an i
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 REMEMBERED_MAX: Final = 10_000
@@ -17,11 +17,11 @@ class Shares:
     """The card-seconds of each claimant, as tags of virtual time."""
 
     def __init__(self) -> None:
-        self._tags: dict[Hashable, float] = {}
-        self._present: set[Hashable] = set()
+        self._tags: dict[str, float] = {}
+        self._present: set[str] = set()
         self.now = 0.0
 
-    def meet(self, claimants: Iterable[Hashable]) -> None:
+    def meet(self, claimants: Iterable[str]) -> None:
         """These want something at present; who did not until now begins at the present virtual time."""
         present = set(claimants)
         for claimant in present - self._present:
@@ -32,17 +32,21 @@ class Shares:
                 claimant: tag for claimant, tag in self._tags.items() if tag > self.now or claimant in present
             }
 
-    def tag(self, claimant: Hashable) -> float:
+    def tag(self, claimant: str) -> float:
         """The virtual time up to which a claimant has been served."""
         return self._tags.get(claimant, self.now)
 
-    def serve(self, claimant: Hashable, seconds: float) -> None:
+    def tags(self) -> dict[str, float]:
+        """All of them, as they are now."""
+        return self._tags.copy()
+
+    def serve(self, claimant: str, seconds: float) -> None:
         """A claimant was given so many seconds of a card."""
         start = self.tag(claimant)
         self.now = max(self.now, start)
         self._tags[claimant] = start + seconds
 
-    def correct(self, claimant: Hashable, seconds: float) -> None:
+    def correct(self, claimant: str, seconds: float) -> None:
         """What it was given turned out to be so much longer (or shorter: negative)."""
         if claimant in self._tags:
             self._tags[claimant] += seconds

@@ -22,6 +22,7 @@ from zsky_box.job_source import ClaimedJob, JobSource
 from zsky_box.manifest import ModelSpec
 from zsky_box.placement import Card, host_bytes
 from zsky_box.slot import AttemptKey, Running, Slot
+from zsky_box.turns import Standing
 from zsky_box.ways import InstalledWays
 
 SPARE_HEADS: Final = 8
@@ -153,6 +154,10 @@ class Starter:
     def reason(self, job_id: str) -> str | None:
         """Why a queued job was passed over, if its turn has come; from any thread."""
         return self._dispatcher.reason(job_id)
+
+    def standing(self) -> Standing:
+        """What decides whose turn it is; from any thread."""
+        return self._dispatcher.standing()
 
     def _view(self, slot: Slot, now: float) -> CardView:
         busy = [running for running in slot.running.values() if running.phase != "encoding"]

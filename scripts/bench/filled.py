@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from tests.running import make_owner
-from zsky_box import accounts, ids, keys, ledger, overage, secretfile
+from zsky_box import accounts, ids, keys, ledger, overage, prompt_words, secretfile
 from zsky_box.accounts import Account
 from zsky_box.assets import Assets
 from zsky_box.catalog import open_catalog
@@ -164,6 +164,7 @@ class _Writer:
                 None if status == "running" else created_us + RUN_US,
             ),
         )
+        prompt_words.keep(tx, job_id)
 
 
 def _files(number: int) -> tuple[File, ...]:

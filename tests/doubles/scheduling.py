@@ -14,7 +14,7 @@ import msgspec
 
 from tests.doubles.driving import SPEC
 from zsky_box.catalog import Catalog
-from zsky_box.dispatch import URGENT_SECONDS, Waiting
+from zsky_box.dispatch import Waiting
 from zsky_box.errors import ErrorCode
 from zsky_box.estimates import Estimates, Timing
 from zsky_box.events import Cancel, Done, Failed, Heartbeat, Phase, Progress, Ready, Run, ToParent, encode
@@ -26,6 +26,7 @@ from zsky_box.restart_budget import RestartBudget
 from zsky_box.scheduler import Scheduler
 from zsky_box.slot import labels
 from zsky_box.starter import Rules
+from zsky_box.turns import URGENT_SECONDS
 from zsky_box.worker import Patience, Worker
 
 BOUND_SECONDS = 10.0

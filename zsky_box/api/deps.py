@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,10 +16,15 @@ from zsky_box.clock import Clock
 from zsky_box.db import Store
 from zsky_box.eta import Eta
 from zsky_box.feed import Feed
+from zsky_box.guesses import Guesses
+from zsky_box.hosts import Hosts
 from zsky_box.jobs.desk import Desk
+from zsky_box.jobs.keeper import Keeper
+from zsky_box.jobs.lineup import Lineup
 from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
 from zsky_box.metrics import Metrics
+from zsky_box.pauses import Pauses
 from zsky_box.rate_limit import RateLimit
 from zsky_box.room import Room
 from zsky_box.scheduler import Scheduler
@@ -50,9 +56,14 @@ class Services:
     room: Room
     eta: Eta
     reader: JobReader
+    keeper: Keeper
+    lineup: Lineup
+    pauses: Pauses
     scheduler: Scheduler
     cards: CardWatch
     metrics: Metrics
+    hosts: Hosts
+    guesses: Guesses
 
 
 def services(connection: ASGIConnection[Any, Any, Any, Any]) -> Services:
@@ -70,3 +81,18 @@ def base_url(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
         address, port = connection.scope.get("server") or (settings.host, settings.port)
         host = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     return f"{connection.scope['scheme']}://{host}"
+
+
+def is_from_here(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
+    """Whether the peer is this machine's loopback, also where a socket for IPv6 shows an IPv4 peer as `::ffff:…`."""
+    return is_loopback(connection.client.host if connection.client else "")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether this is an address of the machine's loopback."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return (mapped or parsed).is_loopback

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from zsky_box import __version__, accounts, control, keys, secretfile, settings, timeline
+from zsky_box import __version__, accounts, control, invitations, keys, secretfile, settings, timeline
 from zsky_box.cli import show
 from zsky_box.cli.accounts import accounts_group
 from zsky_box.cli.command import CommandError, Group, json_option
@@ -26,6 +26,7 @@ from zsky_box.clock import rfc3339, system_clock
 from zsky_box.db import FILE_NAME
 from zsky_box.errors import ZskyError
 
+ACTOR = "terminal"
 NOISY_LOGGERS = ("huey", "httpx", "uvicorn", "zsky_box.access")
 
 
@@ -60,14 +61,14 @@ def init(folder: Path, name: str, as_json: bool) -> None:
         raise CommandError(f"The machine's clock says {rfc3339(now)}, which cannot be; set it first.")
     with open_store(folder, create=True) as store:
 
-        def work(tx: Any) -> tuple[accounts.Account, str]:
+        def work(tx: Any) -> tuple[accounts.Account, str, str]:
             owner = accounts.create_owner(tx, name.strip(), now)
-            _, secret = keys.issue(tx, secrets.pepper, owner.id, now=now, actor=control.ACTOR, name="first key")
-            return owner, secret
+            _, secret = keys.issue(tx, secrets.pepper, owner.id, now=now, actor=ACTOR, name="first key")
+            token = invitations.invite(tx, owner.id, now=now, actor=ACTOR, hours=None)
+            return owner, secret, token
 
-        owner, secret = store.write(work)
-        token = accounts.new_setup_token(store, now)
-    base = configured.public_url or f"http://127.0.0.1:{configured.port}"
+        owner, secret, token = store.write(work)
+    base = configured.public_url or configured.local_url()
     told = {
         "account": owner.id,
         "owner": owner.name,

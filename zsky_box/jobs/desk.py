@@ -6,13 +6,13 @@ A submit is one transaction: answer, money and job, or nothing. A quote tells wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from zsky_box import accounts, idempotency, ids, ledger, timeline
+from zsky_box import accounts, idempotency, ids, ledger, prompt_words, timeline
 from zsky_box.assets import Assets
 from zsky_box.clock import SECOND_US, Clock, rfc3339
 from zsky_box.db import Rows, Store, Tx
@@ -192,6 +192,7 @@ class Desk:
                 self._expected_seconds(work),
             ),
         )
+        prompt_words.keep(tx, job_id)
 
     async def cancel(self, caller: Caller, job_id: str) -> None:
         """Queued: ended at once, free. Running: marked, and the worker stops within two steps. Ended: 409."""
@@ -210,6 +211,16 @@ class Desk:
     async def delete(self, caller: Caller, job_id: str) -> None:
         """Remove the files of an ended job, on record; the job and its charge stay readable."""
         await self._store.write_async(lambda tx: self._delete(tx, caller, job_id))
+        await self._store.read(lambda: self._assets.purge(self._clock()))
+
+    async def delete_all(self, caller: Caller, job_ids: Sequence[str]) -> None:
+        """The same of several, all or none; how many is the caller's to bound."""
+
+        def work(tx: Tx) -> None:
+            for job_id in job_ids:
+                self._delete(tx, caller, job_id)
+
+        await self._store.write_async(work)
         await self._store.read(lambda: self._assets.purge(self._clock()))
 
     def _delete(self, tx: Tx, caller: Caller, job_id: str) -> None:

@@ -1,4 +1,5 @@
-"""The queue as the scheduler reads it: the oldest jobs of each account, model and priority."""
+"""The queue as the scheduler reads it: the next jobs of each account, model and priority, the oldest ones unless the
+owner has moved some."""
 
 from __future__ import annotations
 
@@ -9,16 +10,17 @@ import msgspec
 
 from zsky_box.clock import SECOND_US, Clock
 from zsky_box.db import Row, Store
-from zsky_box.dispatch import URGENT_SECONDS, Waiting
-from zsky_box.jobs.rows import BATCH, INTERACTIVE, submission_of
+from zsky_box.dispatch import Waiting
+from zsky_box.jobs.rows import BATCH, INTERACTIVE, moved, submission_of
 from zsky_box.requests import Work
+from zsky_box.turns import URGENT_SECONDS
 
 FLOWS_MAX: Final = 256
 """So many flows are looked at in one turn; where there are more, the next turn goes on behind them."""
 URGENT_MAX: Final = 32
 WORKS_MAX: Final = 4_096
 
-_COLUMNS: Final = "id, account_id, model, priority, request, created_at, start_deadline_at, recipe_floor"
+_COLUMNS: Final = "id, account_id, model, priority, request, created_at, start_deadline_at, recipe_floor, seq, turn"
 
 _UNREADABLE: Final = Work(
     type="image", model="", prompt="", negative_prompt="", seed=0, n=1, width=1, height=1, frames=0, fps=0
@@ -90,7 +92,7 @@ class Queue:
     def _flow(self, test: bool, place: _Place, limit: int, now: int) -> list[Waiting]:
         rows = self._store.all(
             f"SELECT {_COLUMNS} FROM job INDEXED BY job_by_flow WHERE status = 'queued' AND test = ?"  # noqa: S608
-            " AND priority = ? AND account_id = ? AND model = ? ORDER BY seq LIMIT ?",
+            " AND priority = ? AND account_id = ? AND model = ? ORDER BY turn LIMIT ?",
             (int(test), *place, limit),
         )
         return [self._waiting(row, now) for row in rows]
@@ -115,6 +117,8 @@ class Queue:
             waited_seconds=max(0.0, (now - row["created_at"]) / SECOND_US),
             start_in_seconds=None if due is None else (due - now) / SECOND_US,
             recipe_floor=row["recipe_floor"],
+            turn=row["turn"],
+            moved=moved(row),
         )
 
     def _work(self, row: Row) -> Work:

@@ -13,9 +13,12 @@ from zsky_box.errors import not_found
 from zsky_box.feed import Feed
 from zsky_box.keys import Caller
 from zsky_box.requests import Submission
+from zsky_box.turns import Moved
 
 INTERACTIVE: Final = 0
 BATCH: Final = 1
+TURNS_BETWEEN: Final = 1 << 20
+"""A job's turn is its number times this, until it is moved: so many can be moved in between two."""
 
 
 class News:
@@ -71,6 +74,12 @@ def owned(tx: Tx, caller: Caller, job_id: str) -> Row:
     if row is None:
         raise not_found("job")
     return row
+
+
+def moved(row: Row) -> Moved:
+    """Whether the owner has moved a job ahead of its account's others (-1), behind them (1), or not (0)."""
+    own = row["seq"] * TURNS_BETWEEN
+    return -1 if row["turn"] < own else 1 if row["turn"] > own else 0
 
 
 def channel(row: Row) -> tuple[str, bool]:

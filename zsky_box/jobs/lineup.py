@@ -1,0 +1,195 @@
+"""Everybody's open jobs as the owner sees them: what runs, and what waits, in the order of the scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import groupby
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from zsky_box.clock import SECOND_US, Clock
+from zsky_box.db import Row, Store
+from zsky_box.eta import Eta
+from zsky_box.jobs.rows import BATCH, moved, submission_of
+from zsky_box.manifest import JobType
+from zsky_box.turns import Moved, Standing, in_line, is_urgent
+
+PAGE: Final = 100
+LINE_MAX: Final = 20_000
+"""So many of the oldest waiting jobs are put in order; a queue is seldom a tenth of it."""
+RUNNING_MAX: Final = 100
+PROMPT_SHOWN: Final = 160
+
+_FULL: Final = "SELECT job.*, account.name AS account FROM job JOIN account ON account.id = job.account_id"
+
+
+class Filters(Struct, frozen=True, kw_only=True):
+    """What the list is narrowed to; `text` is looked for in prompts, whatever its case."""
+
+    account_id: str = ""
+    model: str = ""
+    type: str = ""
+    priority: str = ""
+    text: str = ""
+
+
+class Standby(Struct, frozen=True, kw_only=True):
+    """A job that waits, with all that decides its turn."""
+
+    id: str
+    account_id: str
+    model: str
+    type: JobType
+    batch: bool
+    waited_seconds: float
+    start_in_seconds: float | None
+    turn: int
+    moved: Moved
+    prompt: str
+
+
+class OpenJob(Struct, frozen=True, kw_only=True):
+    """A job as the owner sees it. `position` is that in the whole line (1 is next), 0 for one that runs; `why` says
+    why it was passed over, where its turn has come; times are microseconds, and the prompt is cut short.
+    """
+
+    id: str
+    account_id: str
+    account: str
+    type: JobType
+    model: str
+    prompt: str
+    n: int
+    priority: Literal["interactive", "batch"]
+    created_at: int
+    position: int
+    eta_seconds: float | None
+    why: str | None
+    moved: Moved
+    phase: str
+    progress: float
+    device: str
+    cancel_requested: bool
+
+
+class Line(Struct, frozen=True, kw_only=True):
+    """A page of those that wait: how many there are, how many of them match, and `shown` from `start` on."""
+
+    waiting: int
+    matching: int
+    start: int
+    shown: list[OpenJob]
+
+
+class Lineup:
+    """Reads the line; for threads that read. `standing` and `reason` are the scheduler's."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        eta: Eta,
+        standing: Callable[[bool], Standing],
+        reason: Callable[[str, bool], str | None],
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._eta = eta
+        self._standing = standing
+        self._reason = reason
+
+    def running(self, *, test: bool) -> list[OpenJob]:
+        """The jobs that run, the longest first."""
+        found = self._store.all(
+            f"{_FULL} WHERE job.status = 'running' AND test = ? ORDER BY started_at LIMIT ?",
+            (int(test), RUNNING_MAX),
+        )
+        return [self._open(row, 0) for row in found]
+
+    def page(self, filters: Filters, start: int, *, test: bool) -> Line:
+        """At most `PAGE` of the matching jobs, from the one with the index `start` on."""
+        line = self._in_line(test=test, with_prompts=bool(filters.text))
+        wanted = filters.text.casefold()
+        matching = [
+            (position, job.id)
+            for position, job in enumerate(line, start=1)
+            if filters.account_id in ("", job.account_id)
+            and filters.model in ("", job.model)
+            and filters.type in ("", job.type)
+            and filters.priority in ("", "batch" if job.batch else "interactive")
+            and (not wanted or wanted in job.prompt.casefold())
+        ]
+        chosen = matching[start : start + PAGE]
+        marks = ",".join("?" * len(chosen))
+        found = self._store.all(
+            f"{_FULL} WHERE job.id IN ({marks}) AND job.status = 'queued'",
+            tuple(job_id for _, job_id in chosen),
+        )
+        rows = {row["id"]: row for row in found}
+        shown = [self._open(rows[job_id], position) for position, job_id in chosen if job_id in rows]
+        return Line(waiting=len(line), matching=len(matching), start=start, shown=shown)
+
+    def models(self, *, test: bool) -> list[str]:
+        """Those that jobs wait for."""
+        found = self._store.all(
+            "SELECT DISTINCT model FROM job INDEXED BY job_by_flow WHERE status = 'queued' AND test = ?", (int(test),)
+        )
+        return sorted(row["model"] for row in found)
+
+    def _in_line(self, *, test: bool, with_prompts: bool) -> list[Standby]:
+        now, prompt = self._clock(), "prompt" if with_prompts else "''"  # prompts are long
+        found = self._store.all(
+            "SELECT id, seq, turn, account_id, model, type, priority, created_at, start_deadline_at,"  # noqa: S608 - ours
+            f" {prompt} AS prompt FROM job WHERE status = 'queued' AND test = ?"
+            " ORDER BY priority, account_id, model, turn LIMIT ?",
+            (int(test), LINE_MAX),
+        )
+        waiting = [_standby(row, now) for row in found]
+        # Those whose start deadline is near wait behind none of their flow, as in the scheduler's own queue.
+        flows = [[job] for job in waiting if is_urgent(job)]
+        calm = (job for job in waiting if not is_urgent(job))
+        flows += [list(flow) for _, flow in groupby(calm, key=lambda job: (job.batch, job.account_id, job.model))]
+        return list(in_line(flows, self._standing(test)))
+
+    def _open(self, row: Row, position: int) -> OpenJob:
+        if row["status"] == "queued":
+            eta = self._eta.queued(row, submission_of(row).work).seconds
+        else:
+            eta = self._eta.running_seconds(row["id"], row["progress"])
+        prompt = " ".join(row["prompt"].split())
+        return OpenJob(
+            id=row["id"],
+            account_id=row["account_id"],
+            account=row["account"],
+            type=row["type"],
+            model=row["model"],
+            prompt=prompt if len(prompt) <= PROMPT_SHOWN else f"{prompt[: PROMPT_SHOWN - 1]}…",
+            n=row["n"],
+            priority="batch" if row["priority"] == BATCH else "interactive",
+            created_at=row["created_at"],
+            position=position,
+            eta_seconds=eta,
+            why=self._reason(row["id"], bool(row["test"])) if position else None,
+            moved=moved(row),
+            phase=row["phase"],
+            progress=row["progress"],
+            device=row["device"] or "",
+            cancel_requested=bool(row["cancel_requested"]),
+        )
+
+
+def _standby(row: Row, now: int) -> Standby:
+    due = row["start_deadline_at"]
+    return Standby(
+        id=row["id"],
+        account_id=row["account_id"],
+        model=row["model"],
+        type=row["type"],
+        batch=row["priority"] == BATCH,
+        waited_seconds=max(0.0, (now - row["created_at"]) / SECOND_US),
+        start_in_seconds=None if due is None else (due - now) / SECOND_US,
+        turn=row["turn"],
+        moved=moved(row),
+        prompt=row["prompt"],
+    )

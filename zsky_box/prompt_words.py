@@ -1,0 +1,34 @@
+"""The words of live jobs' prompts, and what a person searches for as a query of them (SQLite's FTS5)."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Final
+
+from zsky_box.db import Tx
+
+WORDS_MAX: Final = 12
+TEXT_MAX: Final = 200
+
+
+def keep(tx: Tx, job_id: str) -> None:
+    """Index a job's prompt, in the transaction that the job comes in; a test job is in no library."""
+    tx.execute(
+        "INSERT INTO prompt_words (rowid, account, prompt)"
+        " SELECT seq, substr(account_id, 5), prompt FROM job WHERE id = ? AND test = 0",
+        (job_id,),
+    )
+
+
+def match(account_id: str, text: str) -> str | None:
+    """What a person searches for as an FTS5 query of one's own prompts (of everybody's where the id is empty).
+
+    Every word must be there, the last one may be the beginning of one. Whatever is written is quoted: nothing of it is
+    syntax. None where there is no word in it. Of the id, what follows its prefix is one word to the tokeniser.
+    """
+    plain = "".join(" " if unicodedata.category(each).startswith("C") else each for each in text[:TEXT_MAX])
+    words = [word.replace('"', '""') for word in plain.split() if any(each.isalnum() for each in word)][:WORDS_MAX]
+    if not words:
+        return None
+    prompt = "prompt : (" + " AND ".join(f'"{word}"' for word in words) + " *)"
+    return f'account : "{account_id[4:]}" AND {prompt}' if account_id else prompt
