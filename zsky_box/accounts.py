@@ -101,26 +101,47 @@ def create_owner(tx: Tx, name: str, now: int) -> Account:
     """The one owner of the box; raises StoreError when there is one already."""
     if tx.one("SELECT 1 FROM account WHERE role = 'owner'") is not None:
         raise StoreError("the box has an owner already; `zsky-box keys rotate` issues a new key")
-    return _create(tx, Account(id=ids.new("acc"), name=name, role="owner", plan="max", created_at=now))
+    return _create(tx, Account(id=ids.new("acc"), name=name, role="owner", plan="max", created_at=now), "terminal")
 
 
-def add_member(tx: Tx, name: str, plan: Plan, *, annual: bool, now: int) -> Account:
+def add_member(tx: Tx, name: str, plan: Plan, *, annual: bool, now: int, actor: str = "terminal") -> Account:
     """A further person on the box; raises 422 for a name that is taken or none, 409 where there are too many."""
-    if not name.strip() or len(name) > NAME_MAX or not name.isprintable():
-        raise Refusal(422, "invalid_field", f"A name has 1 to {NAME_MAX} printable characters.", field="name")
-    if name.startswith("acc_"):
-        raise Refusal(422, "invalid_field", "A name does not begin as an account's id does, with acc_.", field="name")
-    if tx.one("SELECT 1 FROM account WHERE name = ?", (name,)) is not None:
-        raise Refusal(422, "invalid_field", f"There is an account named {name!r} already.", field="name")
+    _require_name(tx, name)
     count = tx.one("SELECT count(*) AS n FROM account")
     if count is not None and count["n"] >= ACCOUNTS_MAX:
         raise Refusal(409, "too_many_accounts", f"A box has at most {ACCOUNTS_MAX} accounts.")
     renews: Renewal = "annual" if annual else "monthly"
     member = Account(id=ids.new("acc"), name=name, role="member", plan=plan, created_at=now, renews=renews)
-    return _create(tx, msgspec.structs.replace(member, annual=annual))
+    return _create(tx, msgspec.structs.replace(member, annual=annual), actor)
 
 
-def _create(tx: Tx, account: Account) -> Account:
+def rename(tx: Tx, account: Account, name: str, *, now: int) -> Account:
+    """Give a person another name, as they chose it themselves; raises 422 for one that is taken or none."""
+    _require_name(tx, name)
+    tx.execute("UPDATE account SET name = ? WHERE id = ?", (name, account.id))
+    audit.append(
+        tx,
+        at=now,
+        account_id=account.id,
+        actor=f"browser:{account.id}",
+        action="account.renamed",
+        subject=account.id,
+        before={"name": account.name},
+        after={"name": name},
+    )
+    return get(tx, account.id)
+
+
+def _require_name(rows: Reader, name: str) -> None:
+    if not name.strip() or len(name) > NAME_MAX or not name.isprintable():
+        raise Refusal(422, "invalid_field", f"A name has 1 to {NAME_MAX} printable characters.", field="name")
+    if name.startswith("acc_"):
+        raise Refusal(422, "invalid_field", "A name does not begin as an account's id does, with acc_.", field="name")
+    if rows.one("SELECT 1 FROM account WHERE name = ?", (name,)) is not None:
+        raise Refusal(422, "invalid_field", f"There is an account named {name!r} already.", field="name")
+
+
+def _create(tx: Tx, account: Account, actor: str) -> Account:
     tx.execute(
         "INSERT INTO account (id, name, role, plan, created_at, renews, annual) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
@@ -137,7 +158,7 @@ def _create(tx: Tx, account: Account) -> Account:
         tx,
         at=account.created_at,
         account_id=account.id,
-        actor="terminal",
+        actor=actor,
         action="account.created",
         subject=account.id,
         after={

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import secrets as random
+import socket
 import sqlite3
 import threading
 import time
@@ -19,10 +20,9 @@ from litestar import Litestar, Router
 from litestar.exceptions import HTTPException
 from litestar.logging import LoggingConfig
 from litestar.plugins.jinja import JinjaTemplateEngine
-from litestar.static_files import create_static_files_router
 from litestar.template.config import TemplateConfig
 
-from zsky_box import audit, idempotency, inventory, secretfile, sessions, timeline, timings
+from zsky_box import audit, idempotency, inventory, pages, secretfile, sessions, timeline, timings
 from zsky_box.api import (
     account,
     files,
@@ -46,7 +46,7 @@ from zsky_box.assets import Assets
 from zsky_box.bookkeeping import Bookkeeping
 from zsky_box.cards import CardWatch
 from zsky_box.catalog import open_catalog
-from zsky_box.clock import Clock, rfc3339, system_clock
+from zsky_box.clock import DAY_US, Clock, rfc3339, system_clock
 from zsky_box.control import FILE_NAME as CONTROL_FILE
 from zsky_box.control import Address
 from zsky_box.db import InstanceLock, Store
@@ -55,6 +55,8 @@ from zsky_box.errands import Errands
 from zsky_box.errors import Refusal, StoreError, ZskyError
 from zsky_box.eta import Eta
 from zsky_box.feed import Feed
+from zsky_box.guesses import Guesses
+from zsky_box.hosts import Hosts
 from zsky_box.install.staging import repair_all
 from zsky_box.jobs.book import JobBook
 from zsky_box.jobs.desk import Desk
@@ -64,7 +66,9 @@ from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
 from zsky_box.ledger.verify import verify
 from zsky_box.metrics import Metrics
-from zsky_box.pages import setup
+from zsky_box.pages import wrong
+from zsky_box.pages.files import StaticFiles, static_file
+from zsky_box.pages.said import Said
 from zsky_box.pauses import Pauses
 from zsky_box.rate_limit import RateLimit
 from zsky_box.restart_budget import RestartBudget
@@ -211,6 +215,8 @@ class Box:
             scheduler=self.scheduler,
             cards=self.cards,
             metrics=self.metrics,
+            hosts=Hosts(settings, socket.gethostname()),
+            guesses=Guesses(time.monotonic_ns),
         )
         self._clock = clock
         self._closing = False
@@ -236,7 +242,7 @@ class Box:
         self.cards.start()
         self.tasks.start()
         self._verifier.start()
-        address = Address(self._url(), self.services.control_token, os.getpid())
+        address = Address(self.settings.local_url(), self.services.control_token, os.getpid())
         secretfile.write_private(self.folder / CONTROL_FILE, msgspec.json.encode(address))
 
     def drain(self) -> None:
@@ -264,11 +270,6 @@ class Box:
         self.decoder.close()
         self.store.close()
         self._lock.release()
-
-    def _url(self) -> str:
-        host = self.settings.host
-        local = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "::" else host  # noqa: S104 - compared
-        return f"http://{local}:{self.settings.port}"
 
     def _new_scheduler(self, worker_entry: str, failed: Callable[[BaseException], None]) -> Scheduler:
         settings = self.settings
@@ -339,10 +340,10 @@ class Box:
         self.bookkeeping.sweep()
 
     def _tidy(self) -> None:
-        settings, now, day_us = self.settings, self._clock(), idempotency.DAY_US
-        idle_us, whole_us = settings.session_idle_days * day_us, settings.session_days * day_us
+        settings, now = self.settings, self._clock()
+        idle_us, whole_us = settings.session_idle_days * DAY_US, settings.session_days * DAY_US
         # Not by a clock that has just jumped, or been found at a start: keys and uploads are gone once, and for ever.
-        if 0 <= now - self._tidied_at < day_us:
+        if 0 <= now - self._tidied_at < DAY_US:
             self.store.write(lambda tx: idempotency.forget(tx, settings.idempotency_days, now))
             self.store.write(lambda tx: sessions.forget(tx, now, idle_us=idle_us, whole_us=whole_us))
             self.uploads.expire(now)
@@ -418,16 +419,16 @@ def create_app(box: Box) -> Litestar:
             health.readyz,
             metrics.metrics,
             terminal.run_command,
-            setup.setup,
-            _static(),
+            pages.router(),
+            static_file,
         ],
         lifespan=[lifespan],
         before_send=[tell_limits],
         exception_handlers={
-            Refusal: problems.from_refusal,
-            HTTPException: problems.from_framework,
-            StoreError: problems.from_store,
-            Exception: problems.from_any,
+            Refusal: wrong.for_browsers(problems.from_refusal, wrong.refused),
+            HTTPException: wrong.for_browsers(problems.from_framework, wrong.of_framework),
+            StoreError: wrong.for_browsers(problems.from_store, wrong.of_store),
+            Exception: wrong.for_browsers(problems.from_any, wrong.of_any),
         },
         openapi_config=CONFIG,
         template_config=TemplateConfig(directory=CHECKOUT / "web" / "templates", engine=JinjaTemplateEngine),
@@ -439,13 +440,10 @@ def create_app(box: Box) -> Litestar:
     app.state["streams"] = streams.StreamCount(box.settings.streams_per_key_max, box.settings.streams_max)
     app.state["large_bodies"] = LargeBodies()
     app.state["document"] = build(app)
+    app.state["static"] = StaticFiles(CHECKOUT / "web" / "static")
+    app.state["said"] = Said()
+    app.state["paths"] = frozenset(route.path for route in app.routes)
     return app
-
-
-def _static() -> Router:
-    return create_static_files_router(
-        "/static", [CHECKOUT / "web" / "static"], include_in_schema=False, opt={"open": True}
-    )
 
 
 def serve(

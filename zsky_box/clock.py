@@ -11,6 +11,7 @@ Clock = Callable[[], int]
 """Returns microseconds since the epoch, UTC."""
 
 SECOND_US: Final = 1_000_000
+DAY_US: Final = 86_400 * SECOND_US
 
 
 def system_clock() -> int:

@@ -12,13 +12,12 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from zsky_box.clock import SECOND_US, Clock
+from zsky_box.clock import DAY_US, Clock
 from zsky_box.db import Rows, Store, Tx
 from zsky_box.errors import Refusal
 from zsky_box.keys import Caller
 
 KEY_MAX: Final = 255
-DAY_US: Final = 86_400 * SECOND_US
 
 
 class Idempotency(Struct, frozen=True):

@@ -76,6 +76,13 @@ class Caller(Struct, frozen=True):
     key: Key
     in_person: bool = False
     """At the terminal or in the browser, not through the API with a key."""
+    session_id: str = ""
+    """The browser's session, where it is one."""
+
+    @property
+    def limit_id(self) -> str:
+        """What requests and streams are counted under."""
+        return self.session_id or self.key.id
 
     def require(self, scope: Scope) -> None:
         """Raise 403 `insufficient_scope` unless the key has the scope."""

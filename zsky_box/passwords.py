@@ -102,6 +102,11 @@ def hash_of(rows: Reader, account_id: str) -> str | None:
     return None if row is None else str(row["hash"])
 
 
+def exist(rows: Reader) -> bool:
+    """Whether anybody can sign in at all."""
+    return rows.one("SELECT 1 FROM password LIMIT 1") is not None
+
+
 def _is_common(folded: str) -> bool:
     """A common word stays one with numbers and marks around it; a row of keys is common only as a whole."""
     word = folded.strip(string.digits + string.punctuation + string.whitespace)

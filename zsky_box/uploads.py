@@ -19,7 +19,7 @@ from typing import Final
 from msgspec import Struct
 
 from zsky_box import ids
-from zsky_box.clock import SECOND_US
+from zsky_box.clock import DAY_US
 from zsky_box.db import Row, Rows, Store, Tx
 from zsky_box.decoder import Decoder
 from zsky_box.errors import FieldError, InvalidFields, JobFailure, Refusal, not_found
@@ -30,7 +30,6 @@ from zsky_box.settings import Settings
 
 TMP: Final = ".tmp"
 _SUFFIX: Final = ".png"
-_DAY_US: Final = 86_400 * SECOND_US
 _PURGE_BATCH: Final = 500
 _QUERY_BATCH: Final = 500
 _KEPT: Final = "EXISTS (SELECT 1 FROM job WHERE job.upload_id = upload.id AND job.removed_at IS NULL)"
@@ -211,7 +210,7 @@ class Uploads:
 
     def expire(self, now: int) -> int:
         """Remove what is old and no job keeps; returns how many. A job keeps its upload until it is deleted itself."""
-        until = now - self._settings.unused_upload_days * _DAY_US
+        until = now - self._settings.unused_upload_days * DAY_US
         late = self._store.all(
             f"SELECT id FROM upload WHERE removed_at IS NULL AND created_at < ? AND NOT {_KEPT} LIMIT ?",  # noqa: S608
             (until, _PURGE_BATCH),

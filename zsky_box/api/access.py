@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from typing import Any, Final
 
 from litestar import Request
@@ -12,7 +11,8 @@ from litestar.handlers.base import BaseRouteHandler
 from litestar.types import Message, Scope
 
 from zsky_box import keys
-from zsky_box.api.deps import services
+from zsky_box.api import browser
+from zsky_box.api.deps import is_from_here, services
 from zsky_box.errors import Refusal
 from zsky_box.keys import Caller
 from zsky_box.rate_limit import RateLimit
@@ -26,8 +26,9 @@ async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], handler: 
     """Litestar guard: finds the caller, checks the scope that the route names in `opt`, or raises 401 or 403."""
     box, caller = services(connection), verify(connection)
     if CONTROL_HEADER not in connection.headers:
-        _limit(connection, box.rate_limit, caller.key.id)
-        keys.used(box.store, caller.key, box.clock())
+        limit(connection, box.rate_limit, caller.limit_id)
+        if not caller.session_id:
+            keys.used(box.store, caller.key, box.clock())
     # Litestar answers OPTIONS by itself with the methods of the address: any key may ask that.
     if connection.scope.get("method") != "OPTIONS":
         caller.require(handler.opt["scope"])
@@ -36,9 +37,9 @@ async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], handler: 
     connection.scope["user"] = caller
 
 
-def _limit(connection: ASGIConnection[Any, Any, Any, Any], rate_limit: RateLimit, key_id: str) -> None:
-    """Count the request against its key, keep what its answer tells of that, and raise 429 when it is one too many."""
-    standing = rate_limit.take(key_id)
+def limit(connection: ASGIConnection[Any, Any, Any, Any], rate_limit: RateLimit, limit_id: str) -> None:
+    """Count the request against its key or session, and keep what its answer tells of that; raises 429 for too many."""
+    standing = rate_limit.take(limit_id)
     told = f'"requests";r={standing.remaining};t={standing.full_after_seconds}'
     connection.scope["state"][_LIMITS] = (
         (b"ratelimit-policy", rate_limit.policy.encode()),
@@ -59,8 +60,10 @@ def verify(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
     """Whom the request's headers name at this moment; raises 401. A long answer asks again: keys are revoked."""
     if CONTROL_HEADER in connection.headers:
         return _terminal(connection)
-    box = services(connection)
-    return keys.verify(box.store, box.secrets.pepper, _presented(connection), box.clock())
+    box, secret = services(connection), _presented(connection)
+    if not secret and browser.has_cookie(connection):
+        return _visitor(connection)
+    return keys.verify(box.store, box.secrets.pepper, secret, box.clock())
 
 
 def control_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
@@ -81,6 +84,18 @@ def _presented(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
     return secret if len(secret) <= _SECRET_MAX else "too long to be a key"
 
 
+def _visitor(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
+    """The person behind a browser's cookie, for what a page of this box asks."""
+    browser.require_host(connection)
+    browser.require_same_origin(connection)
+    found = browser.visitor(connection)
+    if found is None:
+        raise Refusal(401, "session_ended", "You are signed out; reload the page to sign in again.")
+    if connection.scope.get("method") not in browser.SAFE_METHODS:
+        browser.require_token(connection, found.session, connection.headers.get(browser.CSRF_HEADER, ""))
+    return found.caller
+
+
 def _terminal(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
     """The owner at this machine's terminal: this start's token, a loopback peer, no browser."""
     box = services(connection)
@@ -90,13 +105,3 @@ def _terminal(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
     if not (is_from_here(connection) and right and "origin" not in connection.headers and caller is not None):
         raise Refusal(401, "invalid_key", "This control token is not valid here.")
     return caller
-
-
-def is_from_here(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
-    """Whether the peer is this machine's loopback, also where a socket for IPv6 shows an IPv4 peer as `::ffff:…`."""
-    try:
-        address = ipaddress.ip_address(connection.client.host if connection.client else "")
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback

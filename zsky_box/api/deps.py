@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +17,8 @@ from zsky_box.db import Store
 from zsky_box.errands import Errands
 from zsky_box.eta import Eta
 from zsky_box.feed import Feed
+from zsky_box.guesses import Guesses
+from zsky_box.hosts import Hosts
 from zsky_box.inventory import Inventory
 from zsky_box.jobs.desk import Desk
 from zsky_box.jobs.keeper import Keeper
@@ -63,6 +66,8 @@ class Services:
     scheduler: Scheduler
     cards: CardWatch
     metrics: Metrics
+    hosts: Hosts
+    guesses: Guesses
 
 
 def services(connection: ASGIConnection[Any, Any, Any, Any]) -> Services:
@@ -80,3 +85,18 @@ def base_url(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
         address, port = connection.scope.get("server") or (settings.host, settings.port)
         host = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     return f"{connection.scope['scheme']}://{host}"
+
+
+def is_from_here(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
+    """Whether the peer is this machine's loopback, also where a socket for IPv6 shows an IPv4 peer as `::ffff:…`."""
+    return is_loopback(connection.client.host if connection.client else "")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether this is an address of the machine's loopback."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return (mapped or parsed).is_loopback

@@ -9,8 +9,7 @@ from litestar import Request, Response, get
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
-from zsky_box.api.access import is_from_here
-from zsky_box.api.deps import services
+from zsky_box.api.deps import is_from_here, services
 from zsky_box.errors import Refusal
 from zsky_box.jobs.waiting import waiting
 from zsky_box.metrics import MEDIA_TYPE

@@ -30,6 +30,7 @@ TITLES: Final = {
     410: "Gone",
     413: "Too large",
     415: "Unsupported media type",
+    421: "Not this host",
     422: "Not accepted",
     429: "Too many",
     500: "Internal error",
@@ -41,12 +42,14 @@ STATUS_OF: Final = {
     "missing_key": 401,
     "invalid_key": 401,
     "revoked_key": 401,
+    "session_ended": 401,
     "wallet_empty": 402,
     "plan_without_api": 403,
     "insufficient_scope": 403,
     "test_key": 403,
     "invalid_signature": 403,
     "expired_signature": 403,
+    "cross_site": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "idempotency_conflict": 409,
@@ -56,6 +59,7 @@ STATUS_OF: Final = {
     "result_removed": 410,
     "too_large": 413,
     "unsupported_media": 415,
+    "wrong_host": 421,
     "invalid_field": 422,
     "unknown_field": 422,
     "unsupported_for_model": 422,
@@ -130,6 +134,11 @@ def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Res
         allowed = headers.get("allow") or "GET, HEAD"  # static files name none
         headers = {"Allow": ", ".join(sorted(allowed.split(", ")))}
     return from_refusal(request, Refusal(error.status_code, code, detail, headers=headers))
+
+
+def sentence_of(error: HTTPException) -> str:
+    """What is said of one of Litestar's own refusals."""
+    return _FRAMEWORK.get(error.status_code, ("", "The request could not be accepted."))[1]
 
 
 def from_store(request: Request[Any, Any, Any], error: StoreError) -> Response[bytes]:

@@ -198,11 +198,11 @@ async def _has_heard_all(request: Request[Any, Any, Any], job_id: str) -> bool:
 def _open(request: Request[Any, Any, Any], job_id: str | None) -> Sending:
     box, caller = services(request), caller_of(request)
     count: StreamCount = request.app.state["streams"]
-    count.take(caller.key.id)
+    count.take(caller.limit_id)
     last_event_id = request.headers.get("last-event-id", "")
     stream = _Stream(box, caller, job_id, last_event_id, base_url(request), lambda: verify(request))
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return Sending(stream.tell(), lambda: count.give(caller.key.id), media_type=MEDIA_TYPE, headers=headers)
+    return Sending(stream.tell(), lambda: count.give(caller.limit_id), media_type=MEDIA_TYPE, headers=headers)
 
 
 async def _events(listener: Listener) -> AsyncGenerator[Event | None]:

@@ -1,1 +1,46 @@
-"""The browser's pages: Jinja templates of `web/templates` over the domain rooms."""
+"""The browser's pages: thin handlers over the same rooms as the API's."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from litestar import Response, Router
+from litestar.exceptions import HTTPException
+from litestar.types import ControllerRouterHandler
+
+from zsky_box.errors import Refusal, StoreError
+from zsky_box.pages import frame, setup, sign_in, wrong
+from zsky_box.pages.entry import FORM_MAX_BYTES, enter
+
+HANDLERS: Final[list[ControllerRouterHandler]] = [
+    sign_in.home,
+    sign_in.sign_in,
+    sign_in.try_sign_in,
+    sign_in.sign_out,
+    setup.setup,
+    setup.set_up,
+]
+
+
+def router() -> Router:
+    """All pages, behind the one guard, with their headers and their own way to refuse."""
+    return Router(
+        "/",
+        guards=[enter],
+        route_handlers=HANDLERS,
+        after_request=_with_headers,
+        request_max_body_size=FORM_MAX_BYTES,
+        include_in_schema=False,
+        exception_handlers={
+            Refusal: wrong.refused,
+            HTTPException: wrong.of_framework,
+            StoreError: wrong.of_store,
+            Exception: wrong.of_any,
+        },
+    )
+
+
+def _with_headers(response: Response[Any]) -> Response[Any]:
+    for name, value in frame.HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response

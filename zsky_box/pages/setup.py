@@ -1,43 +1,79 @@
-"""The first page, behind the one-time token of `init`: what runs, what is missing, and a first call to copy."""
+"""The first run, an invited person's first visit, and a new password: all behind a link that works once."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
-from litestar import Request, get
+from litestar import Request, Response, get, post
 from litestar.response import Template
 
-from zsky_box import accounts, invitations
-from zsky_box.api.deps import base_url, services
+from zsky_box import accounts, invitations, passwords
+from zsky_box.accounts import NAME_MAX, Account
+from zsky_box.api.deps import services
+from zsky_box.db import Tx
+from zsky_box.errors import Refusal
+from zsky_box.pages import frame
+from zsky_box.pages.sign_in import begun
 
-_HEADERS: Final = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",  # the token stands in the address
-    "X-Content-Type-Options": "nosniff",
-}
 _TOKEN_MAX: Final = 200
+_HEADERS: Final = {"Referrer-Policy": "no-referrer"}  # the token stands in the address
 
 
-@get("/setup", include_in_schema=False, opt={"open": True})
+@get("/setup", opt={"page": "open"}, include_in_schema=False)
 async def setup(request: Request[Any, Any, Any]) -> Template:
-    """With the right token the state of the box; with another, what to do."""
-    box = services(request)
+    """With a link's token the form for name and password; with another, what to do."""
     token = str(request.query_params.get("token", ""))[:_TOKEN_MAX]
-    if await box.store.read(lambda: invitations.find(box.store, token, box.clock())) is None:
-        return Template("setup_refused.html", status_code=403, headers=_HEADERS)
-    owner = await box.store.read(lambda: accounts.owner(box.store))
-    context = {
-        "owner": "" if owner is None else owner.name,
-        "base": base_url(request),
-        "slots": [slot for slot in box.scheduler.slots() if not slot.test],
-        "models": [
-            (
-                spec,
-                box.catalog.installed(spec) is not None,
-                [kind for kind in spec.makes if box.catalog.default(kind) is spec],
-            )
-            for spec in box.catalog.specs.values()
-        ],
-    }
-    return Template("setup.html", context=context, headers=_HEADERS)
+    return await _shown(request, token)
+
+
+@post("/setup", opt={"page": "open"}, status_code=303, include_in_schema=False)
+async def set_up(request: Request[Any, Any, Any]) -> Response[Any] | Template:
+    """Use the link: the password is set, and the person is signed in."""
+    box, form = services(request), await frame.form(request)
+    token, name = form.get("token", "")[:_TOKEN_MAX], form.get("name", "")
+    password, again = form.raw("password"), form.raw("again")
+    invited = await box.store.read(lambda: invitations.find(box.store, token, box.clock()))
+    if invited is None:
+        return await _shown(request, token)
+    try:
+        if password != again:
+            raise Refusal(422, "invalid_field", "The two passwords differ; write the same one twice.")
+        passwords.check(password, name or invited.name)
+        hashed = await asyncio.to_thread(passwords.hashed, password)
+        account = await box.store.write_async(lambda tx: _use(tx, token, name, hashed, box.clock()))
+    except Refusal as refusal:
+        return await _shown(request, token, name=name, wrong=refusal.detail)
+    return await begun(request, account, "/settings#api" if account.role == "owner" else "/")
+
+
+def _use(tx: Tx, token: str, name: str, hashed: str, now: int) -> Account:
+    account = invitations.use(tx, token, hashed=hashed, now=now)
+    if name and name != account.name:
+        account = accounts.rename(tx, account, name, now=now)
+    return account
+
+
+async def _shown(request: Request[Any, Any, Any], token: str, *, name: str = "", wrong: str = "") -> Template:
+    box = services(request)
+
+    def known() -> tuple[Account | None, bool]:
+        invited = invitations.find(box.store, token, box.clock())
+        return invited, invited is not None and passwords.hash_of(box.store, invited.id) is not None
+
+    invited, has_password = await box.store.read(known)
+    if invited is None:
+        return frame.page(request, "setup_refused.html", title="Not this link", status=403, headers=_HEADERS)
+    return frame.page(
+        request,
+        "setup.html",
+        title="A new password" if has_password else "Welcome",
+        status=422 if wrong else 200,
+        headers=_HEADERS,
+        token=token,
+        invited=invited,
+        is_first=not has_password,
+        name=name or invited.name,
+        name_max=NAME_MAX,
+        wrong=wrong,
+    )

@@ -1,0 +1,46 @@
+"""What a page is to say once: told by the request that did something, shown by the next page of the same session.
+
+In memory and bounded: a secret that is shown once is written nowhere.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Final, Literal
+
+from msgspec import Struct
+
+SESSIONS_MAX: Final = 1_000
+OF_SESSION_MAX: Final = 10
+
+
+class Notice(Struct, frozen=True):
+    """One message; `secret` is what exists nowhere else."""
+
+    kind: Literal["good", "bad"]
+    text: str
+    secret: str = ""
+
+
+class Said:
+    """The messages not shown yet, by session."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._of: OrderedDict[str, list[Notice]] = OrderedDict()
+
+    def add(self, session_id: str, notice: Notice) -> None:
+        """Keep a message for the session's next page; of too many the oldest go."""
+        with self._lock:
+            kept = self._of.setdefault(session_id, [])
+            kept.append(notice)
+            del kept[:-OF_SESSION_MAX]
+            self._of.move_to_end(session_id)
+            while len(self._of) > SESSIONS_MAX:
+                self._of.popitem(last=False)
+
+    def take(self, session_id: str) -> list[Notice]:
+        """All messages of the session, which are then gone."""
+        with self._lock:
+            return self._of.pop(session_id, [])
