@@ -172,16 +172,16 @@ def test_a_file_that_has_changed_is_found(office: Office) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "order", "told"),
+    ("name", "recipe", "told"),
     [
-        ("nothing", {}, "There is no model 'nothing'"),
-        ("leader", {}, "no repository"),
-        (NAME, {"recipe": "int4"}, "no recipe 'int4'"),
+        ("nothing", "", "There is no model 'nothing'"),
+        ("leader", "", "no repository"),
+        (NAME, "int4", "no recipe 'int4'"),
     ],
 )
-def test_what_cannot_be_installed_is_refused(office: Office, name: str, order: dict[str, str], told: str) -> None:
+def test_what_cannot_be_installed_is_refused(office: Office, name: str, recipe: str, told: str) -> None:
     with pytest.raises(Refusal, match=told):
-        office.errands.install(name, Order(**order), accepted=True, actor="ann")
+        office.errands.install(name, Order(recipe=recipe), accepted=True, actor="ann")
     assert office.recorded() == []
 
 
