@@ -22,7 +22,7 @@ from litestar.logging import LoggingConfig
 from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.template.config import TemplateConfig
 
-from zsky_box import audit, idempotency, inventory, pages, secretfile, sessions, timeline, timings
+from zsky_box import audit, idempotency, inventory, pages, secretfile, sessions, timeline, timings, tls
 from zsky_box.api import (
     account,
     files,
@@ -111,6 +111,7 @@ class Box:
         self._lock = InstanceLock(folder)
         self._lock.acquire(LOCK_SECONDS)
         try:
+            self._certificate = tls.certificate(settings)
             self._furnish(clock, worker_entry, on_fatal)
         except BaseException:
             self._lock.release()
@@ -238,7 +239,7 @@ class Box:
         self.cards.start()
         self.tasks.start()
         self._verifier.start()
-        address = Address(self._url(), self.services.control_token, os.getpid())
+        address = Address(self.settings.local_url(), self.services.control_token, os.getpid(), self._certificate)
         secretfile.write_private(self.folder / CONTROL_FILE, msgspec.json.encode(address))
 
     def drain(self) -> None:
@@ -265,11 +266,6 @@ class Box:
         self.decoder.close()
         self.store.close()
         self._lock.release()
-
-    def _url(self) -> str:
-        host = self.settings.host
-        local = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "::" else host  # noqa: S104 - compared
-        return f"http://{local}:{self.settings.port}"
 
     def _new_scheduler(self, worker_entry: str, failed: Callable[[BaseException], None]) -> Scheduler:
         settings = self.settings
@@ -471,7 +467,7 @@ def serve(
     except ZskyError:
         box.close()
         raise
-    server = Server(box, configuration(create_app(box)))
+    server = Server(box, configuration(create_app(box), tls.files(settings)))
     holder.append(server)
     if on_started is not None:
         threading.Thread(target=_tell_when_started, args=(server, on_started), daemon=True).start()

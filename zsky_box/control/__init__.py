@@ -15,6 +15,7 @@ from zsky_box.control.asked import (
     Command,
     Correct,
     DeviceName,
+    InviteAccount,
     IssueKey,
     ListAccounts,
     ListKeys,
@@ -27,25 +28,29 @@ from zsky_box.control.asked import (
     SetCap,
     SetCeiling,
     SetOverage,
+    SetPassword,
     SetReplenish,
     TopUp,
     decode,
 )
-from zsky_box.control.hand import ACTOR, Means, run
+from zsky_box.control.hand import Means, run
 
 FILE_NAME: Final = "control.json"
 
 
 class Address(Struct, frozen=True):
-    """Where the running service listens and the token of this start: `control.json`, mode 0600."""
+    """Where the running service listens and the token of this start: `control.json`, mode 0600.
+
+    `certificate` is what it shows itself with, in PEM; empty without TLS.
+    """
 
     url: str
     token: str
     pid: int
+    certificate: str = ""
 
 
 __all__ = [
-    "ACTOR",
     "FILE_NAME",
     "REASON_MAX",
     "AcceptClock",
@@ -56,6 +61,7 @@ __all__ = [
     "Command",
     "Correct",
     "DeviceName",
+    "InviteAccount",
     "IssueKey",
     "ListAccounts",
     "ListKeys",
@@ -69,6 +75,7 @@ __all__ = [
     "SetCap",
     "SetCeiling",
     "SetOverage",
+    "SetPassword",
     "SetReplenish",
     "TopUp",
     "decode",
