@@ -51,6 +51,7 @@ from zsky_box.control import FILE_NAME as CONTROL_FILE
 from zsky_box.control import Address
 from zsky_box.db import InstanceLock, Store
 from zsky_box.decoder import Decoder
+from zsky_box.errands import Errands
 from zsky_box.errors import Refusal, StoreError, ZskyError
 from zsky_box.eta import Eta
 from zsky_box.feed import Feed
@@ -176,6 +177,7 @@ class Box:
         )
         self.scheduler = self._new_scheduler(worker_entry, on_fatal or _no_one_to_tell)
         self.cards = CardWatch(self.inventory.devices, self.scheduler.tell_card)
+        self.errands = Errands(self.store, self.catalog, settings, clock)
         self.tasks = Tasks(
             folder,
             wake=self.scheduler.wake,
@@ -209,6 +211,8 @@ class Box:
                 lambda job_id, test: self.scheduler.reason(job_id, test=test),
             ),
             pauses=self.pauses,
+            errands=self.errands,
+            inventory=self.inventory,
             scheduler=self.scheduler,
             cards=self.cards,
             metrics=self.metrics,
@@ -261,6 +265,7 @@ class Box:
         self._closing = True
         self.feed.close()
         self.cards.stop()
+        self.errands.close()
         self.scheduler.stop()
         self.tasks.stop()
         self.decoder.close()
