@@ -9,7 +9,7 @@ from litestar.exceptions import HTTPException
 from litestar.types import ControllerRouterHandler
 
 from zsky_box.errors import Refusal, StoreError
-from zsky_box.pages import create, frame, reference, setup, sign_in, wrong
+from zsky_box.pages import create, frame, library, reference, result, setup, sign_in, wrong
 from zsky_box.pages.entry import FORM_MAX_BYTES, enter
 
 HANDLERS: Final[list[ControllerRouterHandler]] = [
@@ -24,6 +24,13 @@ HANDLERS: Final[list[ControllerRouterHandler]] = [
     sign_in.sign_out,
     setup.setup,
     setup.set_up,
+    library.library,
+    library.save,
+    library.delete,
+    result.result,
+    result.receipt,
+    result.rerun,
+    result.cancel,
 ]
 
 
