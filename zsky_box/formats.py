@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Final, Literal, get_args
 
 AspectRatio = Literal["16:9", "9:16", "1:1", "4:3", "3:4", "21:9"]
-Resolution = Literal["480p", "720p", "1080p"]
+Resolution = Literal["144p", "480p", "720p", "1080p"]
 
 ASPECT_RATIOS: Final[tuple[AspectRatio, ...]] = get_args(AspectRatio)
 RESOLUTIONS: Final[tuple[Resolution, ...]] = get_args(Resolution)
 
-_SHORT_SIDE: Final[dict[Resolution, int]] = {"480p": 480, "720p": 720, "1080p": 1080}
+_SHORT_SIDE: Final[dict[Resolution, int]] = {"144p": 144, "480p": 480, "720p": 720, "1080p": 1080}
 
 
 def output_size(resolution: Resolution, aspect_ratio: AspectRatio) -> tuple[int, int]:
