@@ -11,7 +11,7 @@ import pytest
 from tests.boxes import running
 from tests.running import RunningBox
 from tests.stores import PEPPER, SIGNING, Rooms
-from zsky_box import accounts, control
+from zsky_box import accounts, control, invitations, passwords, sessions
 from zsky_box.control import (
     AcceptClock,
     AddAccount,
@@ -19,15 +19,19 @@ from zsky_box.control import (
     CapKey,
     ChoosePlan,
     Correct,
+    InviteAccount,
     IssueKey,
     ListAccounts,
     ListKeys,
+    PauseDevice,
     RefundJob,
+    ResumeDevice,
     RevokeKey,
     RotateKey,
     SetCap,
     SetCeiling,
     SetOverage,
+    SetPassword,
     SetReplenish,
     TopUp,
 )
@@ -47,6 +51,10 @@ class Hand:
 
     def __call__(self, command: control.Command) -> dict[str, Any]:
         return control.run(command, self._means)
+
+    def by(self, actor: str) -> None:
+        """From now on somebody else asks."""
+        self._means = msgspec.structs.replace(self._means, actor=actor)
 
     def refused(self, command: control.Command) -> Refusal:
         with pytest.raises(Refusal) as refused:
@@ -184,6 +192,77 @@ def test_overage_is_turned_on_and_off(run: Hand) -> None:
     assert run(SetOverage(account="owner", enabled=False))["overage"] is False
 
 
+# Signing in
+
+
+def test_a_password_is_set_and_ends_what_could_undo_it(run: Hand) -> None:
+    ann, store = run(AddAccount(name="ann"))["id"], run.rooms.store
+    token = run(InviteAccount(account="ann"))["path"].partition("=")[2]
+    for each in (ann, run.rooms.owner.account.id):
+        store.write(lambda tx, each=each: sessions.begin(tx, each, now=run.rooms.clock(), address="", agent=""))
+    told = run(SetPassword(account="ann", password="a lake at dawn"))
+    assert (told["name"], told["sessions_ended"]) == ("ann", 1)
+    assert passwords.matches(passwords.hash_of(store, ann), "a lake at dawn")
+    assert invitations.find(store, token, run.rooms.clock()) is None
+    assert len(store.all("SELECT * FROM session")) == 1
+
+
+def test_a_password_that_will_not_do_changes_nothing(run: Hand) -> None:
+    ann = run(AddAccount(name="ann of the lake"))["id"]
+    for password in ("short", "Ann Of The Lake!"):
+        assert run.refused(SetPassword(account="ann of the lake", password=password)).field == "password"
+    assert run.refused(SetPassword(account="bob", password="a lake at dawn")).status == 404
+    assert passwords.hash_of(run.rooms.store, ann) is None
+
+
+def test_a_password_is_not_shown_with_its_command() -> None:
+    assert "dawn" not in f"{SetPassword(account='ann', password='a lake at dawn')!r}"
+
+
+def test_a_link_is_made_for_a_person_there_is(run: Hand) -> None:
+    ann = run(AddAccount(name="ann"))
+    told = run(InviteAccount(account="ann"))
+    assert told["url"] == f"http://127.0.0.1:8420{told['path']}"
+    assert told["expires_at"] == "2026-11-25T12:00:00Z"
+    path, _, token = told["path"].partition("?token=")
+    found = invitations.find(run.rooms.store, token, run.rooms.clock())
+    assert (path, found and found.id) == ("/setup", ann["id"])
+    assert run.refused(InviteAccount(account="bob")).status == 404
+
+
+# Who is on record
+
+
+def test_who_asked_is_on_record_for_everything_that_is_done(run: Hand) -> None:
+    run(AddAccount(name="terminal's own"))
+    before = run.rooms.store.all("SELECT max(id) AS id FROM audit")[0]["id"]
+    run.by("owner:acc_1")
+    run(AddAccount(name="ann"))
+    issued = run(IssueKey(account="ann"))
+    rotated = run(RotateKey(account="ann", key_id=issued["id"]))
+    run(CapKey(account="ann", key_id=rotated["id"], cap_micros=USD))
+    run(RevokeKey(account="ann", key_id=rotated["id"]))
+    run(TopUp(account="ann", amount_micros=20 * USD))
+    run(Correct(account="ann", amount_micros=-USD, reason="x"))
+    run(SetCap(account="ann", cap_micros=10 * USD))
+    run(SetCeiling(account="ann", ceiling_micros=9 * USD))
+    run(SetCeiling(account=None, ceiling_micros=9 * USD))
+    run(SetOverage(account="ann", enabled=True))
+    run(SetReplenish(account="ann", below_micros=USD, add_micros=USD, month_micros=USD))
+    run(ChoosePlan(account="ann", plan="free"))
+    run(InviteAccount(account="ann"))
+    run(SetPassword(account="ann", password="a lake at dawn"))
+    run(PauseDevice(device="cpu"))
+    run(ResumeDevice(device="cpu"))
+    rows = run.rooms.store.all("SELECT DISTINCT action, actor FROM audit WHERE id > ?", (before,))
+    by_the_box = {row["action"] for row in rows if row["actor"] in ("box", "plan")}
+    assert by_the_box <= {"ledger.grant", "plan.fee", "plan.began", "plan.renewed"}
+    asked_for = {row["action"] for row in rows if row["actor"] == "owner:acc_1"}
+    assert {row["action"] for row in rows} - by_the_box == asked_for
+    assert {"account.created", "key.issued", "password.set", "invitation.made", "device.paused"} <= asked_for
+    assert {row["actor"] for row in rows} <= {"owner:acc_1", "box", "plan"}
+
+
 # Ledger and clock
 
 
@@ -241,6 +320,9 @@ def test_the_owner_accepts_a_clock_that_was_set_back(run: Hand) -> None:
         b'{"command": "accounts.plan", "account": "ann", "plan": "gold"}',
         b'{"command": "accounts.correct", "account": "ann", "amount_micros": 1, "reason": "' + b"x" * 501 + b'"}',
         b'{"command": "ledger.refund", "job_id": "job_1"}',
+        b'{"command": "accounts.password", "account": "ann"}',
+        b'{"command": "accounts.password", "account": "ann", "password": "' + b"x" * 201 + b'"}',
+        b'{"command": "accounts.invite"}',
     ],
 )
 def test_what_is_no_command_is_not_decoded(body: bytes) -> None:
@@ -259,6 +341,8 @@ def test_what_is_no_command_is_not_decoded(body: bytes) -> None:
         ListAccounts(),
         AddAccount(name="ann", annual=True),
         ChoosePlan(account="ann", plan="free"),
+        SetPassword(account="ann", password="a lake at dawn"),
+        InviteAccount(account="ann"),
         TopUp(account="ann", amount_micros=1),
         Correct(account="ann", amount_micros=-1, reason="x"),
         SetCap(account="ann", cap_micros=50_000),

@@ -180,7 +180,7 @@ def test_beginning_and_ending_are_on_record(door: Door) -> None:
     door.end(door.ann, session.id)
     rows = door.store.all("SELECT * FROM audit WHERE action LIKE 'session.%' ORDER BY id")
     assert [(row["action"], row["subject"], row["account_id"], row["actor"]) for row in rows] == [
-        ("session.begun", session.id, door.ann, door.ann),
+        ("session.begun", session.id, door.ann, f"browser:{door.ann}"),
         ("session.ended", session.id, door.ann, door.ann),
     ]
     assert rows[0]["after"] == '{"address":"10.0.0.7"}'

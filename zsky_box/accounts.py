@@ -101,10 +101,10 @@ def create_owner(tx: Tx, name: str, now: int) -> Account:
     """The one owner of the box; raises StoreError when there is one already."""
     if tx.one("SELECT 1 FROM account WHERE role = 'owner'") is not None:
         raise StoreError("the box has an owner already; `zsky-box keys rotate` issues a new key")
-    return _create(tx, Account(id=ids.new("acc"), name=name, role="owner", plan="max", created_at=now))
+    return _create(tx, Account(id=ids.new("acc"), name=name, role="owner", plan="max", created_at=now), "terminal")
 
 
-def add_member(tx: Tx, name: str, plan: Plan, *, annual: bool, now: int) -> Account:
+def add_member(tx: Tx, name: str, plan: Plan, *, annual: bool, now: int, actor: str = "terminal") -> Account:
     """A further person on the box; raises 422 for a name that is taken or none, 409 where there are too many."""
     _require_name(tx, name)
     count = tx.one("SELECT count(*) AS n FROM account")
@@ -112,7 +112,7 @@ def add_member(tx: Tx, name: str, plan: Plan, *, annual: bool, now: int) -> Acco
         raise Refusal(409, "too_many_accounts", f"A box has at most {ACCOUNTS_MAX} accounts.")
     renews: Renewal = "annual" if annual else "monthly"
     member = Account(id=ids.new("acc"), name=name, role="member", plan=plan, created_at=now, renews=renews)
-    return _create(tx, msgspec.structs.replace(member, annual=annual))
+    return _create(tx, msgspec.structs.replace(member, annual=annual), actor)
 
 
 def rename(tx: Tx, account: Account, name: str, *, now: int) -> Account:
@@ -141,7 +141,7 @@ def _require_name(rows: Reader, name: str) -> None:
         raise Refusal(422, "invalid_field", f"There is an account named {name!r} already.", field="name")
 
 
-def _create(tx: Tx, account: Account) -> Account:
+def _create(tx: Tx, account: Account, actor: str) -> Account:
     tx.execute(
         "INSERT INTO account (id, name, role, plan, created_at, renews, annual) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
@@ -158,7 +158,7 @@ def _create(tx: Tx, account: Account) -> Account:
         tx,
         at=account.created_at,
         account_id=account.id,
-        actor="terminal",
+        actor=actor,
         action="account.created",
         subject=account.id,
         after={

@@ -238,7 +238,7 @@ class Box:
         self.cards.start()
         self.tasks.start()
         self._verifier.start()
-        address = Address(self._url(), self.services.control_token, os.getpid())
+        address = Address(self.settings.local_url(), self.services.control_token, os.getpid())
         secretfile.write_private(self.folder / CONTROL_FILE, msgspec.json.encode(address))
 
     def drain(self) -> None:
@@ -265,11 +265,6 @@ class Box:
         self.decoder.close()
         self.store.close()
         self._lock.release()
-
-    def _url(self) -> str:
-        host = self.settings.host
-        local = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "::" else host  # noqa: S104 - compared
-        return f"http://{local}:{self.settings.port}"
 
     def _new_scheduler(self, worker_entry: str, failed: Callable[[BaseException], None]) -> Scheduler:
         settings = self.settings

@@ -16,7 +16,7 @@ from zsky_box.db import Tx
 from zsky_box.errors import Refusal
 
 HOURS: Final = 72
-_HOUR_US: Final = 3_600 * SECOND_US
+HOUR_US: Final = 3_600 * SECOND_US
 _TOKEN_BYTES: Final = 24
 _TOKEN_MAX: Final = 100
 
@@ -27,7 +27,7 @@ def invite(tx: Tx, account_id: str, *, now: int, actor: str, hours: int | None =
     """Make a link's token, which exists nowhere else; with `hours` None it works until it is used or replaced."""
     purpose = _purpose(tx, accounts.get(tx, account_id))
     token = secrets.token_urlsafe(_TOKEN_BYTES)
-    expires_at = None if hours is None else now + hours * _HOUR_US
+    expires_at = None if hours is None else now + hours * HOUR_US
     tx.execute("DELETE FROM invitation WHERE account_id = ?", (account_id,))
     tx.execute(
         "INSERT INTO invitation (digest, account_id, purpose, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",
@@ -62,8 +62,9 @@ def use(tx: Tx, token: str, *, hashed: str, now: int) -> Account:
     account = find(tx, token, now)
     if account is None:
         raise Refusal(404, "not_found", "This link has been used or has ended; ask the box's owner for a new one.")
-    passwords.set_for(tx, account.id, hashed, now=now, actor=account.id)
-    sessions.end_all(tx, account.id, but=None, now=now, actor=account.id)
+    actor = f"browser:{account.id}"
+    passwords.set_for(tx, account.id, hashed, now=now, actor=actor)
+    sessions.end_all(tx, account.id, but=None, now=now, actor=actor)
     return account
 
 

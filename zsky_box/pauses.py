@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from zsky_box import audit
 from zsky_box.clock import SECOND_US, Clock, rfc3339
 from zsky_box.db import Rows, Store, Tx
 from zsky_box.errors import Refusal
@@ -46,20 +47,29 @@ class Pauses:
         return any(span.covers(at.weekday(), at.hour * 60 + at.minute) for span in self._spans)
 
 
-def pause(tx: Tx, device: str, now: int, *, unload: bool) -> None:
+def pause(tx: Tx, device: str, now: int, *, unload: bool, actor: str) -> None:
     """From now on a device (or `all`) takes no jobs; what was asked of it before is kept where it is more."""
+    row = tx.one("SELECT unloaded FROM paused WHERE device = ?", (device,))
+    if row is not None and bool(row["unloaded"]) >= unload:
+        return
     tx.execute(
         "INSERT INTO paused (device, unloaded, since) VALUES (?, ?, ?)"
-        " ON CONFLICT (device) DO UPDATE SET unloaded = max(unloaded, excluded.unloaded)",
+        " ON CONFLICT (device) DO UPDATE SET unloaded = excluded.unloaded",
         (device, int(unload), now),
+    )
+    audit.append(
+        tx, at=now, account_id=None, actor=actor, action="device.paused", subject=device, after={"unloaded": unload}
     )
 
 
-def resume(tx: Tx, device: str) -> None:
+def resume(tx: Tx, device: str, now: int, *, actor: str) -> None:
     """A device takes jobs again; `all` ends every pause. Raises Refusal for one while all are paused together."""
     if device != ALL and tx.one("SELECT 1 FROM paused WHERE device = ?", (ALL,)):
         raise Refusal(422, "invalid_field", "All devices are paused together; resume all of them.", field="device")
-    tx.execute("DELETE FROM paused WHERE device = ? OR ? = ?", (device, device, ALL))
+    ended = tx.all("SELECT device FROM paused WHERE device = ? OR ? = ? ORDER BY device", (device, device, ALL))
+    for row in ended:
+        tx.execute("DELETE FROM paused WHERE device = ?", (row["device"],))
+        audit.append(tx, at=now, account_id=None, actor=actor, action="device.resumed", subject=row["device"])
 
 
 def listed(rows: Rows) -> list[dict[str, object]]:

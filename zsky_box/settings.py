@@ -106,6 +106,12 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     worker_restarts_max: Positive = 5
     worker_restart_window_seconds: Seconds = 300.0
 
+    def local_url(self) -> str:
+        """Where this machine reaches the service; without a final slash."""
+        # A socket that is bound to every address is reached by loopback.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
     def zone(self) -> ZoneInfo:
         """The box's calendar zone; checked when the settings are read."""
         return ZoneInfo(self.timezone)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import closing
+from hashlib import sha256
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,8 @@ import pytest
 from tests.boxes import running
 from tests.cli.conftest import Run
 from tests.running import make_owner
+from zsky_box import passwords
+from zsky_box.db import connect
 
 
 @pytest.fixture(params=["running", "stopped"])
@@ -102,3 +107,65 @@ def test_keys_are_made_capped_and_ended_for_anybody(run: Run, stopped: Path) -> 
     assert "no such key" in run("keys", "revoke", issued["id"], data=stopped).sentence
     assert run("keys", "revoke", issued["id"], "--account", "ann", data=stopped).status == 0
     assert run("ledger", "verify", data=stopped).status == 0
+
+
+# Signing in
+
+
+def test_a_password_is_read_from_a_script_and_shown_nowhere(
+    run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", StringIO("a lake at dawn\r\nanother line\n"))
+    told = run("accounts", "password", "owner", "--stdin", data=data)
+    assert told.out == "owner has a new password.\n"
+    monkeypatch.setattr("sys.stdin", StringIO("a lake at dawn\n"))
+    assert run("accounts", "password", "owner", "--stdin", "--json", data=data).json["sessions_ended"] == 0
+    with closing(connect(data / "ledger.db", read_only=True)) as connection:
+        stored = connection.execute("SELECT hash FROM password").fetchone()[0]
+    assert passwords.matches(stored, "a lake at dawn")
+    log = data.with_name(f"{data.name}.log")
+    assert "lake" not in told.err + (log.read_text() if log.exists() else "")
+
+
+def test_a_password_is_typed_twice_where_nobody_sees_it(
+    run: Run, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    typed = iter(["a lake at dawn", "a lake at noon", "a lake at dusk", "a lake at dusk"])
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("getpass.getpass", lambda *_, **__: next(typed))  # pyright: ignore[reportUnknownLambdaType]
+    told = run("accounts", "password", "owner", data=stopped)
+    assert "has a new password" in told.out
+    assert "do not match" in told.err
+    with closing(connect(stopped / "ledger.db", read_only=True)) as connection:
+        stored = connection.execute("SELECT hash FROM password").fetchone()[0]
+    assert passwords.matches(stored, "a lake at dusk")
+
+
+def test_a_password_that_cannot_be_set_is_one_sentence(
+    run: Run, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for line, sentence in {"short": "10 to 200 characters", "x" * 201: "at most 200", "": "10 to 200"}.items():
+        monkeypatch.setattr("sys.stdin", StringIO(line))
+        assert sentence in run("accounts", "password", "owner", "--stdin", data=stopped).sentence
+    monkeypatch.setattr("sys.stdin", StringIO("a lake at dawn"))
+    assert "--stdin" in run("accounts", "password", "owner", data=stopped).sentence
+    assert "no account 'bob'" in run("accounts", "password", "bob", "--stdin", data=stopped).sentence
+
+
+def test_a_link_is_printed_once_for_one_person(run: Run, data: Path) -> None:
+    run("accounts", "add", "ann", data=data)
+    lines = run("accounts", "invite", "ann", data=data).out.splitlines()
+    assert lines[0].startswith("For ann, once, until ")
+    url, _, token = lines[1].partition("/setup?token=")
+    assert url.startswith("http://127.0.0.1:")
+    with closing(connect(data / "ledger.db", read_only=True)) as connection:
+        digest = connection.execute("SELECT digest FROM invitation").fetchone()[0]
+    assert digest == sha256(token.encode()).digest()
+    told = run("accounts", "invite", "ann", "--json", data=data, env={"ZSKY_PUBLIC_URL": "https://box.example"}).json
+    assert told["url"].endswith(told["path"])
+    assert told["path"] != lines[1].removeprefix(url)
+    assert "no account 'bob'" in run("accounts", "invite", "bob", data=data).sentence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Final, Literal
 
@@ -9,10 +10,11 @@ import click
 
 from zsky_box import control
 from zsky_box.accounts import Plan
-from zsky_box.cli import show, show_money
+from zsky_box.cli import show, show_accounts, show_money
 from zsky_box.cli.command import CommandError, Group, json_option
 from zsky_box.cli.session import Session
 from zsky_box.cli.usd import LIMIT, SIGNED_USD, USD
+from zsky_box.passwords import LENGTH_MAX
 
 # `-5.00` is an amount, not an option.
 _NEGATIVE: Final = {"ignore_unknown_options": True}
@@ -69,6 +71,35 @@ def accounts_plan(folder: Path, account: str, plan: Plan, annual: bool, as_json:
     _check_annual(plan, annual)
     command = control.ChoosePlan(account=account, plan=plan, annual=annual)
     show.told(Session(folder).control(command), as_json, show_money.plan)
+
+
+@accounts_group.command(name="password")
+@click.argument("account", metavar="NAME")
+@click.option("--stdin", "from_stdin", is_flag=True, help="Read it as one line from standard input.")
+@json_option
+@click.pass_obj
+def accounts_password(folder: Path, account: str, from_stdin: bool, as_json: bool) -> None:
+    """Set the password with which a person signs in to the pages; all of that person's browsers are signed out.
+
+    Example: zsky-box accounts password ann
+    """
+    password = _line_of_stdin() if from_stdin else _asked_twice(account)
+    if len(password) > LENGTH_MAX:
+        raise CommandError(f"A password has at most {LENGTH_MAX} characters.")
+    command = control.SetPassword(account=account, password=password)
+    show.told(Session(folder).control(command), as_json, show_accounts.password)
+
+
+@accounts_group.command(name="invite")
+@click.argument("account", metavar="NAME")
+@json_option
+@click.pass_obj
+def accounts_invite(folder: Path, account: str, as_json: bool) -> None:
+    """Print a link with which a person sets a password and signs in: it works once, for 72 hours.
+
+    Example: zsky-box accounts invite ann
+    """
+    show.told(Session(folder).control(control.InviteAccount(account=account)), as_json, show_accounts.invitation)
 
 
 @accounts_group.command(name="topup")
@@ -185,3 +216,15 @@ def _bounded(text: str, what: str) -> str:
     if len(text) > control.REASON_MAX:
         raise CommandError(f"A {what} has at most {control.REASON_MAX} characters.")
     return text
+
+
+def _asked_twice(account: str) -> str:
+    """Typed where nobody sees it."""
+    if not sys.stdin.isatty():
+        raise CommandError("A password is typed at a terminal; a script gives it with --stdin.")
+    password: str = click.prompt(f"New password of {account}", hide_input=True, confirmation_prompt=True, err=True)
+    return password
+
+
+def _line_of_stdin() -> str:
+    return sys.stdin.readline(4 * LENGTH_MAX).rstrip("\r\n")

@@ -26,6 +26,7 @@ from zsky_box.clock import rfc3339, system_clock
 from zsky_box.db import FILE_NAME
 from zsky_box.errors import ZskyError
 
+ACTOR = "terminal"
 NOISY_LOGGERS = ("huey", "httpx", "uvicorn", "zsky_box.access")
 
 
@@ -62,12 +63,12 @@ def init(folder: Path, name: str, as_json: bool) -> None:
 
         def work(tx: Any) -> tuple[accounts.Account, str, str]:
             owner = accounts.create_owner(tx, name.strip(), now)
-            _, secret = keys.issue(tx, secrets.pepper, owner.id, now=now, actor=control.ACTOR, name="first key")
-            token = invitations.invite(tx, owner.id, now=now, actor=control.ACTOR, hours=None)
+            _, secret = keys.issue(tx, secrets.pepper, owner.id, now=now, actor=ACTOR, name="first key")
+            token = invitations.invite(tx, owner.id, now=now, actor=ACTOR, hours=None)
             return owner, secret, token
 
         owner, secret, token = store.write(work)
-    base = configured.public_url or f"http://127.0.0.1:{configured.port}"
+    base = configured.public_url or configured.local_url()
     told = {
         "account": owner.id,
         "owner": owner.name,

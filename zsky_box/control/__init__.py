@@ -15,6 +15,7 @@ from zsky_box.control.asked import (
     Command,
     Correct,
     DeviceName,
+    InviteAccount,
     IssueKey,
     ListAccounts,
     ListKeys,
@@ -27,11 +28,12 @@ from zsky_box.control.asked import (
     SetCap,
     SetCeiling,
     SetOverage,
+    SetPassword,
     SetReplenish,
     TopUp,
     decode,
 )
-from zsky_box.control.hand import ACTOR, Means, run
+from zsky_box.control.hand import Means, run
 
 FILE_NAME: Final = "control.json"
 
@@ -45,7 +47,6 @@ class Address(Struct, frozen=True):
 
 
 __all__ = [
-    "ACTOR",
     "FILE_NAME",
     "REASON_MAX",
     "AcceptClock",
@@ -56,6 +57,7 @@ __all__ = [
     "Command",
     "Correct",
     "DeviceName",
+    "InviteAccount",
     "IssueKey",
     "ListAccounts",
     "ListKeys",
@@ -69,6 +71,7 @@ __all__ = [
     "SetCap",
     "SetCeiling",
     "SetOverage",
+    "SetPassword",
     "SetReplenish",
     "TopUp",
     "decode",

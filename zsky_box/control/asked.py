@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from zsky_box import accounts, keys
+from zsky_box import accounts, keys, passwords
 from zsky_box.accounts import Plan
 from zsky_box.keys import SCOPES, Scope
 from zsky_box.pricing import MICROS_PER_USD
@@ -78,6 +78,23 @@ class AddAccount(Asked, frozen=True, kw_only=True, tag="accounts.add"):
     name: str
     plan: Plan = "max"
     annual: bool = False
+
+
+class SetPassword(Asked, frozen=True, kw_only=True, tag="accounts.password"):
+    """Give an account another password, and end its sessions."""
+
+    account: AccountName
+    password: Annotated[str, Meta(max_length=passwords.LENGTH_MAX)]
+
+    def __repr__(self) -> str:
+        """Without the password, wherever this is shown."""
+        return f"SetPassword(account={self.account!r})"
+
+
+class InviteAccount(Asked, frozen=True, kw_only=True, tag="accounts.invite"):
+    """A one-time link with which a person sets a password; an older one of theirs ends."""
+
+    account: AccountName
 
 
 class ChoosePlan(Asked, frozen=True, kw_only=True, tag="accounts.plan"):
@@ -173,6 +190,8 @@ Command = (
     | CapKey
     | ListAccounts
     | AddAccount
+    | SetPassword
+    | InviteAccount
     | ChoosePlan
     | RollPlan
     | TopUp

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from msgspec import Struct
 
-from zsky_box import accounts, keys, ledger, overage, pauses, plans, statements, timeline
+from zsky_box import (
+    accounts,
+    invitations,
+    keys,
+    ledger,
+    overage,
+    passwords,
+    pauses,
+    plans,
+    sessions,
+    statements,
+    timeline,
+)
 from zsky_box.accounts import Account, Replenish
 from zsky_box.clock import Clock, rfc3339
 from zsky_box.control.asked import (
@@ -17,6 +29,7 @@ from zsky_box.control.asked import (
     ChoosePlan,
     Command,
     Correct,
+    InviteAccount,
     IssueKey,
     ListAccounts,
     ListKeys,
@@ -29,6 +42,7 @@ from zsky_box.control.asked import (
     SetCap,
     SetCeiling,
     SetOverage,
+    SetPassword,
     SetReplenish,
     TopUp,
 )
@@ -39,15 +53,16 @@ from zsky_box.pricing import usd
 from zsky_box.secretfile import Secrets
 from zsky_box.terms import Terms
 
-ACTOR: Final = "terminal"
-
 
 def _nobody() -> None:
     """No service runs."""
 
 
 class Means(Struct, frozen=True):
-    """What commands are carried out with; `devices` are those of the running service, which `wake` has look again."""
+    """What commands are carried out with; `devices` are those of the running service, which `wake` has look again.
+
+    `actor` is who is on record for them: the terminal, or the person in the browser, such as `owner:acc_3q9…`.
+    """
 
     store: Store
     secrets: Secrets
@@ -55,6 +70,7 @@ class Means(Struct, frozen=True):
     clock: Clock
     devices: tuple[str, ...] = ()
     wake: Callable[[], None] = _nobody
+    actor: str = "terminal"
 
 
 def run(command: Command, means: Means) -> dict[str, Any]:
@@ -71,6 +87,10 @@ def run(command: Command, means: Means) -> dict[str, Any]:
             return means.store.write(lambda tx: _add(tx, command, means))
         case RefundJob():
             return means.store.write(lambda tx: _refund(tx, command, means))
+        case SetPassword():
+            return _set_password(command, means)
+        case InviteAccount():
+            return means.store.write(lambda tx: _invite(tx, command, means))
         case PauseDevice() | ResumeDevice():
             return means.store.write(lambda tx: _on_devices(tx, command, means))
         case AcceptClock():
@@ -141,19 +161,21 @@ def _on_keys(tx: Tx, command: IssueKey | RotateKey | RevokeKey | CapKey, means: 
         case IssueKey(name=name, test=test, scopes=scopes, cap_micros=cap):
             _require_api(tx, account, means)
             key, secret = keys.issue(
-                tx, pepper, account.id, now=now, actor=ACTOR, name=name, test=test, scopes=scopes, cap_micros=cap
+                tx, pepper, account.id, now=now, actor=means.actor, name=name, test=test, scopes=scopes, cap_micros=cap
             )
             return {**key.view(), "api_key": secret}
         case RotateKey(key_id=key_id, overlap_seconds=overlap):
             if key_id is None and not keys.has_rotatable(tx, account.id, now):
                 _require_api(tx, account, means)
-            key, secret = keys.rotate(tx, pepper, account.id, key_id, overlap_seconds=overlap, now=now, actor=ACTOR)
+            key, secret = keys.rotate(
+                tx, pepper, account.id, key_id, overlap_seconds=overlap, now=now, actor=means.actor
+            )
             return {**key.view(), "api_key": secret}
         case RevokeKey(key_id=key_id):
-            return keys.revoke(tx, account.id, key_id, now=now, actor=ACTOR).view()
+            return keys.revoke(tx, account.id, key_id, now=now, actor=means.actor).view()
         case CapKey(key_id=key_id, cap_micros=cap):
             at = timeline.advance_anyhow(tx, now)
-            return keys.limit(tx, account.id, key_id, cap, now=at, actor=ACTOR).view()
+            return keys.limit(tx, account.id, key_id, cap, now=at, actor=means.actor).view()
 
 
 def _require_api(tx: Tx, account: Account, means: Means) -> None:
@@ -171,9 +193,9 @@ def _on_devices(tx: Tx, command: PauseDevice | ResumeDevice, means: Means) -> di
             422, "invalid_field", f"This box has no device {command.device}; it has {', '.join(means.devices)}."
         )
     if isinstance(command, PauseDevice):
-        pauses.pause(tx, command.device, means.clock(), unload=command.unload)
+        pauses.pause(tx, command.device, means.clock(), unload=command.unload, actor=means.actor)
     else:
-        pauses.resume(tx, command.device)
+        pauses.resume(tx, command.device, means.clock(), actor=means.actor)
     tx.after_commit.append(means.wake)
     return {"object": "list", "data": pauses.listed(tx)}
 
@@ -183,9 +205,37 @@ def _on_devices(tx: Tx, command: PauseDevice | ResumeDevice, means: Means) -> di
 
 def _add(tx: Tx, command: AddAccount, means: Means) -> dict[str, Any]:
     at = timeline.advance_anyhow(tx, means.clock())
-    added = accounts.add_member(tx, command.name.strip(), command.plan, annual=command.annual, now=at)
+    added = accounts.add_member(
+        tx, command.name.strip(), command.plan, annual=command.annual, now=at, actor=means.actor
+    )
     period = means.terms.calendar.period_at(at).key
     return account_view(tx, plans.roll(tx, added, period, at, means.terms), means)
+
+
+def _set_password(command: SetPassword, means: Means) -> dict[str, Any]:
+    with means.store.snapshot() as rows:
+        account = accounts.named(rows, command.account)
+    passwords.check(command.password, account.name)
+    hashed = passwords.hashed(command.password)  # before the write, which others wait for
+
+    def work(tx: Tx) -> int:
+        passwords.set_for(tx, account.id, hashed, now=means.clock(), actor=means.actor)
+        return sessions.end_all(tx, account.id, but=None, now=means.clock(), actor=means.actor)
+
+    return {"id": account.id, "name": account.name, "sessions_ended": means.store.write(work)}
+
+
+def _invite(tx: Tx, command: InviteAccount, means: Means) -> dict[str, Any]:
+    account, now = accounts.named(tx, command.account), means.clock()
+    path = f"/setup?token={invitations.invite(tx, account.id, now=now, actor=means.actor)}"
+    settings = means.terms.settings
+    return {
+        "id": account.id,
+        "name": account.name,
+        "path": path,
+        "url": f"{settings.public_url or settings.local_url()}{path}",
+        "expires_at": rfc3339(now + invitations.HOURS * invitations.HOUR_US),
+    }
 
 
 def _on_account(
@@ -199,23 +249,23 @@ def _on_account(
         case ChoosePlan(plan=plan, annual=annual):
             at = timeline.advance_anyhow(tx, now)
             period = terms.calendar.period_at(at).key
-            plans.choose(tx, account, plan, annual=annual, period=period, at=at, actor=ACTOR, terms=terms)
+            plans.choose(tx, account, plan, annual=annual, period=period, at=at, actor=means.actor, terms=terms)
         case RollPlan():
             overage.roll(tx, account.id, now=now, terms=terms)
         case TopUp(amount_micros=amount, note=note):
-            number = overage.topup(tx, account.id, amount, actor=ACTOR, now=now, terms=terms, why=note)
+            number = overage.topup(tx, account.id, amount, actor=means.actor, now=now, terms=terms, why=note)
             told = {"ledger_id": number, "amount_usd": usd(amount)}
         case Correct(amount_micros=amount, reason=reason):
-            number = overage.correct(tx, account.id, amount, actor=ACTOR, now=now, terms=terms, why=reason)
+            number = overage.correct(tx, account.id, amount, actor=means.actor, now=now, terms=terms, why=reason)
             told = {"ledger_id": number, "amount_usd": usd(amount)}
         case SetCap(cap_micros=cap):
-            overage.set_cap(tx, account.id, cap, actor=ACTOR, now=now, terms=terms)
+            overage.set_cap(tx, account.id, cap, actor=means.actor, now=now, terms=terms)
         case SetCeiling(ceiling_micros=ceiling):
-            overage.set_ceiling(tx, account.id, ceiling, actor=ACTOR, now=now, terms=terms)
+            overage.set_ceiling(tx, account.id, ceiling, actor=means.actor, now=now, terms=terms)
         case SetOverage(enabled=enabled):
-            overage.toggle(tx, account.id, enabled, actor=ACTOR, now=now, terms=terms)
+            overage.toggle(tx, account.id, enabled, actor=means.actor, now=now, terms=terms)
         case SetReplenish():
-            overage.set_rule(tx, account.id, _rule(command), actor=ACTOR, now=now, terms=terms)
+            overage.set_rule(tx, account.id, _rule(command), actor=means.actor, now=now, terms=terms)
     return account_view(tx, accounts.get(tx, account.id), means) | told
 
 
@@ -235,7 +285,7 @@ def _rule(command: SetReplenish) -> Replenish | None:
 
 
 def _bound_box(tx: Tx, ceiling_micros: int | None, means: Means) -> dict[str, Any]:
-    overage.set_box_ceiling(tx, ceiling_micros, actor=ACTOR, now=means.clock())
+    overage.set_box_ceiling(tx, ceiling_micros, actor=means.actor, now=means.clock())
     return {"box_ceiling_usd": None if ceiling_micros is None else usd(ceiling_micros)}
 
 
@@ -251,7 +301,7 @@ def _refund(tx: Tx, command: RefundJob, means: Means) -> dict[str, Any]:
     last = tx.one("SELECT coalesce(max(id), 0) AS id FROM transfer")
     ordinals = None if command.ordinal is None else frozenset({command.ordinal})
     units = ledger.refund(
-        tx, command.job_id, ordinals, actor=ACTOR, why=command.reason, now=means.clock(), terms=means.terms
+        tx, command.job_id, ordinals, actor=means.actor, why=command.reason, now=means.clock(), terms=means.terms
     )
     if units == 0:
         of = "" if command.ordinal is None else f" for its image {command.ordinal}"
@@ -275,7 +325,7 @@ def _refund(tx: Tx, command: RefundJob, means: Means) -> dict[str, Any]:
 def _accept_clock(tx: Tx, means: Means) -> dict[str, Any]:
     now = means.clock()
     was = now + timeline.behind_us(tx, now)
-    accepted = timeline.accept(tx, now, ACTOR)
+    accepted = timeline.accept(tx, now, means.actor)
     reopened = 0
     if accepted:
         reopened = statements.reopen_after(tx, now)
