@@ -32,6 +32,9 @@ def limited(width: int, height: int, resolution: Resolution) -> tuple[int, int]:
     short, limit = min(width, height), _SHORT_SIDE[resolution]
     if short <= limit:
         return width, height
+    for ratio in ASPECT_RATIOS:
+        if (width, height) in (output_size(known, ratio) for known in RESOLUTIONS):
+            return output_size(resolution, ratio)
     long = -(-max(width, height) * limit // short)
     long += long % 2
     return (long, limit) if width >= height else (limit, long)

@@ -192,8 +192,8 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     `size_multiple` and `frame_step` are the model's own grid (frames = frame_step·m + 1). `default_for` names the job
     types that this model serves when the request names none. `timeout_seconds` bounds one job on the slowest device.
     `makes` is empty for an output check. `gated`: the hub gives it only to a token whose owner has accepted the
-    licence. `parameters_billion` counts each component, for estimates of memory before its files are here. `bundled`: it
-    comes with the box. `experimental`: it runs where it is named, and is nobody's default.
+    licence. `parameters_billion` counts each component, for estimates of memory before its files are here. A `bundled`
+    one comes with the box; an `experimental` one runs where it is named, and is nobody's default.
     """
 
     name: Name

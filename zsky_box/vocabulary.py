@@ -1,4 +1,4 @@
-"""What a person should know of a prompt that goes to a model of a small world: the words that it does not know. Pure."""
+"""What a person should know of a prompt for a model of a small world: the words that it does not know. Pure."""
 
 from __future__ import annotations
 
