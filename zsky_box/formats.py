@@ -22,6 +22,15 @@ def output_size(resolution: Resolution, aspect_ratio: AspectRatio) -> tuple[int,
     return (long, short) if across >= down else (short, long)
 
 
+def size_names(width: int, height: int) -> tuple[Resolution, AspectRatio] | None:
+    """The names that `output_size` makes this size of; None for a size that has none."""
+    for resolution in RESOLUTIONS:
+        for ratio in ASPECT_RATIOS:
+            if output_size(resolution, ratio) == (width, height):
+                return resolution, ratio
+    return None
+
+
 def render_size(width: int, height: int, multiple: int) -> tuple[int, int]:
     """The smallest size on the model's grid that covers the output; the surplus is cropped evenly after decoding."""
     return -(-width // multiple) * multiple, -(-height // multiple) * multiple
@@ -32,9 +41,9 @@ def limited(width: int, height: int, resolution: Resolution) -> tuple[int, int]:
     short, limit = min(width, height), _SHORT_SIDE[resolution]
     if short <= limit:
         return width, height
-    for ratio in ASPECT_RATIOS:
-        if (width, height) in (output_size(known, ratio) for known in RESOLUTIONS):
-            return output_size(resolution, ratio)
+    named = size_names(width, height)
+    if named is not None:
+        return output_size(resolution, named[1])
     long = -(-max(width, height) * limit // short)
     long += long % 2
     return (long, limit) if width >= height else (limit, long)
