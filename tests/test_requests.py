@@ -153,7 +153,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
 
 @pytest.mark.parametrize(("named", "prompt"), [({}, "a quiet ball"), ({"model": "stills"}, "a quiet ball")])
 def test_a_model_of_few_words_names_those_that_it_does_not_know(
-    small: Catalog, named: dict[str, str], prompt: str
+    small: Catalog, named: dict[str, Any], prompt: str
 ) -> None:
     (note,) = resolved(small, type="image", prompt=prompt, **named).notes
     assert note.startswith("stills does not know “quiet”: it leaves that out.")
