@@ -9,7 +9,7 @@ from litestar.exceptions import HTTPException
 from litestar.types import ControllerRouterHandler
 
 from zsky_box.errors import Refusal, StoreError
-from zsky_box.pages import admin, frame, setup, sign_in, wrong
+from zsky_box.pages import admin, frame, library, result, setup, sign_in, wrong
 from zsky_box.pages.entry import FORM_MAX_BYTES, enter
 
 HANDLERS: Final[list[ControllerRouterHandler]] = [
@@ -20,6 +20,13 @@ HANDLERS: Final[list[ControllerRouterHandler]] = [
     setup.setup,
     setup.set_up,
     *admin.HANDLERS,
+    library.library,
+    library.save,
+    library.delete,
+    result.result,
+    result.receipt,
+    result.rerun,
+    result.cancel,
 ]
 
 
