@@ -9,7 +9,7 @@ from litestar.exceptions import HTTPException
 from litestar.types import ControllerRouterHandler
 
 from zsky_box.errors import Refusal, StoreError
-from zsky_box.pages import frame, setup, sign_in, wrong
+from zsky_box.pages import frame, settings, setup, sign_in, wrong
 from zsky_box.pages.entry import FORM_MAX_BYTES, enter
 
 HANDLERS: Final[list[ControllerRouterHandler]] = [
@@ -19,6 +19,7 @@ HANDLERS: Final[list[ControllerRouterHandler]] = [
     sign_in.sign_out,
     setup.setup,
     setup.set_up,
+    *settings.HANDLERS,
 ]
 
 
