@@ -22,7 +22,7 @@ from litestar.logging import LoggingConfig
 from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.template.config import TemplateConfig
 
-from zsky_box import audit, idempotency, inventory, pages, secretfile, sessions, timeline, timings
+from zsky_box import audit, idempotency, inventory, pages, secretfile, sessions, timeline, timings, tls
 from zsky_box.api import (
     account,
     files,
@@ -51,6 +51,7 @@ from zsky_box.control import FILE_NAME as CONTROL_FILE
 from zsky_box.control import Address
 from zsky_box.db import InstanceLock, Store
 from zsky_box.decoder import Decoder
+from zsky_box.errands import Errands
 from zsky_box.errors import Refusal, StoreError, ZskyError
 from zsky_box.eta import Eta
 from zsky_box.feed import Feed
@@ -111,6 +112,7 @@ class Box:
         self._lock = InstanceLock(folder)
         self._lock.acquire(LOCK_SECONDS)
         try:
+            self._certificate = tls.certificate(settings)
             self._furnish(clock, worker_entry, on_fatal)
         except BaseException:
             self._lock.release()
@@ -175,6 +177,7 @@ class Box:
         )
         self.scheduler = self._new_scheduler(worker_entry, on_fatal or _no_one_to_tell)
         self.cards = CardWatch(self.inventory.devices, self.scheduler.tell_card)
+        self.errands = Errands(self.store, self.catalog, settings, clock)
         self.tasks = Tasks(
             folder,
             wake=self.scheduler.wake,
@@ -208,6 +211,8 @@ class Box:
                 lambda job_id, test: self.scheduler.reason(job_id, test=test),
             ),
             pauses=self.pauses,
+            errands=self.errands,
+            inventory=self.inventory,
             scheduler=self.scheduler,
             cards=self.cards,
             metrics=self.metrics,
@@ -238,7 +243,7 @@ class Box:
         self.cards.start()
         self.tasks.start()
         self._verifier.start()
-        address = Address(self.settings.local_url(), self.services.control_token, os.getpid())
+        address = Address(self.settings.local_url(), self.services.control_token, os.getpid(), self._certificate)
         secretfile.write_private(self.folder / CONTROL_FILE, msgspec.json.encode(address))
 
     def drain(self) -> None:
@@ -260,6 +265,7 @@ class Box:
         self._closing = True
         self.feed.close()
         self.cards.stop()
+        self.errands.close()
         self.scheduler.stop()
         self.tasks.stop()
         self.decoder.close()
@@ -466,7 +472,7 @@ def serve(
     except ZskyError:
         box.close()
         raise
-    server = Server(box, configuration(create_app(box)))
+    server = Server(box, configuration(create_app(box), tls.files(settings)))
     holder.append(server)
     if on_started is not None:
         threading.Thread(target=_tell_when_started, args=(server, on_started), daemon=True).start()

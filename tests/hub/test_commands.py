@@ -196,7 +196,7 @@ def test_a_model_with_open_jobs_is_not_removed_and_finished_ones_stay(run: Run, 
         made = box.ended(client, client.post("/v1/generate", json={**ask, "prompt": "a fox"}).json()["job_id"])
         hanging = client.post("/v1/generate", json={**ask, "prompt": "double:hangs"}).json()["job_id"]
         told = run("models", "remove", NAME, data=data)
-        assert told.sentence == f"1 open jobs want {NAME}; let them end, or cancel them, and run the command again."
+        assert told.sentence == f"1 open jobs want {NAME}; let them end, or cancel them, and remove it then."
         assert listed(run, data)[NAME]["installed"]
         client.post(f"/v1/jobs/{hanging}/cancel")
         assert box.ended(client, hanging)["status"] == "failed"

@@ -14,10 +14,12 @@ from zsky_box.cards import CardWatch
 from zsky_box.catalog import Catalog
 from zsky_box.clock import Clock
 from zsky_box.db import Store
+from zsky_box.errands import Errands
 from zsky_box.eta import Eta
 from zsky_box.feed import Feed
 from zsky_box.guesses import Guesses
 from zsky_box.hosts import Hosts
+from zsky_box.inventory import Inventory
 from zsky_box.jobs.desk import Desk
 from zsky_box.jobs.keeper import Keeper
 from zsky_box.jobs.lineup import Lineup
@@ -59,6 +61,8 @@ class Services:
     keeper: Keeper
     lineup: Lineup
     pauses: Pauses
+    errands: Errands
+    inventory: Inventory
     scheduler: Scheduler
     cards: CardWatch
     metrics: Metrics

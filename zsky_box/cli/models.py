@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,10 +25,11 @@ from zsky_box.install.disk import in_gib
 from zsky_box.install.fitting import Machine
 from zsky_box.install.hub import Hub
 from zsky_box.install.installing import Outcome, Tools, Wish, install
+from zsky_box.install.removing import remove
 from zsky_box.install.source import FolderSource, HubSource, Source
 from zsky_box.install.staging import locked
 from zsky_box.install.stock import compare, read_inventory
-from zsky_box.manifest import NAME_PATTERN, ModelSpec
+from zsky_box.manifest import ModelSpec
 from zsky_box.settings import Settings
 
 _USES: Final = {
@@ -189,21 +189,7 @@ def models_remove(folder: Path, name: str, as_json: bool) -> None:
 
     Example: zsky-box models remove ltx-2.3-distilled
     """
-    catalog = open_catalog(folder)
-    weights = catalog.weights
-    if (spec := catalog.specs.get(name)) is not None and spec.bundled:
-        raise CommandError(f"{name} is part of the box and stays.")
-    is_name = re.fullmatch(NAME_PATTERN, name) is not None
-    if not is_name or not any(os.path.lexists(weights / each) for each in (name, f".{name}.installing")):
-        raise CommandError(f"{name} is not installed; `zsky-box models list` shows what is.")
-    if name == settings.load(folder).output_check:
-        raise CommandError(f"{name} is the output check, and without it no job runs: empty output_check first.")
-    with locked(weights, name) as staging:
-        if jobs := _open_jobs(folder, name):
-            raise CommandError(
-                f"{jobs} open jobs want {name}; let them end, or cancel them, and run the command again."
-            )
-        staging.remove()
+    remove(open_catalog(folder), name, settings.load(folder).output_check, lambda: _open_jobs(folder, name))
     show.told({"event": "removed", "name": name}, as_json, lambda _: click.echo(f"{name} is removed."))
 
 

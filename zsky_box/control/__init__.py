@@ -39,11 +39,15 @@ FILE_NAME: Final = "control.json"
 
 
 class Address(Struct, frozen=True):
-    """Where the running service listens and the token of this start: `control.json`, mode 0600."""
+    """Where the running service listens and the token of this start: `control.json`, mode 0600.
+
+    `certificate` is what it shows itself with, in PEM; empty without TLS.
+    """
 
     url: str
     token: str
     pid: int
+    certificate: str = ""
 
 
 __all__ = [

@@ -134,4 +134,5 @@ def means(request: Request[Any, Any, Any]) -> control.Means:
     """What the owner's commands are carried out with, as this person."""
     box = services(request)
     devices = tuple(dict.fromkeys(slot.device for slot in box.scheduler.slots() if not slot.test))
-    return control.Means(box.store, box.secrets, box.terms, box.clock, devices, box.scheduler.wake)
+    actor = f"{browser.BROWSER}:{person(request).account.id}"
+    return control.Means(box.store, box.secrets, box.terms, box.clock, devices, box.scheduler.wake, actor)

@@ -1,0 +1,1 @@
+"""The small world that mini is trained on, its training, and its scorer."""

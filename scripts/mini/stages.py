@@ -1,0 +1,160 @@
+"""The four things that are trained, in their order: the reader, the sound codec, the picture codec, the flow."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from scripts.mini import captions, strike, world
+from scripts.mini.bank import Bank
+from scripts.mini.draw import colours, objects, scenery, sprites
+from scripts.mini.legs import Draw
+from zsky_box.pipelines.mini_flow import Flow
+from zsky_box.pipelines.mini_latents import (
+    CHUNKS,
+    FRAMES,
+    GIVEN_TOKENS,
+    GROUPS,
+    ONSETS_PER_CHUNK,
+    TOKEN_SIZE,
+    TOKENS,
+    Whitening,
+    used_numbers,
+)
+from zsky_box.pipelines.mini_picture import Picture
+from zsky_box.pipelines.mini_sound import Sound, onset_curve
+from zsky_box.pipelines.mini_words import SLOTS, WordReader
+
+LATENT_NOISE: Final = 0.05
+"""The decoders are trained to bear so much noise on their latents, which denoising leaves."""
+
+
+class Words:
+    """The reader, from sentences and the slots they fill."""
+
+    name = "words"
+    learning_rate = 3e-3
+    average = 0.99
+
+    def __init__(self, net: WordReader, steps: int, batch: int) -> None:
+        self.net, self.steps, self.batch = net, steps, batch
+
+    def loss(self, draw: Draw) -> dict[str, Tensor]:
+        ids, slots = captions.batch(draw.numpy, world.scenes(draw.numpy, self.batch))
+        losses = [functional.cross_entropy(logits, slots[:, at]) for at, logits in enumerate(self.net(ids))]
+        return {"slots": torch.stack(losses).mean()}
+
+
+class Sounds:
+    """The sound codec, from sounds and what the world knows of them."""
+
+    name = "sound"
+    learning_rate = 2e-3
+    average = 0.99
+
+    def __init__(self, net: Sound, steps: int, batch: int) -> None:
+        self.net, self.steps, self.batch = net, steps, batch
+
+    def loss(self, draw: Draw) -> dict[str, Tensor]:
+        clips = world.scenes(draw.numpy, self.batch, "train")
+        motion = world.move(clips)
+        sounds = torch.stack([strike.sound(clips, motion, row) for row in range(len(clips))])
+        voice, chunks = self.net(sounds)
+        body = self.net.body(voice + LATENT_NOISE * draw.normal(*voice.shape))
+        curve = onset_curve(torch.from_numpy(motion.times), torch.from_numpy(motion.strengths))
+        hum = torch.from_numpy(motion.hum)[:, None].expand(-1, CHUNKS)
+        return {
+            "body": functional.smooth_l1_loss(body, strike.bodies(clips), beta=0.1),
+            "onsets": 4 * functional.mse_loss(chunks[..., :-1], curve.view(-1, CHUNKS, ONSETS_PER_CHUNK)),
+            "hum": 4 * functional.mse_loss(chunks[..., -1], hum),
+            "voice": 1e-3 * voice.square().mean(),
+        }
+
+
+class Pictures:
+    """The picture codec, from single frames and what the world knows of them."""
+
+    name = "picture"
+    learning_rate = 2e-3
+    average = 0.995
+
+    def __init__(self, net: Picture, steps: int, batch: int) -> None:
+        self.net, self.steps, self.batch = net, steps, batch
+
+    def loss(self, draw: Draw) -> dict[str, Tensor]:
+        clips = world.scenes(draw.numpy, self.batch, "train")
+        at = draw.numpy.integers(0, FRAMES, self.batch)
+        pose = torch.from_numpy(world.move(clips).pose[np.arange(self.batch), at])
+        empty = scenery(clips)
+        frames = objects(clips, pose, empty)
+        radius = torch.from_numpy(clips.radius)
+        where = torch.cat((pose[:, :2], radius[:, None]), 1)
+
+        scene = self.net.scene_encoder(frames)
+        drawn = self.net.scene(scene + LATENT_NOISE * draw.normal(*scene.shape))
+        seen = self.net.object_encoder(frames)
+        sprite = self.net.sprite(seen.look + LATENT_NOISE * draw.normal(*seen.look.shape))
+        true = sprites(torch.from_numpy(clips.value("kind")), torch.from_numpy(clips.value("material")))
+        found = torch.cat((seen.pose[:, :2], seen.radius[:, None]), 1)
+        return {
+            "scene": 5 * (drawn - empty).abs().mean(),
+            "sprite": 5 * ((sprite - true).abs().mean((2, 3)) * _LAYER_WEIGHTS).mean(),
+            "colour": 5 * (seen.colour - colours(clips)).abs().mean(),
+            "place": 10 * (seen.place - where).abs().mean() + 10 * (found - where).abs().mean(),
+            "pose": 5 * (seen.pose[:, 2] - pose[:, 2]).abs().mean() + (seen.pose[:, 3:] - pose[:, 3:]).abs().mean(),
+            "latents": 1e-3 * (scene.square().mean() + seen.look.square().mean()),
+        }
+
+
+_LAYER_WEIGHTS: Final = torch.tensor([2.0, 1.0, 0.5, 1.0, 0.5])
+
+
+class Flows:
+    """The denoiser, on the codecs' latents of clips that are never the same twice."""
+
+    name = "flow"
+    learning_rate = 2e-3
+    average = 0.999
+
+    def __init__(self, net: Flow, whitening: Whitening, bank: Bank, steps: int, batch: int, device: str) -> None:
+        self.net, self.steps, self.batch, self.device = net, steps, batch, device
+        self._whitening, self._bank = whitening, bank
+        weights = torch.cat([torch.full((count,), _GROUP_WEIGHTS[name]) for name, count, _, _ in GROUPS])
+        self._weights = (used_numbers() * weights[:, None]).to(device)
+
+    def loss(self, draw: Draw) -> dict[str, Tensor]:
+        clips, latents = self._bank.clips(draw.numpy, self.batch)
+        tokens = self._whitening.tokens(latents)
+        noise = draw.normal(self.batch, TOKENS, TOKEN_SIZE) * used_numbers()
+        levels = (_LEVEL_MEAN + _LEVEL_SPREAD * draw.normal(self.batch, 1)).sigmoid().expand(-1, TOKENS).clone()
+        levels[:, :GIVEN_TOKENS] *= draw.uniform(self.batch, 1) >= _GIVEN_PART
+        unsaid = (draw.uniform(self.batch, len(SLOTS)) < _UNSAID_PART) | (draw.uniform(self.batch, 1) < _EMPTY_PART)
+        slots = torch.from_numpy(clips.slots).masked_fill(unsaid, 0)
+
+        tokens, noise, levels, slots = (each.to(self.device) for each in (tokens, noise, levels, slots))
+        mixed = torch.lerp(tokens, noise, levels[..., None])
+        with torch.autocast(self.device, torch.bfloat16):
+            velocity = self.net(mixed, levels, slots)
+        wanted = self._weights * (levels[..., None] > 0)
+        error = (velocity.float() - (noise - tokens)).square() * wanted
+        parts: dict[str, Tensor] = {}
+        at = 0
+        for name, count, _, _ in GROUPS:
+            parts[name] = error[:, at : at + count].sum() / wanted.sum()
+            at += count
+        return parts
+
+
+_GROUP_WEIGHTS: Final = {"scene": 3.0, "thing": 4.0, "voice": 3.0, "motion": 1.0, "sound": 2.0}
+"""The motion has 288 of a clip's 404 numbers; the few that fix what is seen must not drown in it."""
+_LEVEL_MEAN: Final = 0.8
+_LEVEL_SPREAD: Final = 1.6
+"""The logarithm of noise to data: more often above even, as twelve tokens tell the same and give it away early."""
+_GIVEN_PART: Final = 0.15
+"""So many clips have their first frame given."""
+_UNSAID_PART: Final = 0.1
+_EMPTY_PART: Final = 0.1

@@ -1,0 +1,124 @@
+"""Train mini: `python -m scripts.mini.train --recipe cpu --seed 1 --folder F`, as often as it takes.
+
+One command, from nothing to F/model, in legs of --minutes; a leg goes on where the last one stopped, however it
+stopped. F/log.jsonl has the losses, F/runs.jsonl what each leg ran on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from scripts.mini import world
+from scripts.mini.bank import Bank
+from scripts.mini.legs import Draw, OutOfTime, averages, train
+from scripts.mini.stages import Flows, Pictures, Sounds, Words
+from zsky_box.pipelines.mini_model import MiniModel
+
+WHITENED: Final = 8_192
+"""Clips that the whitening is fitted to."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How much of what."""
+
+    device: str
+    words: tuple[int, int]
+    """Steps and batch, here and below."""
+    sound: tuple[int, int]
+    picture: tuple[int, int]
+    flow: tuple[int, int]
+    width: int
+    depth: int
+
+
+RECIPES: Final = {
+    "cpu": Recipe("cpu", (1_500, 128), (1_500, 24), (3_000, 24), (8_000, 128), 128, 6),
+    # The codecs are small and their clips are drawn by the processor: only the flow goes to the card.
+    "gpu": Recipe("cuda", (1_500, 128), (1_500, 24), (3_000, 24), (12_000, 512), 256, 8),
+    "test": Recipe("cpu", (4, 8), (3, 4), (3, 4), (6, 8), 32, 2),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train mini.")
+    parser.add_argument("--recipe", choices=RECIPES, default="cpu")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="how long this leg may take")
+    parser.add_argument("--threads", type=int, default=2)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    recipe = RECIPES[asked.recipe]
+    _record(asked.folder, asked.recipe, recipe, asked.seed)
+    try:
+        run(recipe, asked.seed, asked.folder, time.monotonic() + 60 * asked.minutes)
+    except OutOfTime as error:
+        print(f"The leg is over: {error}. The same command goes on.")
+
+
+def run(recipe: Recipe, seed: int, folder: Path, deadline: float) -> None:
+    """All stages, one after the other; raises OutOfTime."""
+    model = fresh(recipe, seed)
+    train(Words(model.words, *recipe.words), folder, seed, deadline)
+    train(Sounds(model.sound, *recipe.sound), folder, seed, deadline)
+    train(Pictures(model.picture, *recipe.picture), folder, seed, deadline)
+    bank = Bank.read(model.picture, model.sound, seed)
+    model.whitening.fit(bank.clips(Draw.of(seed, "whitening", 0).numpy, WHITENED)[1])
+    model.transformer.to(recipe.device)
+    train(Flows(model.transformer, model.whitening, bank, *recipe.flow, recipe.device), folder, seed, deadline)
+    model.transformer.cpu()
+    model.save(folder / "model")
+    print(f"The model is in {folder / 'model'}.")
+
+
+def fresh(recipe: Recipe, seed: int) -> MiniModel:
+    """Untrained networks."""
+    torch.manual_seed(seed)
+    return MiniModel.random(width=recipe.width, heads=recipe.width // 32, depth=recipe.depth)
+
+
+def so_far(recipe: Recipe, seed: int, folder: Path) -> tuple[MiniModel, int]:
+    """The model as the folder's checkpoints have it, and the flow's steps; the codecs must be finished."""
+    model = fresh(recipe, seed)
+    for part in ("words", "sound", "picture"):
+        model.part(part).load_state_dict(averages(folder / f"{part}.pt")[0])
+        model.part(part).eval()
+    weights, steps, _ = averages(folder / "flow.pt")
+    model.transformer.load_state_dict(weights)
+    bank = Bank.read(model.picture, model.sound, seed)
+    model.whitening.fit(bank.clips(Draw.of(seed, "whitening", 0).numpy, WHITENED)[1])
+    return model, steps
+
+
+def _record(folder: Path, name: str, recipe: Recipe, seed: int) -> None:
+    """What this leg runs on: another version of torch is no error, but it is told."""
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    row = {
+        "recipe": name,
+        **asdict(recipe),
+        "seed": seed,
+        "commit": head.stdout.strip(),
+        "world": world.digest(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    with (folder / "runs.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()
