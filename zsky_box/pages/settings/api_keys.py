@@ -6,12 +6,10 @@ import json
 import shlex
 from typing import Any, Final
 
-import msgspec
 from litestar import Request, Response, post
 from litestar.response import Template
 
 from zsky_box import control
-from zsky_box.api.browser import BROWSER
 from zsky_box.api.deps import base_url, services
 from zsky_box.control import CapKey, Command, IssueKey, RevokeKey, RotateKey
 from zsky_box.control.asked import LIMIT_MAX_MICROS
@@ -76,8 +74,7 @@ async def set_cap(request: Request[Any, Any, Any]) -> Response[Any]:
 
 async def run(request: Request[Any, Any, Any], command: Command) -> dict[str, Any]:
     """Carry out a command about the person's own account, on record as theirs."""
-    account_id = frame.person(request).account.id
-    means = msgspec.structs.replace(frame.means(request), actor=f"{BROWSER}:{account_id}")
+    means = frame.means(request)
     return await services(request).store.read(lambda: control.run(command, means))
 
 
