@@ -59,7 +59,6 @@ class Browser(httpx.Client):
     def __init__(self, box: RunningBox, **arguments: Any) -> None:
         headers = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8", "Origin": box.url}
         super().__init__(base_url=box.url, headers=headers, trust_env=False, timeout=30, **arguments)
-        self._url = box.url
         self.event_hooks = {"request": [self._send_cookies]}
 
     def _send_cookies(self, request: httpx.Request) -> None:
@@ -82,5 +81,5 @@ class Browser(httpx.Client):
 
     def submit(self, path: str, came_from: str | None = None, **fields: Any) -> httpx.Response:
         """Send a form with the session's token, from the page that holds it."""
-        headers = {"Referer": f"{self._url}{came_from or path}"}
+        headers = {"Referer": f"{str(self.base_url).rstrip('/')}{came_from or path}"}
         return self.post(path, data={"csrf": self.csrf, **fields}, headers=headers)

@@ -65,6 +65,7 @@ from zsky_box.jobs.lineup import Lineup
 from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
 from zsky_box.ledger.verify import verify
+from zsky_box.library import Library
 from zsky_box.metrics import Metrics
 from zsky_box.pages import wrong
 from zsky_box.pages.files import StaticFiles, static_file
@@ -202,6 +203,7 @@ class Box:
             room=self.room,
             eta=self.eta,
             reader=JobReader(self.store, self.assets, clock, self.eta),
+            library=Library(self.store, self.assets, clock, is_shared=settings.team_library),
             keeper=Keeper(self.store, self.book, news, clock),
             lineup=Lineup(
                 self.store,

@@ -22,6 +22,15 @@ def output_size(resolution: Resolution, aspect_ratio: AspectRatio) -> tuple[int,
     return (long, short) if across >= down else (short, long)
 
 
+def size_names(width: int, height: int) -> tuple[Resolution, AspectRatio] | None:
+    """The names that `output_size` makes this size of; None for a size that has none."""
+    for resolution in RESOLUTIONS:
+        for ratio in ASPECT_RATIOS:
+            if output_size(resolution, ratio) == (width, height):
+                return resolution, ratio
+    return None
+
+
 def render_size(width: int, height: int, multiple: int) -> tuple[int, int]:
     """The smallest size on the model's grid that covers the output; the surplus is cropped evenly after decoding."""
     return -(-width // multiple) * multiple, -(-height // multiple) * multiple

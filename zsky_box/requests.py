@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from zsky_box.catalog import Catalog
 from zsky_box.errors import FieldError, InvalidFields, Refusal
-from zsky_box.formats import frame_count, output_size
+from zsky_box.formats import frame_count, output_size, size_names
 from zsky_box.manifest import JobType, ModelSpec
 from zsky_box.picture import DATA_URI
 from zsky_box.schemas import GenerateBody
@@ -97,6 +97,42 @@ def resolve(
         start_deadline_seconds=body.start_deadline,
         deadline_seconds=body.deadline,
     )
+
+
+def asked_again(submission: Submission, spec: ModelSpec | None) -> GenerateBody:
+    """The body that asks for the same pixels again, in the names and round figures that a person would choose.
+
+    `spec` is the work's model, where the box still knows it.
+    """
+    work = submission.work
+    named = size_names(work.width, work.height)
+    return GenerateBody(
+        type=work.type,
+        prompt=work.prompt,
+        model=work.model,
+        negative_prompt=work.negative_prompt or None,
+        seed=work.seed,
+        resolution=named[0] if named else None,
+        aspect_ratio=named[1] if named else None,
+        duration=_round_duration(work, spec) if work.fps else None,
+        fps=work.fps or None,
+        n=work.n if work.type == "image" else None,
+        image=work.reference or None,
+        strength=work.strength,
+        priority="batch" if submission.batch else None,
+        metadata=submission.metadata or None,
+    )
+
+
+def _round_duration(work: Work, spec: ModelSpec | None) -> float:
+    """The roundest duration, within the model's limits, that comes out at the work's frames."""
+    exact = work.duration_seconds
+    step = spec.frame_step if spec is not None else 1
+    most = spec.limits.max_duration_seconds if spec is not None else exact
+    for duration in (round(exact), round(exact, 1), round(exact, 2), most):
+        if 0 < duration <= most and frame_count(duration, work.fps, step) == work.frames:
+            return float(duration)
+    return exact
 
 
 def _text_errors(body: GenerateBody) -> list[FieldError]:

@@ -8,7 +8,7 @@ import msgspec
 from litestar import Request, get
 
 from zsky_box.api.access import caller_of
-from zsky_box.api.deps import services
+from zsky_box.api.deps import Services, services
 from zsky_box.api.overage import stands
 from zsky_box.api.problems import documented
 from zsky_box.catalog import Catalog
@@ -51,10 +51,14 @@ async def me(request: Request[Any, Any, Any]) -> MeView:
 )
 async def models(request: Request[Any, Any, Any]) -> ModelList:
     """Each model with its limits, defaults and licence, whether it is installed, and whether it is in memory now."""
-    box = services(request)
+    return ModelList(data=await model_views(services(request)))
+
+
+async def model_views(box: Services) -> list[ModelView]:
+    """The catalogue as the running box has it."""
     resident = box.scheduler.resident()
     specs = list(box.catalog.specs.values())
-    return ModelList(data=await box.store.read(lambda: [_model(box.catalog, spec, resident) for spec in specs]))
+    return await box.store.read(lambda: [_model(box.catalog, spec, resident) for spec in specs])
 
 
 def catalog_views(catalog: Catalog) -> dict[str, Any]:

@@ -9,10 +9,15 @@ from litestar.exceptions import HTTPException
 from litestar.types import ControllerRouterHandler
 
 from zsky_box.errors import Refusal, StoreError
-from zsky_box.pages import frame, settings, setup, sign_in, wrong
+from zsky_box.pages import create, frame, library, reference, result, settings, setup, sign_in, wrong
 from zsky_box.pages.entry import FORM_MAX_BYTES, enter
 
 HANDLERS: Final[list[ControllerRouterHandler]] = [
+    create.create,
+    create.submit,
+    create.job_request,
+    reference.take_reference,
+    reference.picture,
     sign_in.home,
     sign_in.sign_in,
     sign_in.try_sign_in,
@@ -20,6 +25,13 @@ HANDLERS: Final[list[ControllerRouterHandler]] = [
     setup.setup,
     setup.set_up,
     *settings.HANDLERS,
+    library.library,
+    library.save,
+    library.delete,
+    result.result,
+    result.receipt,
+    result.rerun,
+    result.cancel,
 ]
 
 
