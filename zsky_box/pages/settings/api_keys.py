@@ -102,7 +102,7 @@ def _name(form: Form) -> str:
 
 
 def _scopes(form: Form) -> tuple[Scope, ...]:
-    asked = form.all("scopes")
+    asked: set[object] = set(form.all("scopes"))
     scopes = tuple(scope for scope in SCOPES if scope in asked)
     if not scopes:
         raise Refusal(422, "invalid_field", "A key needs at least one scope.", field="scopes")
