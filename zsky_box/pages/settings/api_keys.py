@@ -102,8 +102,8 @@ def _name(form: Form) -> str:
 
 
 def _scopes(form: Form) -> tuple[Scope, ...]:
-    asked: set[object] = set(form.all("scopes"))
-    scopes = tuple(scope for scope in SCOPES if scope in asked)
+    asked = form.all("scopes")
+    scopes: tuple[Scope, ...] = tuple(scope for scope in SCOPES if asked.count(scope))
     if not scopes:
         raise Refusal(422, "invalid_field", "A key needs at least one scope.", field="scopes")
     return scopes
