@@ -87,6 +87,7 @@ DOMAIN: Final = (
     "turns",
     "uploads",
     "usage",
+    "vocabulary",
     "ways",
     "webhooks",
 )

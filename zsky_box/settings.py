@@ -68,6 +68,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     require_real_model: bool = False
     blocked_terms: dict[RuleName, Annotated[tuple[Term, ...], Meta(max_length=TERMS_MAX)]] = {}
     output_check: str = ""
+    team_library: bool = False
     included_videos: Annotated[int, Meta(ge=0, le=10**9)] = 300
     included_images: Annotated[int, Meta(ge=0, le=10**9)] = 1000
     free_videos: Annotated[int, Meta(ge=0, le=10**9)] = 10

@@ -13,14 +13,14 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touc
 
 
 def test_it_works_with_keys_alone(visit: Visit) -> None:
-    page = visit.open("/settings")
-    assert "/sign-in?next=/settings" in page.url
+    page = visit.open("/library")
+    assert "/sign-in?next=/library" in page.url
     expect(page.get_by_label("Name")).to_be_focused()
     page.keyboard.type("ada")
     page.keyboard.press("Tab")
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
-    page.wait_for_url(lambda url: url.endswith("/settings"))
+    page.wait_for_url(lambda url: url.endswith("/library"))
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the page")).to_be_focused()
 
@@ -50,5 +50,5 @@ def test_signing_out_leads_to_the_sign_in(visit: Visit) -> None:
     page = visit.sign_in("ada")
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_url(lambda url: url.endswith("/sign-in"))
-    visit.open("/settings")
+    visit.open("/library")
     assert "/sign-in" in page.url

@@ -25,6 +25,7 @@ from zsky_box.jobs.keeper import Keeper
 from zsky_box.jobs.lineup import Lineup
 from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
+from zsky_box.library import Library
 from zsky_box.metrics import Metrics
 from zsky_box.pauses import Pauses
 from zsky_box.rate_limit import RateLimit
@@ -58,6 +59,7 @@ class Services:
     room: Room
     eta: Eta
     reader: JobReader
+    library: Library
     keeper: Keeper
     lineup: Lineup
     pauses: Pauses
