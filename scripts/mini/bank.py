@@ -21,7 +21,7 @@ from zsky_box.pipelines.mini_picture import Picture
 from zsky_box.pipelines.mini_sound import Sound, onset_curve
 from zsky_box.pipelines.mini_words import SLOTS
 
-CLIPS: Final = 2_000
+CLIPS: Final = 1_200
 _AT_ONCE: Final = 50
 
 

@@ -42,10 +42,12 @@ class Recipe:
     depth: int
 
 
+CODECS: Final = ("words", "sound", "picture")
+
 RECIPES: Final = {
-    "cpu": Recipe("cpu", (1_500, 128), (1_500, 24), (3_000, 24), (8_000, 128), 128, 6),
+    "cpu": Recipe("cpu", (800, 128), (800, 16), (1_000, 16), (6_000, 64), 128, 4),
     # The codecs are small and their clips are drawn by the processor: only the flow goes to the card.
-    "gpu": Recipe("cuda", (1_500, 128), (1_500, 24), (3_000, 24), (12_000, 512), 256, 8),
+    "gpu": Recipe("cuda", (800, 128), (800, 16), (1_000, 16), (12_000, 512), 256, 8),
     "test": Recipe("cpu", (4, 8), (3, 4), (3, 4), (6, 8), 32, 2),
 }
 
@@ -57,13 +59,18 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="how long this leg may take")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", choices=CODECS, help="one of the first three stages, which may run side by side")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     asked.folder.mkdir(parents=True, exist_ok=True)
     recipe = RECIPES[asked.recipe]
     _record(asked.folder, asked.recipe, recipe, asked.seed)
     try:
-        run(recipe, asked.seed, asked.folder, time.monotonic() + 60 * asked.minutes)
+        deadline = time.monotonic() + 60 * asked.minutes
+        if asked.only:
+            train(codec(asked.only, fresh(recipe, asked.seed), recipe), asked.folder, asked.seed, deadline)
+        else:
+            run(recipe, asked.seed, asked.folder, deadline)
     except OutOfTime as error:
         print(f"The leg is over: {error}. The same command goes on.")
 
@@ -71,9 +78,8 @@ def main() -> None:
 def run(recipe: Recipe, seed: int, folder: Path, deadline: float) -> None:
     """All stages, one after the other; raises OutOfTime."""
     model = fresh(recipe, seed)
-    train(Words(model.words, *recipe.words), folder, seed, deadline)
-    train(Sounds(model.sound, *recipe.sound), folder, seed, deadline)
-    train(Pictures(model.picture, *recipe.picture), folder, seed, deadline)
+    for name in CODECS:
+        train(codec(name, model, recipe), folder, seed, deadline)
     bank = Bank.read(model.picture, model.sound, seed)
     model.whitening.fit(bank.clips(Draw.of(seed, "whitening", 0).numpy, WHITENED)[1])
     model.transformer.to(recipe.device)
@@ -81,6 +87,13 @@ def run(recipe: Recipe, seed: int, folder: Path, deadline: float) -> None:
     model.transformer.cpu()
     model.save(folder / "model")
     print(f"The model is in {folder / 'model'}.")
+
+
+def codec(name: str, model: MiniModel, recipe: Recipe) -> Words | Sounds | Pictures:
+    """One of the stages before the flow, none of which needs another."""
+    if name == "words":
+        return Words(model.words, *recipe.words)
+    return Sounds(model.sound, *recipe.sound) if name == "sound" else Pictures(model.picture, *recipe.picture)
 
 
 def fresh(recipe: Recipe, seed: int) -> MiniModel:
@@ -92,7 +105,7 @@ def fresh(recipe: Recipe, seed: int) -> MiniModel:
 def so_far(recipe: Recipe, seed: int, folder: Path) -> tuple[MiniModel, int]:
     """The model as the folder's checkpoints have it, and the flow's steps; the codecs must be finished."""
     model = fresh(recipe, seed)
-    for part in ("words", "sound", "picture"):
+    for part in CODECS:
         model.part(part).load_state_dict(averages(folder / f"{part}.pt")[0])
         model.part(part).eval()
     weights, steps, _ = averages(folder / "flow.pt")

@@ -51,7 +51,7 @@ class Scenes:
     tempo: Floats
     """[n]: how its speed differs from the usual, about 1."""
     weather: Floats
-    """[n, 2]: where the background's things are, and how bright the scene is; each 0 to 1."""
+    """[n, 2]: where the background's things are (left 0, middle 0.5, right 1), and how bright the scene is, 0 to 1."""
 
     def value(self, slot: str) -> NDArray[np.int64]:
         """[n]: the index of the slot's value, counted from 0."""
@@ -104,7 +104,7 @@ def scenes(rng: np.random.Generator, n: int, split: Split = "all") -> Scenes:
         _f32(rng.uniform(0, 1, n)),
         _f32(rng.choice((-1.0, 1.0), n)),
         _f32(rng.uniform(0.94, 1.06, n)),
-        _f32(rng.uniform(0, 1, (n, 2))),
+        _f32(np.stack((rng.integers(0, 3, n) / 2, rng.uniform(0, 1, n)), 1)),
     )
 
 

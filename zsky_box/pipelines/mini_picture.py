@@ -78,51 +78,38 @@ def compose(scene: Tensor, colour: Tensor, depth: Tensor, layers: list[Tensor]) 
 
 
 class SceneDecoder(nn.Module):
-    """Scene numbers to a picture: a learnt canvas, bent by the numbers at each of its sizes."""
+    """Scene numbers to a picture: a mixture of learnt pictures, some for above the horizon and some for below."""
 
-    def __init__(self, widths: tuple[int, ...] = (64, 48, 32, 24, 16)) -> None:
+    def __init__(self, above: int = 32, below: int = 16) -> None:
         super().__init__()
-        scale = 2 ** (len(widths) - 1)
-        self.stem = nn.Linear(SCENE_SIZE, 128)
-        self.start = nn.Linear(128, widths[0] * (HEIGHT // scale) * (WIDTH // scale))
-        self.canvases = nn.ParameterList(
-            nn.Parameter(torch.randn(width, HEIGHT * 2**step // scale, WIDTH * 2**step // scale) * 0.2)
-            for step, width in enumerate(widths)
-        )
-        self.bends = nn.ModuleList(nn.Linear(128, 2 * width) for width in widths)
-        self.layers = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1) for before, after in zip(widths, (*widths[1:], 3), strict=True)
-        )
+        self.edge = round(HORIZON * HEIGHT)
+        half = SCENE_SIZE // 2
+        self.above, self.below = _mixer(half, above), _mixer(half, below)
+        self.skies = nn.Parameter(torch.randn(above, 3 * self.edge * WIDTH) * 0.1)
+        self.floors = nn.Parameter(torch.randn(below, 3 * (HEIGHT - self.edge) * WIDTH) * 0.1)
 
     def forward(self, scene: Tensor) -> Tensor:
         """[n, SCENE_SIZE] to pictures [n, 3, HEIGHT, WIDTH] in 0 to 1."""
-        stem = functional.gelu(self.stem(scene))
-        picture = self.start(stem).view(len(scene), *self.canvases[0].shape)
-        for step, (canvas, bend, layer) in enumerate(zip(self.canvases, self.bends, self.layers, strict=True)):
-            if step:
-                picture = functional.interpolate(picture, scale_factor=2.0, mode="bilinear")
-            gain, shift = bend(stem)[:, :, None, None].chunk(2, 1)
-            picture = layer(functional.gelu(picture + canvas * (1 + gain) + shift))
-        return picture.sigmoid()
+        sky, floor = scene.chunk(2, 1)
+        upper = (self.above(sky) @ self.skies).view(-1, 3, self.edge, WIDTH)
+        lower = (self.below(floor) @ self.floors).view(-1, 3, HEIGHT - self.edge, WIDTH)
+        return torch.cat((upper, lower), 2).sigmoid()
 
 
 class SpriteDecoder(nn.Module):
-    """An object's look to its sprite."""
+    """An object's look to its sprite: a mixture of learnt ones."""
 
-    def __init__(self, width: int = 48) -> None:
+    def __init__(self, sprites: int = 32) -> None:
         super().__init__()
-        self.start = nn.Sequential(nn.Linear(LOOK_SIZE, 256), nn.GELU(), nn.Linear(256, width * 64))
-        self.layers = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(3))
-        self.last = nn.Conv2d(width, len(LAYERS), 3, padding=1)
+        self.mixer = _mixer(LOOK_SIZE, sprites)
+        self.sprites = nn.Parameter(torch.randn(sprites, len(LAYERS) * SPRITE * SPRITE) * 0.1)
 
     def forward(self, look: Tensor) -> Tensor:
         """[n, LOOK_SIZE] to [n, len(LAYERS), SPRITE, SPRITE]; light goes from 0 to 2, the others from 0 to 1."""
-        sprite = self.start(look).view(len(look), -1, 8, 8)
-        for layer in self.layers:
-            sprite = functional.gelu(layer(functional.interpolate(sprite, scale_factor=2.0, mode="bilinear")))
+        sprite = (self.mixer(look) @ self.sprites).view(-1, len(LAYERS), SPRITE, SPRITE).sigmoid()
         scale = torch.ones(len(LAYERS), 1, 1, device=look.device)
         scale[LAYERS.index("light")] = 2
-        return self.last(sprite).sigmoid() * scale
+        return sprite * scale
 
 
 class SceneEncoder(nn.Module):
@@ -152,6 +139,8 @@ class Seen(NamedTuple):
     """[n, POSE_SIZE]"""
     place: Tensor
     """[n, 3]: the first guess at x, y and radius, before the cut-out was looked at."""
+    heat: Tensor
+    """[n, rows, columns]: logits of where the object's centre is."""
 
 
 class ObjectEncoder(nn.Module):
@@ -173,25 +162,25 @@ class ObjectEncoder(nn.Module):
         self.span = nn.Linear(width, 1)
         self.reader = _tower(width, LOOK_SIZE + 3 + 3 + 3)
 
-    def forward(self, frames: Tensor) -> Seen:
-        """[n, 3, HEIGHT, WIDTH] in 0 to 1."""
-        place = self.find(frames)
-        inner = place.detach()
+    def forward(self, frames: Tensor, told: Tensor | None = None) -> Seen:
+        """[n, 3, HEIGHT, WIDTH] in 0 to 1; `told` [n, 3] is where to cut instead of where the object was found."""
+        place, heat = self.find(frames)
+        inner = place.detach() if told is None else told
         cut = self.cut(frames, inner)
         look, colour, turn, shift = self.reader(cut - 0.5).split((LOOK_SIZE, 3, 3, 3), 1)
         radius = inner[:, 2] * (1 + 0.2 * shift[:, 2])
         where = inner[:, :2] + 0.2 * shift[:, :2] * inner[:, 2:]
         pose = torch.cat((where, 0.2 * turn[:, :1], turn[:, 1:]), 1)
-        return Seen(look, (0.5 + 0.5 * colour), radius, pose, place)
+        return Seen(look, 0.5 + 0.5 * colour, radius, pose, place, heat)
 
-    def find(self, frames: Tensor) -> Tensor:
-        """x, y and radius: [n, 3]."""
+    def find(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """x, y and radius [n, 3], and the heat."""
         features = self.finder(functional.avg_pool2d(frames, 2) - 0.5)
-        height, width = features.shape[-2:]
-        weights = self.heat(features).flatten(1).softmax(1)
-        grid = pixel_grid(height, width).to(frames).flatten(0, 1)
+        heat = self.heat(features)[:, 0]
+        weights = heat.flatten(1).softmax(1)
+        grid = pixel_grid(*heat.shape[-2:]).to(frames).flatten(0, 1)
         radius = 0.11 + 0.1 * self.span((features.flatten(2) * weights[:, None]).sum(2))
-        return torch.cat((weights @ grid, radius.clamp(0.03, 0.3)), 1)
+        return torch.cat((weights @ grid, radius.clamp(0.03, 0.3)), 1), heat
 
     def cut(self, frames: Tensor, place: Tensor) -> Tensor:
         """Square cut-outs [n, 3, CROP, CROP] around places [n, 3]."""
@@ -239,6 +228,11 @@ class Picture(nn.Module):
                 ground.expand(n, -1, -1, -1), sprite.expand(n, -1, -1, -1), colour.expand(n, -1), radius.expand(n), pose
             )
             yield from (drawn * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _mixer(size: int, out: int) -> nn.Sequential:
+    """Latents to the weights of a mixture."""
+    return nn.Sequential(nn.Linear(size, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, out))
 
 
 def _tower(width: int, out: int) -> nn.Sequential:
