@@ -21,7 +21,6 @@ from zsky_box.pipelines.mini_picture import Picture
 from zsky_box.pipelines.mini_sound import Sound, onset_curve
 from zsky_box.pipelines.mini_words import SLOTS
 
-CLIPS: Final = 1_200
 _AT_ONCE: Final = 50
 
 
@@ -36,7 +35,7 @@ class Bank:
 
     @classmethod
     @torch.no_grad()
-    def read(cls, picture: Picture, sound: Sound, seed: int, n: int = CLIPS) -> Bank:
+    def read(cls, picture: Picture, sound: Sound, seed: int, n: int) -> Bank:
         """Draw one frame of each of n clips, play its sound, and let the codecs read them."""
         rng = np.random.default_rng([seed, n])
         source = world.scenes(rng, n, "train")

@@ -38,6 +38,8 @@ class Recipe:
     sound: tuple[int, int]
     picture: tuple[int, int]
     flow: tuple[int, int]
+    bank: int
+    """Clips whose latents the flow's training is put together from."""
     width: int
     depth: int
 
@@ -45,10 +47,10 @@ class Recipe:
 CODECS: Final = ("words", "sound", "picture")
 
 RECIPES: Final = {
-    "cpu": Recipe("cpu", (800, 128), (800, 16), (1_000, 16), (6_000, 64), 128, 4),
+    "cpu": Recipe("cpu", (800, 128), (800, 16), (1_000, 16), (6_000, 64), 1_200, 128, 4),
     # The codecs are small and their clips are drawn by the processor: only the flow goes to the card.
-    "gpu": Recipe("cuda", (800, 128), (800, 16), (1_000, 16), (12_000, 512), 256, 8),
-    "test": Recipe("cpu", (4, 8), (3, 4), (3, 4), (6, 8), 32, 2),
+    "gpu": Recipe("cuda", (800, 128), (800, 16), (1_000, 16), (12_000, 512), 1_200, 256, 8),
+    "test": Recipe("cpu", (2, 8), (2, 4), (2, 4), (3, 8), 200, 32, 2),
 }
 
 
@@ -80,7 +82,7 @@ def run(recipe: Recipe, seed: int, folder: Path, deadline: float) -> None:
     model = fresh(recipe, seed)
     for name in CODECS:
         train(codec(name, model, recipe), folder, seed, deadline)
-    bank = Bank.read(model.picture, model.sound, seed)
+    bank = Bank.read(model.picture, model.sound, seed, recipe.bank)
     model.whitening.fit(bank.clips(Draw.of(seed, "whitening", 0).numpy, WHITENED)[1])
     model.transformer.to(recipe.device)
     train(Flows(model.transformer, model.whitening, bank, *recipe.flow, recipe.device), folder, seed, deadline)
@@ -110,7 +112,7 @@ def so_far(recipe: Recipe, seed: int, folder: Path) -> tuple[MiniModel, int]:
         model.part(part).eval()
     weights, steps, _ = averages(folder / "flow.pt")
     model.transformer.load_state_dict(weights)
-    bank = Bank.read(model.picture, model.sound, seed)
+    bank = Bank.read(model.picture, model.sound, seed, recipe.bank)
     model.whitening.fit(bank.clips(Draw.of(seed, "whitening", 0).numpy, WHITENED)[1])
     return model, steps
 
