@@ -102,14 +102,24 @@ class Pictures:
         true = sprites(torch.from_numpy(clips.value("kind")), torch.from_numpy(clips.value("material")))
         found = torch.cat((seen.pose[:, :2], seen.radius[:, None]), 1)
         return {
-            "scene": 5 * (drawn - empty).abs().mean(),
-            "sprite": 5 * ((sprite - true).abs().mean((2, 3)) * _LAYER_WEIGHTS).mean(),
+            "scene": 20 * (drawn - empty).square().mean() + (drawn - empty).abs().mean(),
+            "sprite": 10 * ((sprite - true).square().mean((2, 3)) * _LAYER_WEIGHTS).mean(),
+            "names": self._names(clips, scene, seen.look),
             "colour": 5 * (seen.colour - colours(clips)).abs().mean(),
             "heat": 0.2 * functional.cross_entropy(seen.heat.flatten(1), cells(where, seen.heat)),
             "place": 10 * (seen.place - where).abs().mean() + 10 * (found - where).abs().mean(),
             "pose": 5 * (seen.pose[:, 2] - pose[:, 2]).abs().mean() + (seen.pose[:, 3:] - pose[:, 3:]).abs().mean(),
             "latents": 1e-3 * (scene.square().mean() + seen.look.square().mean()),
         }
+
+    def _names(self, clips: world.Scenes, scene: Tensor, look: Tensor) -> Tensor:
+        """How badly the latents tell kinds, materials, backgrounds, their variants, and floors apart."""
+        kind, material = self.net.name_look(look).split((5, 4), 1)
+        background, variant, floor = self.net.name_scene(scene).split((5, 3, 5), 1)
+        said = ((kind, "kind"), (material, "material"), (background, "background"), (floor, "floor"))
+        losses = [functional.cross_entropy(logits, torch.from_numpy(clips.value(slot))) for logits, slot in said]
+        place = torch.from_numpy((2 * clips.weather[:, 0]).astype(np.int64))
+        return 0.2 * sum(losses, functional.cross_entropy(variant, place))
 
 
 def cells(where: Tensor, heat: Tensor) -> Tensor:

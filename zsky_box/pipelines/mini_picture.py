@@ -78,38 +78,32 @@ def compose(scene: Tensor, colour: Tensor, depth: Tensor, layers: list[Tensor]) 
 
 
 class SceneDecoder(nn.Module):
-    """Scene numbers to a picture: a mixture of learnt pictures, some for above the horizon and some for below."""
+    """Scene numbers to a picture: what is above the horizon and what is below are drawn each for itself."""
 
     def __init__(self, above: int = 32, below: int = 16) -> None:
         super().__init__()
         self.edge = round(HORIZON * HEIGHT)
         half = SCENE_SIZE // 2
-        self.above, self.below = _mixer(half, above), _mixer(half, below)
-        self.skies = nn.Parameter(torch.randn(above, 3 * self.edge * WIDTH) * 0.1)
-        self.floors = nn.Parameter(torch.randn(below, 3 * (HEIGHT - self.edge) * WIDTH) * 0.1)
+        self.above = _drawer(half, above, 3 * self.edge * WIDTH)
+        self.below = _drawer(half, below, 3 * (HEIGHT - self.edge) * WIDTH)
 
     def forward(self, scene: Tensor) -> Tensor:
-        """[n, SCENE_SIZE] to pictures [n, 3, HEIGHT, WIDTH] in 0 to 1."""
+        """[n, SCENE_SIZE] to pictures [n, 3, HEIGHT, WIDTH], about 0 to 1."""
         sky, floor = scene.chunk(2, 1)
-        upper = (self.above(sky) @ self.skies).view(-1, 3, self.edge, WIDTH)
-        lower = (self.below(floor) @ self.floors).view(-1, 3, HEIGHT - self.edge, WIDTH)
-        return torch.cat((upper, lower), 2).sigmoid()
+        upper, lower = self.above(sky), self.below(floor)
+        return torch.cat((upper.view(len(scene), 3, -1, WIDTH), lower.view(len(scene), 3, -1, WIDTH)), 2)
 
 
 class SpriteDecoder(nn.Module):
-    """An object's look to its sprite: a mixture of learnt ones."""
+    """An object's look to its sprite."""
 
-    def __init__(self, sprites: int = 32) -> None:
+    def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.mixer = _mixer(LOOK_SIZE, sprites)
-        self.sprites = nn.Parameter(torch.randn(sprites, len(LAYERS) * SPRITE * SPRITE) * 0.1)
+        self.draw = _drawer(LOOK_SIZE, width, len(LAYERS) * SPRITE * SPRITE)
 
     def forward(self, look: Tensor) -> Tensor:
-        """[n, LOOK_SIZE] to [n, len(LAYERS), SPRITE, SPRITE]; light goes from 0 to 2, the others from 0 to 1."""
-        sprite = (self.mixer(look) @ self.sprites).view(-1, len(LAYERS), SPRITE, SPRITE).sigmoid()
-        scale = torch.ones(len(LAYERS), 1, 1, device=look.device)
-        scale[LAYERS.index("light")] = 2
-        return sprite * scale
+        """[n, LOOK_SIZE] to [n, len(LAYERS), SPRITE, SPRITE], about 0 to 1; light goes to 2."""
+        return self.draw(look).view(-1, len(LAYERS), SPRITE, SPRITE)
 
 
 class SceneEncoder(nn.Module):
@@ -201,11 +195,15 @@ class Picture(nn.Module):
         self.object_encoder = ObjectEncoder()
         self.scene = SceneDecoder()
         self.sprite = SpriteDecoder()
+        # Names that latents must tell apart. They are asked for in training only: it is much quicker with them.
+        self.name_look = nn.Linear(LOOK_SIZE, 5 + 4)
+        self.name_scene = nn.Linear(SCENE_SIZE, 5 + 3 + 5)
 
     def place(self, scene: Tensor, sprite: Tensor, colour: Tensor, radius: Tensor, pose: Tensor) -> Tensor:
         """Draw n objects over n scenes [n, 3, h, w]: their sprites, colours [n, 3], radii [n] and poses [n, 5]."""
         grid = pixel_grid(*scene.shape[-2:]).to(scene)
         seen = coordinates(grid, radius, pose)
+        scene, sprite = scene.clamp(0, 1), torch.cat((sprite[:, :2].clamp(0, 1), sprite[:, 2:].clamp_min(0)), 1)
         turned = functional.grid_sample(sprite[:, :2], seen.turned / SPAN, align_corners=False)
         still = functional.grid_sample(sprite[:, 2:4], seen.still / SPAN, padding_mode="border", align_corners=False)
         shadow = functional.grid_sample(sprite[:, 4:], seen.shadow / SPAN, align_corners=False)
@@ -230,9 +228,11 @@ class Picture(nn.Module):
             yield from (drawn * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def _mixer(size: int, out: int) -> nn.Sequential:
-    """Latents to the weights of a mixture."""
-    return nn.Sequential(nn.Linear(size, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, out))
+def _drawer(size: int, width: int, pixels: int) -> nn.Sequential:
+    """Latents to pixels: the last layer's weights are pictures, which those before it mix."""
+    last = nn.Linear(width, pixels)
+    nn.init.constant_(last.bias, 0.5)
+    return nn.Sequential(nn.Linear(size, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, width), last)
 
 
 def _tower(width: int, out: int) -> nn.Sequential:
