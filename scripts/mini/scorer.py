@@ -24,10 +24,10 @@ from zsky_box.pipelines.mini_latents import FPS, FRAMES, SAMPLE_RATE_HZ
 from zsky_box.pipelines.mini_picture import ASPECT, HORIZON
 from zsky_box.pipelines.mini_words import SLOTS
 
-PICTURES: Final = 5_000
+PICTURES: Final = 8_000
 SOUNDS: Final = 1_200
 WAYS: Final = 12_000
-_EPOCHS: Final = 4
+_EPOCHS: Final = 6
 _BATCH: Final = 32
 _CUT: Final = 56
 """Pixels along the side of what is cut out around the object: it holds the biggest."""
@@ -59,19 +59,25 @@ class Eye(nn.Module):
         super().__init__()
         self.find = nn.Sequential(
             nn.Conv2d(3, 16, 5, 2, 2),
+            nn.BatchNorm2d(16),
             nn.ReLU(),
             nn.Conv2d(16, 24, 5, 2, 2),
+            nn.BatchNorm2d(24),
             nn.ReLU(),
             nn.Conv2d(24, 24, 3, padding=2, dilation=2),
+            nn.BatchNorm2d(24),
             nn.ReLU(),
             nn.Conv2d(24, 1, 5, padding=2),
         )
         self.look = nn.Sequential(
             nn.Conv2d(3, 24, 3, 2, 1),
+            nn.BatchNorm2d(24),
             nn.ReLU(),
             nn.Conv2d(24, 48, 3, 2, 1),
+            nn.BatchNorm2d(48),
             nn.ReLU(),
             nn.Conv2d(48, 64, 3, 2, 1),
+            nn.BatchNorm2d(64),
             nn.ReLU(),
             nn.Flatten(),
             nn.Linear(64 * (_CUT // 8) ** 2, 128),
