@@ -47,9 +47,9 @@ class Recipe:
 CODECS: Final = ("words", "sound", "picture")
 
 RECIPES: Final = {
-    "cpu": Recipe("cpu", (800, 128), (800, 16), (900, 16), (6_000, 64), 1_200, 128, 4),
+    "cpu": Recipe("cpu", (800, 128), (800, 16), (800, 16), (6_000, 64), 1_200, 128, 4),
     # The codecs are small and their clips are drawn by the processor: only the flow goes to the card.
-    "gpu": Recipe("cuda", (800, 128), (800, 16), (900, 16), (12_000, 512), 1_200, 256, 8),
+    "gpu": Recipe("cuda", (800, 128), (800, 16), (800, 16), (12_000, 512), 1_200, 256, 8),
     "test": Recipe("cpu", (2, 8), (2, 4), (2, 4), (3, 8), 200, 32, 2),
 }
 
