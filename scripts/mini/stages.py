@@ -41,7 +41,7 @@ class Words:
     average = 0.99
 
     def __init__(self, net: WordReader, steps: int, batch: int) -> None:
-        self.net, self.steps, self.batch = net, steps, batch
+        self.net, self.steps, self.decay, self.batch = net, steps, steps, batch
 
     def loss(self, draw: Draw) -> dict[str, Tensor]:
         ids, slots = captions.batch(draw.numpy, world.scenes(draw.numpy, self.batch))
@@ -57,7 +57,7 @@ class Sounds:
     average = 0.99
 
     def __init__(self, net: Sound, steps: int, batch: int) -> None:
-        self.net, self.steps, self.batch = net, steps, batch
+        self.net, self.steps, self.decay, self.batch = net, steps, steps, batch
 
     def loss(self, draw: Draw) -> dict[str, Tensor]:
         clips = world.scenes(draw.numpy, self.batch, "train")
@@ -83,7 +83,7 @@ class Pictures:
     average = 0.99
 
     def __init__(self, net: Picture, steps: int, batch: int) -> None:
-        self.net, self.steps, self.batch = net, steps, batch
+        self.net, self.steps, self.decay, self.batch = net, steps, steps, batch
 
     def loss(self, draw: Draw) -> dict[str, Tensor]:
         clips = world.scenes(draw.numpy, self.batch, "train")
@@ -144,6 +144,7 @@ class Flows:
 
     def __init__(self, net: Flow, whitening: Whitening, bank: Bank, steps: int, batch: int, device: str) -> None:
         self.net, self.steps, self.batch, self.device = net, steps, batch, device
+        self.decay = min(_DECAY_STEPS, steps)
         self._whitening, self._bank = whitening, bank
         weights = torch.cat([torch.full((count,), _GROUP_WEIGHTS[name]) for name, count, _, _ in GROUPS])
         self._weights = (used_numbers() * weights[:, None]).to(device)
@@ -171,6 +172,8 @@ class Flows:
         return parts
 
 
+_DECAY_STEPS: Final = 1_500
+"""A longer training is a shorter one with more in its middle."""
 _GROUP_WEIGHTS: Final = {"scene": 3.0, "thing": 4.0, "voice": 3.0, "motion": 1.0, "sound": 2.0}
 """The motion has 240 of a clip's 356 numbers; the few that fix what is seen must not drown in it."""
 _LEVEL_MEAN: Final = 0.8

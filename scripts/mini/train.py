@@ -47,7 +47,7 @@ class Recipe:
 CODECS: Final = ("words", "sound", "picture")
 
 RECIPES: Final = {
-    "cpu": Recipe("cpu", (800, 128), (800, 16), (800, 16), (6_000, 64), 1_200, 128, 4),
+    "cpu": Recipe("cpu", (800, 128), (800, 16), (800, 16), (5_000, 64), 1_200, 128, 4),
     # The codecs are small and their clips are drawn by the processor: only the flow goes to the card.
     "gpu": Recipe("cuda", (800, 128), (800, 16), (800, 16), (12_000, 512), 1_200, 256, 8),
     "test": Recipe("cpu", (2, 8), (2, 4), (2, 4), (3, 8), 200, 32, 2),
@@ -84,6 +84,7 @@ def run(recipe: Recipe, seed: int, folder: Path, deadline: float) -> None:
         train(codec(name, model, recipe), folder, seed, deadline)
     bank = Bank.read(model.picture, model.sound, seed, recipe.bank)
     model.whitening.fit(bank.clips(Draw.of(seed, "whitening", 0).numpy, WHITENED)[1])
+    torch.save(model.whitening.state_dict(), folder / "whitening.pt")
     model.transformer.to(recipe.device)
     train(Flows(model.transformer, model.whitening, bank, *recipe.flow, recipe.device), folder, seed, deadline)
     model.transformer.cpu()
@@ -104,17 +105,14 @@ def fresh(recipe: Recipe, seed: int) -> MiniModel:
     return MiniModel.random(width=recipe.width, heads=recipe.width // 32, depth=recipe.depth)
 
 
-def so_far(recipe: Recipe, seed: int, folder: Path) -> tuple[MiniModel, int]:
-    """The model as the folder's checkpoints have it, and the flow's steps; the codecs must be finished."""
-    model = fresh(recipe, seed)
-    for part in CODECS:
-        model.part(part).load_state_dict(averages(folder / f"{part}.pt")[0])
+def so_far(recipe: Recipe, folder: Path) -> MiniModel:
+    """The model as the folder's checkpoints have it; the codecs must be finished."""
+    model = fresh(recipe, seed=0)
+    for name, part in (*((each, each) for each in CODECS), ("flow", "transformer")):
+        model.part(part).load_state_dict(averages(folder / f"{name}.pt")[0])
         model.part(part).eval()
-    weights, steps, _ = averages(folder / "flow.pt")
-    model.transformer.load_state_dict(weights)
-    bank = Bank.read(model.picture, model.sound, seed, recipe.bank)
-    model.whitening.fit(bank.clips(Draw.of(seed, "whitening", 0).numpy, WHITENED)[1])
-    return model, steps
+    model.whitening.load_state_dict(torch.load(folder / "whitening.pt", weights_only=True))
+    return model
 
 
 def _record(folder: Path, name: str, recipe: Recipe, seed: int) -> None:
