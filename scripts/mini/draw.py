@@ -40,13 +40,12 @@ def scenery(clips: Scenes, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
     """The scenes without their objects: [n, 3, height, width] in 0 to 1."""
     grid = pixel_grid(height, width)
     pictures = torch.empty(len(clips), 3, height, width)
-    weather = torch.from_numpy(clips.weather)
+    weather, bright = torch.from_numpy(clips.weather), torch.from_numpy(clips.bright())
     below = ((grid[..., 1] - HORIZON) / _SMOOTH).clamp(0, 1)
     for index in range(len(clips)):
         wall = _BACKGROUNDS[int(clips.value("background")[index])](grid, float(weather[index, 0]))
         floor = _floor(grid, int(clips.value("floor")[index]))
-        bright = 0.94 + 0.12 * weather[index, 1]
-        pictures[index] = ((wall + below * (floor - wall)) * bright).clamp(0, 1)
+        pictures[index] = ((wall + below * (floor - wall)) * bright[index]).clamp(0, 1)
     return pictures
 
 

@@ -80,12 +80,9 @@ def true(clips: Scenes) -> Iterator[Clip]:
 def read(model: MiniModel, clips: Scenes) -> Iterator[Clip]:
     """The world's clips, read by the codecs' encoders and drawn and played by their decoders."""
     for frames, sound in true(clips):
-        seen = model.picture.object_encoder(frames)
-        scene = model.picture.scene_encoder(frames).mean(0, keepdim=True)
-        thing = torch.cat((seen.look, seen.colour, seen.radius[:, None]), 1).mean(0, keepdim=True)
+        scene, thing, poses = model.picture.encode(frames)
         voice, chunks = model.sound(sound[None])
-        latents = Latents(scene, torch.cat((thing, seen.pose[:1, :2]), 1), voice, seen.pose[None], chunks)
-        yield _decoded(model, model.whitening.tokens(latents))
+        yield _decoded(model, model.whitening.tokens(Latents(scene, thing, voice, poses[None], chunks)))
 
 
 def generated(model: MiniModel, clips: Scenes, steps: int = STEPS, guidance: float = GUIDANCE) -> Iterator[Clip]:

@@ -1,4 +1,4 @@
-"""The four things that are trained, in their order: the reader, the sound codec, the picture codec, the flow."""
+"""What is trained: the reader, the sound codec, the picture codec's two halves, and the flow."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ from zsky_box.pipelines.mini_latents import (
     Whitening,
     used_numbers,
 )
-from zsky_box.pipelines.mini_picture import ASPECT, Picture
+from zsky_box.pipelines.mini_picture import ASPECT, LOOKS, MATERIALS, VARIANTS, Drawing, Seeing
 from zsky_box.pipelines.mini_sound import Sound, onset_curve
 from zsky_box.pipelines.mini_words import SLOTS, WordReader
 
 LATENT_NOISE: Final = 0.05
-"""The decoders are trained to bear so much noise on their latents, which denoising leaves."""
+"""The sound's decoder is trained to bear so much noise on its latents, which denoising leaves."""
+CODE_NOISE: Final = 0.02
+"""Codes are snapped to the nearest before they are drawn, so they need to bear little."""
 
 
 class Words:
@@ -75,51 +77,61 @@ class Sounds:
         }
 
 
-class Pictures:
-    """The picture codec, from single frames and what the world knows of them."""
+class Drawings:
+    """The picture's decoder, from all that there is to draw."""
 
-    name = "picture"
+    name = "drawing"
     learning_rate = 3e-3
+    average = 0.98
+
+    def __init__(self, net: Drawing, steps: int) -> None:
+        self.net, self.steps, self.decay = net, steps, steps
+        looks = torch.arange(LOOKS)
+        self._sprites = sprites(looks // MATERIALS, looks % MATERIALS)
+        self._skies = scenery(world.examples("background", VARIANTS))[:, :, : net.edge]
+        self._floors = scenery(world.examples("floor", 1))[:, :, net.edge :]
+
+    def loss(self, draw: Draw) -> dict[str, Tensor]:
+        codes = (self.net.sky_codes, self.net.floor_codes, self.net.look_codes)
+        sky, floor, look = (book + CODE_NOISE * draw.normal(*book.shape) for book in codes)
+        return {
+            "skies": 20 * (self.net.sky(sky) - self._skies.flatten(1)).square().mean(),
+            "floors": 20 * (self.net.floor(floor) - self._floors.flatten(1)).square().mean(),
+            "sprites": 20 * (self.net.look(look) - self._sprites.flatten(1)).square().mean(),
+        }
+
+
+class Sights:
+    """The picture's encoder, from single frames and what the world knows of them."""
+
+    name = "seeing"
+    learning_rate = 2e-3
     average = 0.99
 
-    def __init__(self, net: Picture, steps: int, batch: int) -> None:
+    def __init__(self, net: Seeing, steps: int, batch: int) -> None:
         self.net, self.steps, self.decay, self.batch = net, steps, steps, batch
 
     def loss(self, draw: Draw) -> dict[str, Tensor]:
         clips = world.scenes(draw.numpy, self.batch, "train")
         at = draw.numpy.integers(0, FRAMES, self.batch)
         pose = torch.from_numpy(world.move(clips).pose[np.arange(self.batch), at])
-        empty = scenery(clips)
-        frames = objects(clips, pose, empty)
-        radius = torch.from_numpy(clips.radius)
-        where = torch.cat((pose[:, :2], radius[:, None]), 1)
+        frames = objects(clips, pose, scenery(clips))
+        radius = torch.from_numpy(clips.radius)[:, None]
+        where = torch.cat((pose[:, :2], radius), 1)
+        seen = self.net(frames, where + _NEAR * radius * draw.normal(self.batch, 3))
 
-        scene = self.net.scene_encoder(frames)
-        drawn = self.net.scene(scene + LATENT_NOISE * draw.normal(*scene.shape))
-        near = where + _NEAR * radius[:, None] * draw.normal(self.batch, 3)
-        seen = self.net.object_encoder(frames, near)
-        sprite = self.net.sprite(seen.look + LATENT_NOISE * draw.normal(*seen.look.shape))
-        true = sprites(torch.from_numpy(clips.value("kind")), torch.from_numpy(clips.value("material")))
         found = torch.cat((seen.pose[:, :2], seen.radius[:, None]), 1)
+        said = ((seen.kind, "kind"), (seen.material, "material"), (seen.floor, "floor"))
+        names = [functional.cross_entropy(logits, torch.from_numpy(clips.value(slot))) for logits, slot in said]
+        sky = functional.cross_entropy(seen.sky, torch.from_numpy(clips.sky()))
         return {
-            "scene": 20 * (drawn - empty).square().mean() + (drawn - empty).abs().mean(),
-            "sprite": 10 * ((sprite - true).square().mean((2, 3)) * _LAYER_WEIGHTS).mean(),
-            "names": self._names(clips, scene, seen.look),
-            "colour": 5 * (seen.colour - colours(clips)).abs().mean(),
-            "heat": 0.2 * functional.cross_entropy(seen.heat.flatten(1), cells(where, seen.heat)),
-            "place": 10 * (seen.place - where).abs().mean() + 10 * (found - where).abs().mean(),
-            "pose": 5 * (seen.pose[:, 2] - pose[:, 2]).abs().mean() + (seen.pose[:, 3:] - pose[:, 3:]).abs().mean(),
-            "latents": 1e-3 * (scene.square().mean() + seen.look.square().mean()),
+            "names": sum(names, sky),
+            "bright": (seen.bright - torch.from_numpy(clips.bright())).abs().mean(),
+            "colour": 2 * (seen.colour - colours(clips)).abs().mean(),
+            "heat": 0.3 * functional.cross_entropy(seen.heat.flatten(1), cells(where, seen.heat)),
+            "place": 5 * (seen.place - where).abs().mean() + 5 * (found - where).abs().mean(),
+            "pose": 2 * (seen.pose[:, 2] - pose[:, 2]).abs().mean() + (seen.pose[:, 3:] - pose[:, 3:]).square().mean(),
         }
-
-    def _names(self, clips: world.Scenes, scene: Tensor, look: Tensor) -> Tensor:
-        """How badly the latents tell kinds, materials, backgrounds, their variants, and floors apart."""
-        kind, material = self.net.name_look(look).split((5, 4), 1)
-        background, variant, floor = self.net.name_scene(scene).split((5, 3, 5), 1)
-        said = ((kind, "kind"), (material, "material"), (background, "background"), (floor, "floor"))
-        losses = [functional.cross_entropy(logits, torch.from_numpy(clips.value(slot))) for logits, slot in said]
-        place = torch.from_numpy((2 * clips.weather[:, 0]).astype(np.int64))
-        return 0.2 * sum(losses, functional.cross_entropy(variant, place))
 
 
 def cells(where: Tensor, heat: Tensor) -> Tensor:
@@ -132,7 +144,6 @@ def cells(where: Tensor, heat: Tensor) -> Tensor:
 
 _NEAR: Final = 0.15
 """How far off, in radii, the cut-outs are that the encoder learns to read: about as far as it misses by itself."""
-_LAYER_WEIGHTS: Final = torch.tensor([2.0, 1.0, 0.5, 1.0, 0.5])
 
 
 class Flows:

@@ -21,7 +21,7 @@ import torch
 from scripts.mini import world
 from scripts.mini.bank import Bank
 from scripts.mini.legs import Draw, OutOfTime, averages, train
-from scripts.mini.stages import Flows, Pictures, Sounds, Words
+from scripts.mini.stages import Drawings, Flows, Sights, Sounds, Words
 from zsky_box.pipelines.mini_model import MiniModel
 
 WHITENED: Final = 8_192
@@ -36,21 +36,23 @@ class Recipe:
     words: tuple[int, int]
     """Steps and batch, here and below."""
     sound: tuple[int, int]
-    picture: tuple[int, int]
+    drawing: int
+    """Steps; each draws all there is."""
+    seeing: tuple[int, int]
     flow: tuple[int, int]
     bank: int
-    """Clips whose latents the flow's training is put together from."""
+    """Clips that lend their voices to the flow's training."""
     width: int
     depth: int
 
 
-CODECS: Final = ("words", "sound", "picture")
+CODECS: Final = ("words", "sound", "drawing", "seeing")
 
 RECIPES: Final = {
-    "cpu": Recipe("cpu", (800, 128), (800, 16), (800, 16), (5_000, 64), 1_200, 128, 4),
+    "cpu": Recipe("cpu", (800, 128), (500, 16), 500, (2_000, 16), (5_000, 64), 1_200, 128, 4),
     # The codecs are small and their clips are drawn by the processor: only the flow goes to the card.
-    "gpu": Recipe("cuda", (800, 128), (800, 16), (800, 16), (12_000, 512), 1_200, 256, 8),
-    "test": Recipe("cpu", (2, 8), (2, 4), (2, 4), (3, 8), 200, 32, 2),
+    "gpu": Recipe("cuda", (800, 128), (500, 16), 500, (2_000, 16), (12_000, 512), 1_200, 256, 8),
+    "test": Recipe("cpu", (2, 8), (2, 4), 2, (2, 4), (3, 8), 200, 32, 2),
 }
 
 
@@ -61,7 +63,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="how long this leg may take")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", choices=CODECS, help="one of the first three stages, which may run side by side")
+    parser.add_argument("--only", choices=CODECS, help="one stage before the flow; they may run side by side")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     asked.folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +84,7 @@ def run(recipe: Recipe, seed: int, folder: Path, deadline: float) -> None:
     model = fresh(recipe, seed)
     for name in CODECS:
         train(codec(name, model, recipe), folder, seed, deadline)
-    bank = Bank.read(model.picture, model.sound, seed, recipe.bank)
+    bank = Bank.heard(model.picture.drawing, model.sound, seed, recipe.bank)
     model.whitening.fit(bank.clips(Draw.of(seed, "whitening", 0).numpy, WHITENED)[1])
     torch.save(model.whitening.state_dict(), folder / "whitening.pt")
     model.transformer.to(recipe.device)
@@ -92,11 +94,15 @@ def run(recipe: Recipe, seed: int, folder: Path, deadline: float) -> None:
     print(f"The model is in {folder / 'model'}.")
 
 
-def codec(name: str, model: MiniModel, recipe: Recipe) -> Words | Sounds | Pictures:
+def codec(name: str, model: MiniModel, recipe: Recipe) -> Words | Sounds | Drawings | Sights:
     """One of the stages before the flow, none of which needs another."""
     if name == "words":
         return Words(model.words, *recipe.words)
-    return Sounds(model.sound, *recipe.sound) if name == "sound" else Pictures(model.picture, *recipe.picture)
+    if name == "sound":
+        return Sounds(model.sound, *recipe.sound)
+    if name == "drawing":
+        return Drawings(model.picture.drawing, recipe.drawing)
+    return Sights(model.picture.seeing, *recipe.seeing)
 
 
 def fresh(recipe: Recipe, seed: int) -> MiniModel:
@@ -108,9 +114,11 @@ def fresh(recipe: Recipe, seed: int) -> MiniModel:
 def so_far(recipe: Recipe, folder: Path) -> MiniModel:
     """The model as the folder's checkpoints have it; the codecs must be finished."""
     model = fresh(recipe, seed=0)
-    for name, part in (*((each, each) for each in CODECS), ("flow", "transformer")):
-        model.part(part).load_state_dict(averages(folder / f"{name}.pt")[0])
-        model.part(part).eval()
+    picture = model.picture
+    parts = (model.words, model.sound, picture.drawing, picture.seeing, model.transformer)
+    for name, part in zip((*CODECS, "flow"), parts, strict=True):
+        part.load_state_dict(averages(folder / f"{name}.pt")[0])
+        part.eval()
     model.whitening.load_state_dict(torch.load(folder / "whitening.pt", weights_only=True))
     return model
 

@@ -22,11 +22,13 @@ FRAMES: Final = CHUNKS * CHUNK_FRAMES
 SECONDS: Final = FRAMES / FPS
 SAMPLES: Final = round(SECONDS * SAMPLE_RATE_HZ)
 
-SCENE_SIZE: Final = 12
-"""Six numbers for the background, six for the floor."""
+SKY_SIZE: Final = 6
+FLOOR_SIZE: Final = 5
+SCENE_SIZE: Final = SKY_SIZE + FLOOR_SIZE + 1
+"""Codes of what is above and below the horizon, and how bright the scene is (about 1)."""
 LOOK_SIZE: Final = 8
 OBJECT_SIZE: Final = LOOK_SIZE + 3 + 1 + 2
-"""Look, colour (red, green, blue in 0 to 1), radius, and where the first frame has it (x, y)."""
+"""Code of its look, colour (red, green, blue in 0 to 1), radius, and where the first frame has it (x, y)."""
 VOICE_SIZE: Final = 6
 POSE_SIZE: Final = 5
 """x, y, squash (0: round), cosine and sine of the turn."""
