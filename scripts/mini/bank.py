@@ -44,7 +44,7 @@ class Bank:
 
     @torch.no_grad()
     def clips(self, rng: np.random.Generator, n: int) -> tuple[Scenes, Latents]:
-        """n new clips of the training split, and their latents; a clip has the radius of the one that lent its voice."""
+        """n new clips of the training split, and their latents; a clip has the radius of the one that lent a voice."""
         clips = world.scenes(rng, n, "train")
         lenders = self._lenders(rng, clips)
         clips = replace(clips, radius=self.source.radius[lenders])

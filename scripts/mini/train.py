@@ -48,6 +48,9 @@ class Recipe:
 
 CODECS: Final = ("words", "sound", "drawing", "seeing")
 
+STAGES: Final[dict[str, tuple[str, ...]]] = {name: (name,) for name in CODECS} | {"flow": ("sound", "drawing", "flow")}
+"""What must be trained for a stage, in its order; what has been costs nothing."""
+
 RECIPES: Final = {
     "cpu": Recipe("cpu", (800, 128), (500, 16), 500, (2_000, 16), (5_000, 64), 1_200, 128, 4),
     # The codecs are small and their clips are drawn by the processor: only the flow goes to the card.
@@ -63,7 +66,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="how long this leg may take")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", choices=CODECS, help="one stage before the flow; they may run side by side")
+    parser.add_argument(
+        "--only", choices=STAGES, help="one stage and what it needs: the codecs may be trained side by side"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     asked.folder.mkdir(parents=True, exist_ok=True)
@@ -71,27 +76,30 @@ def main() -> None:
     _record(asked.folder, asked.recipe, recipe, asked.seed)
     try:
         deadline = time.monotonic() + 60 * asked.minutes
-        if asked.only:
-            train(codec(asked.only, fresh(recipe, asked.seed), recipe), asked.folder, asked.seed, deadline)
-        else:
-            run(recipe, asked.seed, asked.folder, deadline)
+        run(recipe, asked.seed, asked.folder, deadline, STAGES[asked.only] if asked.only else (*CODECS, "flow"))
     except OutOfTime as error:
         print(f"The leg is over: {error}. The same command goes on.")
 
 
-def run(recipe: Recipe, seed: int, folder: Path, deadline: float) -> None:
-    """All stages, one after the other; raises OutOfTime."""
+def run(recipe: Recipe, seed: int, folder: Path, deadline: float, stages: tuple[str, ...]) -> None:
+    """Some stages, one after the other, and the model if the flow is among them; raises OutOfTime."""
     model = fresh(recipe, seed)
-    for name in CODECS:
-        train(codec(name, model, recipe), folder, seed, deadline)
+    for name in stages:
+        stage = flow(model, recipe, seed, folder) if name == "flow" else codec(name, model, recipe)
+        train(stage, folder, seed, deadline)
+    if stages == (*CODECS, "flow"):
+        model.transformer.cpu()
+        model.save(folder / "model")
+        print(f"The model is in {folder / 'model'}.")
+
+
+def flow(model: MiniModel, recipe: Recipe, seed: int, folder: Path) -> Flows:
+    """The last stage, of a model whose sound and drawing are trained."""
     bank = Bank.heard(model.picture.drawing, model.sound, seed, recipe.bank)
     model.whitening.fit(bank.clips(Draw.of(seed, "whitening", 0).numpy, WHITENED)[1])
     torch.save(model.whitening.state_dict(), folder / "whitening.pt")
     model.transformer.to(recipe.device)
-    train(Flows(model.transformer, model.whitening, bank, *recipe.flow, recipe.device), folder, seed, deadline)
-    model.transformer.cpu()
-    model.save(folder / "model")
-    print(f"The model is in {folder / 'model'}.")
+    return Flows(model.transformer, model.whitening, bank, *recipe.flow, recipe.device)
 
 
 def codec(name: str, model: MiniModel, recipe: Recipe) -> Words | Sounds | Drawings | Sights:
