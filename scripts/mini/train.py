@@ -66,9 +66,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="how long this leg may take")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--only", choices=STAGES, help="one stage and what it needs: the codecs may be trained side by side"
-    )
+    parser.add_argument("--only", choices=STAGES, help="one stage and what it needs; codecs may be side by side")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     asked.folder.mkdir(parents=True, exist_ok=True)
