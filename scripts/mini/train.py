@@ -48,13 +48,13 @@ class Recipe:
 
 CODECS: Final = ("words", "sound", "drawing", "seeing")
 
-STAGES: Final[dict[str, tuple[str, ...]]] = {name: (name,) for name in CODECS} | {"flow": ("sound", "drawing", "flow")}
+STAGES: Final[dict[str, tuple[str, ...]]] = {name: (name,) for name in CODECS} | {"flow": ("sound", "flow")}
 """What must be trained for a stage, in its order; what has been costs nothing."""
 
 RECIPES: Final = {
-    "cpu": Recipe("cpu", (800, 128), (500, 16), 500, (2_000, 16), (5_000, 64), 1_200, 128, 4),
+    "cpu": Recipe("cpu", (800, 128), (500, 16), 1_500, (2_000, 16), (5_000, 64), 1_200, 128, 4),
     # The codecs are small and their clips are drawn by the processor: only the flow goes to the card.
-    "gpu": Recipe("cuda", (800, 128), (500, 16), 500, (2_000, 16), (12_000, 512), 1_200, 256, 8),
+    "gpu": Recipe("cuda", (800, 128), (500, 16), 1_500, (2_000, 16), (12_000, 512), 1_200, 256, 8),
     "test": Recipe("cpu", (2, 8), (2, 4), 2, (2, 4), (3, 8), 200, 32, 2),
 }
 
@@ -92,7 +92,7 @@ def run(recipe: Recipe, seed: int, folder: Path, deadline: float, stages: tuple[
 
 
 def flow(model: MiniModel, recipe: Recipe, seed: int, folder: Path) -> Flows:
-    """The last stage, of a model whose sound and drawing are trained."""
+    """The last stage, of a model whose sound codec is trained."""
     bank = Bank.heard(model.picture.drawing, model.sound, seed, recipe.bank)
     model.whitening.fit(bank.clips(Draw.of(seed, "whitening", 0).numpy, WHITENED)[1])
     torch.save(model.whitening.state_dict(), folder / "whitening.pt")

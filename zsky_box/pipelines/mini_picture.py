@@ -93,9 +93,9 @@ class Drawing(nn.Module):
     def __init__(self, skies: int = 24, floors: int = 8, looks: int = 24) -> None:
         super().__init__()
         self.edge = round(HORIZON * HEIGHT)
-        self.sky_codes = nn.Parameter(torch.randn(SKIES, SKY_SIZE))
-        self.floor_codes = nn.Parameter(torch.randn(FLOORS, FLOOR_SIZE))
-        self.look_codes = nn.Parameter(torch.randn(LOOKS, LOOK_SIZE))
+        self.sky_codes = nn.Buffer(_codes(SKIES, SKY_SIZE))
+        self.floor_codes = nn.Buffer(_codes(FLOORS, FLOOR_SIZE))
+        self.look_codes = nn.Buffer(_codes(LOOKS, LOOK_SIZE))
         self.sky = _drawer(SKY_SIZE, skies, 3 * self.edge * WIDTH)
         self.floor = _drawer(FLOOR_SIZE, floors, 3 * (HEIGHT - self.edge) * WIDTH)
         self.look = _drawer(LOOK_SIZE, looks, len(LAYERS) * SPRITE * SPRITE)
@@ -239,6 +239,16 @@ class Picture(nn.Module):
                 ground.expand(n, -1, -1, -1), sprite.expand(n, -1, -1, -1), colour.expand(n, -1), radius.expand(n), pose
             )
             yield from (drawn * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _codes(n: int, size: int) -> Tensor:
+    """A codebook [n, size]: codes as far apart as a greedy choice among normal ones makes them; always the same."""
+    drawn = torch.randn(4_096, size, generator=torch.Generator().manual_seed(size))
+    drawn = drawn * size**0.5 / drawn.norm(dim=1, keepdim=True)
+    chosen = drawn[:1]
+    for _ in range(n - 1):
+        chosen = torch.cat((chosen, drawn[torch.cdist(drawn, chosen).amin(1).argmax()][None]))
+    return chosen
 
 
 def _drawer(size: int, width: int, pixels: int) -> nn.Sequential:
