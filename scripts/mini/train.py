@@ -71,7 +71,7 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     asked.folder.mkdir(parents=True, exist_ok=True)
     recipe = RECIPES[asked.recipe]
-    _record(asked.folder, asked.recipe, recipe, asked.seed)
+    _record(asked.folder, asked.recipe, recipe, asked.seed, asked.only)
     try:
         deadline = time.monotonic() + 60 * asked.minutes
         run(recipe, asked.seed, asked.folder, deadline, STAGES[asked.only] if asked.only else (*CODECS, "flow"))
@@ -129,13 +129,14 @@ def so_far(recipe: Recipe, folder: Path) -> MiniModel:
     return model
 
 
-def _record(folder: Path, name: str, recipe: Recipe, seed: int) -> None:
+def _record(folder: Path, name: str, recipe: Recipe, seed: int, only: str | None) -> None:
     """What this leg runs on: another version of torch is no error, but it is told."""
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     row = {
         "recipe": name,
         **asdict(recipe),
         "seed": seed,
+        "only": only,
         "commit": head.stdout.strip(),
         "world": world.digest(),
         "torch": torch.__version__,
