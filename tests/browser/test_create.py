@@ -82,6 +82,18 @@ def picture(width: int = 96, height: int = 54) -> bytes:
     return file.getvalue()
 
 
+def is_seen(page: Page) -> bool:
+    """Whether the reference image that the page shows has anything on it."""
+    return page.locator("#chosen-picture").evaluate(
+        """async (image) => {
+          await image.decode();
+          const pen = new OffscreenCanvas(1, 1).getContext("2d");
+          pen.drawImage(image, 0, 0, 1, 1);
+          return pen.getImageData(0, 0, 1, 1).data[3] === 255;
+        }"""
+    )
+
+
 def newest(box: RunningBox, name: str = "ada") -> dict[str, Any]:
     with signed_in(box, name) as browser:
         return browser.get("/v1/jobs", params={"limit": 1}).json()["data"][0]
@@ -271,8 +283,8 @@ def test_the_free_plan_is_told_what_is_left_and_where_to_go(visit: Visit) -> Non
     expect(page.locator(".plan")).to_contain_text("bear the wordmark")
     expect(page.locator(".plan")).to_contain_text("0 videos and 5 images left this month")
     refused = page.locator("#refused")
-    expect(refused).to_contain_text("used up")
-    expect(refused.get_by_role("link")).to_have_attribute("href", "/settings#overage")
+    expect(refused).to_contain_text("Your plan includes no videos.")
+    expect(refused).to_contain_text("The box's owner can give you a larger plan.")
     visit.axe()
     visit.expect("status of 429")
     prompt_of(page).fill("a video all the same")
@@ -282,6 +294,24 @@ def test_the_free_plan_is_told_what_is_left_and_where_to_go(visit: Visit) -> Non
     made(page, "an image it is")
     expect(refused).to_be_hidden()
     expect(page.locator(".plan")).to_contain_text("4 images left this month")
+
+
+def test_beyond_the_plan_it_says_the_price_and_where_overage_is(chromium: Browser, tmp_path: Path) -> None:
+    with running(tmp_path / "data", included_images=2) as box:
+        box.stop()
+        add_people(box.folder)
+        box.start()
+        with visiting(chromium, box) as window:
+            page = opened(window, "owner", "?type=image")
+            page.get_by_label("Images", exact=True).fill("3")
+            expect(page.locator("#cost")).to_have_text("2 included + $0.05 beyond the plan")
+            expect(page.locator("#refused")).to_contain_text("You have 2 images left this month, and this asks for 3.")
+            link = page.locator("#refused").get_by_role("link", name="API & Overage")
+            expect(link).to_have_attribute("href", "/settings#overage")
+            window.axe()
+            page.get_by_label("Images", exact=True).fill("2")
+            expect(page.locator("#cost")).to_have_text("2 included · 2 images left this month")
+            expect(page.locator("#refused")).to_be_hidden()
 
 
 def test_what_is_pressed_again_after_a_lost_answer_is_made_once(visit: Visit) -> None:
@@ -407,6 +437,8 @@ def test_a_clip_plays_at_once_with_sound_and_its_very_picture_is_begun_with(chro
             video.evaluate("video => video.pause()")
             act(card, "Use as reference")
             expect(page.locator("#chosen-says")).to_have_text(re.compile(rf"Your video at \d.\d s · 854{TIMES}480"))
+            assert is_seen(page)
             page.goto(f"{box.url}/create?reference={card.get_attribute('data-job')}")
             expect(page.locator("#chosen-says")).to_have_text(f"Your video at 0.0 s · 854{TIMES}480")
+            assert is_seen(page)
             expect(video).to_have_js_property("paused", value=True)
