@@ -81,5 +81,5 @@ class Browser(httpx.Client):
 
     def submit(self, path: str, came_from: str | None = None, **fields: Any) -> httpx.Response:
         """Send a form with the session's token, from the page that holds it."""
-        headers = {"Referer": f"{self.base_url}{(came_from or path).lstrip('/')}"}
+        headers = {"Referer": f"{str(self.base_url).rstrip('/')}{came_from or path}"}
         return self.post(path, data={"csrf": self.csrf, **fields}, headers=headers)

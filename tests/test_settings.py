@@ -178,3 +178,16 @@ def test_the_rules_and_their_terms_are_bounded_and_a_long_value_is_not_told_in_f
         assert said.startswith("ZSKY_BLOCKED_TERMS = {'rule0'")
         assert said.endswith("allowed is up to 100 rules with up to 5000 terms together")
         assert len(said) < 400
+
+
+@pytest.mark.parametrize("name", ["tls_cert", "tls_key"])
+def test_a_certificate_and_its_key_come_together(tmp_path: Path, name: str) -> None:
+    assert f"ZSKY_{name.upper()}: allowed is both" in refusal(tmp_path, {f"ZSKY_{name.upper()}": "box.pem"})
+
+
+def test_the_address_says_how_the_box_is_reached() -> None:
+    assert Settings().local_url() == "http://127.0.0.1:8420"
+    assert Settings(host="0.0.0.0", port=80).local_url() == "http://127.0.0.1:80"  # noqa: S104
+    assert Settings(host="::").local_url() == "http://[::1]:8420"
+    assert Settings(host="fd00::7", tls_cert="a", tls_key="b").local_url() == "https://[fd00::7]:8420"
+    assert Settings().url_at("box.lan") == "http://box.lan:8420"

@@ -64,6 +64,7 @@ DOMAIN: Final = (
     "overage",
     "passwords",
     "pauses",
+    "people",
     "periods",
     "picture",
     "placement",
@@ -87,6 +88,7 @@ DOMAIN: Final = (
     "turns",
     "uploads",
     "usage",
+    "vocabulary",
     "ways",
     "webhooks",
 )

@@ -5,6 +5,7 @@ What a plan includes and costs is data from the settings; when it begins and end
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -192,6 +193,14 @@ def everybody(store: Reader) -> list[Account]:
     """All accounts, the owner first."""
     rows = store.all("SELECT * FROM account ORDER BY role = 'owner' DESC, created_at, id LIMIT ?", (ACCOUNTS_MAX,))
     return [from_row(row) for row in rows]
+
+
+def names(rows: Reader, ids: Collection[str]) -> dict[str, str]:
+    """What the accounts among these ids are called."""
+    if not ids:
+        return {}
+    sql = f"SELECT id, name FROM account WHERE id IN ({','.join('?' * len(ids))})"  # noqa: S608 - marks only
+    return {row["id"]: row["name"] for row in rows.all(sql, tuple(ids))}
 
 
 def owner(store: Reader) -> Account | None:

@@ -22,7 +22,7 @@ from litestar.logging import LoggingConfig
 from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.template.config import TemplateConfig
 
-from zsky_box import audit, idempotency, inventory, pages, secretfile, sessions, timeline, timings
+from zsky_box import audit, idempotency, inventory, pages, secretfile, sessions, timeline, timings, tls
 from zsky_box.api import (
     account,
     files,
@@ -51,6 +51,7 @@ from zsky_box.control import FILE_NAME as CONTROL_FILE
 from zsky_box.control import Address
 from zsky_box.db import InstanceLock, Store
 from zsky_box.decoder import Decoder
+from zsky_box.errands import Errands
 from zsky_box.errors import Refusal, StoreError, ZskyError
 from zsky_box.eta import Eta
 from zsky_box.feed import Feed
@@ -64,6 +65,7 @@ from zsky_box.jobs.lineup import Lineup
 from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
 from zsky_box.ledger.verify import verify
+from zsky_box.library import Library
 from zsky_box.metrics import Metrics
 from zsky_box.pages import wrong
 from zsky_box.pages.files import StaticFiles, static_file
@@ -85,7 +87,7 @@ from zsky_box.worker import Patience, Worker
 LOCK_SECONDS: Final = 1.0  # a command is done in a moment
 CHAIN_ROWS_AT_START: Final = 1_000
 WORKER_ENTRY: Final = "zsky_box.worker_main"
-TORCH_FAMILIES: Final = ("ltx2", "flux2_klein", "z_image")
+TORCH_FAMILIES: Final = ("mini", "ltx2", "flux2_klein", "z_image")
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +113,7 @@ class Box:
         self._lock = InstanceLock(folder)
         self._lock.acquire(LOCK_SECONDS)
         try:
+            self._certificate = tls.certificate(settings)
             self._furnish(clock, worker_entry, on_fatal)
         except BaseException:
             self._lock.release()
@@ -175,6 +178,7 @@ class Box:
         )
         self.scheduler = self._new_scheduler(worker_entry, on_fatal or _no_one_to_tell)
         self.cards = CardWatch(self.inventory.devices, self.scheduler.tell_card)
+        self.errands = Errands(self.store, self.catalog, settings, clock)
         self.tasks = Tasks(
             folder,
             wake=self.scheduler.wake,
@@ -199,6 +203,7 @@ class Box:
             room=self.room,
             eta=self.eta,
             reader=JobReader(self.store, self.assets, clock, self.eta),
+            library=Library(self.store, self.assets, clock, is_shared=settings.team_library),
             keeper=Keeper(self.store, self.book, news, clock),
             lineup=Lineup(
                 self.store,
@@ -208,6 +213,8 @@ class Box:
                 lambda job_id, test: self.scheduler.reason(job_id, test=test),
             ),
             pauses=self.pauses,
+            errands=self.errands,
+            inventory=self.inventory,
             scheduler=self.scheduler,
             cards=self.cards,
             metrics=self.metrics,
@@ -238,7 +245,7 @@ class Box:
         self.cards.start()
         self.tasks.start()
         self._verifier.start()
-        address = Address(self.settings.local_url(), self.services.control_token, os.getpid())
+        address = Address(self.settings.local_url(), self.services.control_token, os.getpid(), self._certificate)
         secretfile.write_private(self.folder / CONTROL_FILE, msgspec.json.encode(address))
 
     def drain(self) -> None:
@@ -260,6 +267,7 @@ class Box:
         self._closing = True
         self.feed.close()
         self.cards.stop()
+        self.errands.close()
         self.scheduler.stop()
         self.tasks.stop()
         self.decoder.close()
@@ -306,9 +314,9 @@ class Box:
         )
 
     def _warm_families(self) -> tuple[str, ...]:
-        """The families of what is installed by now: asked at each child's start, as models come while the box runs."""
-        installed = [spec for spec in self.catalog.specs.values() if self.catalog.installed(spec) is not None]
-        families = {spec.family for spec in installed} & set(TORCH_FAMILIES)
+        """What is installed and no experiment, by family; asked at each child's start, as models come meanwhile."""
+        wanted = [spec for spec in self.catalog.specs.values() if not spec.experimental]
+        families = {spec.family for spec in wanted if self.catalog.installed(spec) is not None} & set(TORCH_FAMILIES)
         if self.catalog.output_check is not None:
             families.add(self.catalog.output_check.family)
         return tuple(sorted(families))
@@ -466,7 +474,7 @@ def serve(
     except ZskyError:
         box.close()
         raise
-    server = Server(box, configuration(create_app(box)))
+    server = Server(box, configuration(create_app(box), tls.files(settings)))
     holder.append(server)
     if on_started is not None:
         threading.Thread(target=_tell_when_started, args=(server, on_started), daemon=True).start()

@@ -52,12 +52,14 @@ TYPES: Final[tuple[EntryType, ...]] = get_args(EntryType)
 class Filters(Struct, frozen=True, kw_only=True):
     """What the list is narrowed to; times are microseconds, `created_before` exclusive.
 
-    `period` is the month of a transfer's statement, and for what moves nothing the month it was entered in.
+    `period` is the month of a transfer's statement, and for what moves nothing the month it was entered in; `key_id` is
+    of the key that a job came through.
     """
 
     type: str | None = None
     action: str | None = None
     job_id: str | None = None
+    key_id: str | None = None
     period: Period | None = None
     created_after: int | None = None
     created_before: int | None = None
@@ -193,6 +195,7 @@ def _where(filters: Filters, values: dict[str, Any]) -> list[str]:
         ("type", "entry_type = :type"),
         ("action", "a.action = :action"),
         ("job_id", "t.job_id = :job_id"),
+        ("key_id", "EXISTS (SELECT 1 FROM job j WHERE j.id = t.job_id AND j.key_id = :key_id)"),
         ("created_after", "a.at >= :created_after"),
         ("created_before", "a.at < :created_before"),
     ):

@@ -150,6 +150,17 @@ class Library:
             raise not_found("result")
         return row
 
+    def beside(self, row: Row) -> tuple[str | None, str | None]:
+        """The maker's next newer and next older result that is on the wall."""
+        shown = (
+            "SELECT id FROM job INDEXED BY job_shown WHERE account_id = ? AND status = 'completed' AND test = 0"
+            " AND finished_at IS NOT NULL AND removed_at IS NULL"
+        )
+        place = (row["account_id"], row["seq"])
+        newer = self._store.one(f"{shown} AND seq > ? ORDER BY seq LIMIT 1", place)
+        older = self._store.one(f"{shown} AND seq < ? ORDER BY seq DESC LIMIT 1", place)
+        return None if newer is None else newer["id"], None if older is None else older["id"]
+
     def chosen(self, caller: Caller, job_ids: Sequence[str]) -> list[Tile]:
         """The ended jobs of these ids that the caller may see, newest first; what is not there is left out."""
         marks = ",".join("?" * len(job_ids[:CHOSEN_MAX]))

@@ -14,10 +14,11 @@ from msgspec import Struct
 
 from zsky_box.catalog import Catalog
 from zsky_box.errors import FieldError, InvalidFields, Refusal
-from zsky_box.formats import frame_count, output_size
+from zsky_box.formats import frame_count, output_size, size_names
 from zsky_box.manifest import JobType, ModelSpec
 from zsky_box.picture import DATA_URI
 from zsky_box.schemas import GenerateBody
+from zsky_box.vocabulary import notes_on
 
 DEFAULT_STRENGTH: Final = 0.6
 """Where the model can be told how far to go from a picture (0 keeps it, 1 leaves it) and the request does not say."""
@@ -99,6 +100,42 @@ def resolve(
     )
 
 
+def asked_again(submission: Submission, spec: ModelSpec | None) -> GenerateBody:
+    """The body that asks for the same pixels again, in the names and round figures that a person would choose.
+
+    `spec` is the work's model, where the box still knows it.
+    """
+    work = submission.work
+    named = size_names(work.width, work.height)
+    return GenerateBody(
+        type=work.type,
+        prompt=work.prompt,
+        model=work.model,
+        negative_prompt=work.negative_prompt or None,
+        seed=work.seed,
+        resolution=named[0] if named else None,
+        aspect_ratio=named[1] if named else None,
+        duration=_round_duration(work, spec) if work.fps else None,
+        fps=work.fps or None,
+        n=work.n if work.type == "image" else None,
+        image=work.reference or None,
+        strength=work.strength,
+        priority="batch" if submission.batch else None,
+        metadata=submission.metadata or None,
+    )
+
+
+def _round_duration(work: Work, spec: ModelSpec | None) -> float:
+    """The roundest duration, within the model's limits, that comes out at the work's frames."""
+    exact = work.duration_seconds
+    step = spec.frame_step if spec is not None else 1
+    most = spec.limits.max_duration_seconds if spec is not None else exact
+    for duration in (round(exact), round(exact, 1), round(exact, 2), most):
+        if 0 < duration <= most and frame_count(duration, work.fps, step) == work.frames:
+            return float(duration)
+    return exact
+
+
 def _text_errors(body: GenerateBody) -> list[FieldError]:
     errors: list[FieldError] = []
     if not body.prompt.strip():
@@ -117,6 +154,7 @@ def _text_errors(body: GenerateBody) -> list[FieldError]:
 def _model(
     body: GenerateBody, catalog: Catalog, *, test: bool, require_real_model: bool
 ) -> tuple[ModelSpec, list[str]]:
+    """The model that answers, and what is to be known of that: why this one, and what it makes nothing of."""
     if test:
         return catalog.specs[TEST_MODEL], ["Test output: made by the film leader, free of charge."]
     if body.model is not None:
@@ -126,7 +164,7 @@ def _model(
             names = ", ".join(sorted(able))
             message = f"model: {body.model!r} is not installed; installed are {names}."
             raise InvalidFields([FieldError("model", "model_not_installed", message)])
-        return spec, []
+        return spec, notes_of(spec, body.prompt)
     spec = catalog.default(body.type)
     if spec is None or (spec.bundled and require_real_model):
         raise Refusal(
@@ -135,8 +173,23 @@ def _model(
             f"No model that makes a {body.type} is installed; the owner installs one with `zsky-box models install`.",
             headers={"Retry-After": "3600"},
         )
-    notes = [f"No {body.type} model is installed: {spec.title} answered."] if spec.bundled else []
-    return spec, notes
+    return spec, [*_stood_in(body.type, spec, catalog), *notes_of(spec, body.prompt)]
+
+
+def notes_of(spec: ModelSpec, prompt: str) -> list[str]:
+    """What a person should know before this model makes something of this prompt."""
+    notes = [f"{spec.title} is experimental: what it makes may be wrong."] if spec.experimental else []
+    vocabulary = spec.limits.vocabulary
+    return notes if vocabulary is None else [*notes, *notes_on(prompt, spec.name, vocabulary)]
+
+
+def _stood_in(job_type: JobType, spec: ModelSpec, catalog: Catalog) -> list[str]:
+    """That a bundled model answers because no other is there, and what the owner could install."""
+    if not spec.bundled:
+        return []
+    wanted = catalog.recommended(job_type)
+    how = "" if wanted is None else f" The owner installs one with `zsky-box models install {wanted.name}`."
+    return [f"No {job_type} model is installed: {spec.title} answered.{how}"]
 
 
 def _unsupported(body: GenerateBody, spec: ModelSpec) -> list[FieldError]:

@@ -9,6 +9,7 @@ import logging
 import socket
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Final, Protocol
 
@@ -56,8 +57,12 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def configuration(app: ASGIApp) -> uvicorn.Config:
-    """How the application is served: one process, no proxy trusted, nothing told about the server."""
+def configuration(app: ASGIApp, tls: tuple[Path, Path] | None = None) -> uvicorn.Config:
+    """How the application is served: one process, no proxy trusted, nothing told about the server.
+
+    `tls` is a certificate's file and its key's: with them over HTTPS only.
+    """
+    cert, key = tls or (None, None)
     return uvicorn.Config(
         with_request_log(app),
         log_config=None,
@@ -68,6 +73,8 @@ def configuration(app: ASGIApp) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         lifespan="on",
         ws="none",
+        ssl_certfile=cert,
+        ssl_keyfile=key,
     )
 
 

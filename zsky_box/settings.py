@@ -49,6 +49,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     devices: str = "auto"
     public_url: str = ""
     allowed_hosts: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
     outputs: str = ""
     ffmpeg: str = ""
     hub_url: str = "https://huggingface.co"
@@ -66,6 +68,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     require_real_model: bool = False
     blocked_terms: dict[RuleName, Annotated[tuple[Term, ...], Meta(max_length=TERMS_MAX)]] = {}
     output_check: str = ""
+    team_library: bool = False
     included_videos: Annotated[int, Meta(ge=0, le=10**9)] = 300
     included_images: Annotated[int, Meta(ge=0, le=10**9)] = 1000
     free_videos: Annotated[int, Meta(ge=0, le=10**9)] = 10
@@ -109,8 +112,12 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def local_url(self) -> str:
         """Where this machine reaches the service; without a final slash."""
         # A socket that is bound to every address is reached by loopback.
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return self.url_at({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host))  # noqa: S104 - compared
+
+    def url_at(self, host: str) -> str:
+        """The service's address where it is called by this host; without a final slash."""
+        scheme = "https" if self.tls_cert else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def zone(self) -> ZoneInfo:
         """The box's calendar zone; checked when the settings are read."""
@@ -165,6 +172,9 @@ def _checked(values: dict[str, Any], sources: dict[str, str]) -> Settings:
         if not check(getattr(settings, name)):
             source = sources.get(name, name)
             raise SettingsError(f"{source} = {_shown(getattr(settings, name))}: allowed is {allowed}")
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        given = "tls_cert" if settings.tls_cert else "tls_key"
+        raise SettingsError(f"{sources[given]}: allowed is both tls_cert and tls_key, or neither")
     return settings
 
 

@@ -159,6 +159,14 @@ class Uploads:
         """One of the caller's own, in its mode, removed or not; raises 404."""
         return _upload(_owned(rows, caller, upload_id))
 
+    def content(self, caller: Caller, upload_id: str) -> bytes:
+        """The stored PNG of one of the caller's own; raises 404, or 410 where it was removed."""
+        upload = self.find(self._store, caller, upload_id)
+        path = self.root / f"{upload.id}{_SUFFIX}"
+        if upload.removed_at is None and path.is_file() and not path.is_symlink():
+            return path.read_bytes()
+        raise Refusal(410, "result_removed", "This picture was removed; send it again to begin with it.")
+
     def require(self, rows: Rows | Store, caller: Caller, upload_id: str) -> None:
         """Raise what `take` would raise now."""
         try:

@@ -2,14 +2,15 @@
 export const token = () => document.querySelector('meta[name="csrf"]')?.content ?? "";
 
 // A call of the API as the person who is signed in; resolves to the parsed answer, throws an Error with the box's own
-// sentence (`code`, `status` and `field` beside it).
-export async function call(method, path, body) {
-  const headers = { "X-CSRF-Token": token() };
-  if (body !== undefined && !(body instanceof FormData)) headers["Content-Type"] = "application/json";
+// sentence (`code`, `status` and `field` beside it). A FormData or URLSearchParams is sent as the form it is, any other body
+// as JSON; `more` are further headers.
+export async function call(method, path, body, more = {}) {
+  const isForm = body === undefined || body instanceof FormData || body instanceof URLSearchParams;
+  const headers = { "X-CSRF-Token": token(), ...(isForm ? {} : { "Content-Type": "application/json" }), ...more };
   const answer = await fetch(path, {
     method,
     headers,
-    body: body === undefined || body instanceof FormData ? body : JSON.stringify(body),
+    body: isForm ? body : JSON.stringify(body),
   });
   const text = await answer.text();
   let value = null;

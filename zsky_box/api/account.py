@@ -8,12 +8,12 @@ import msgspec
 from litestar import Request, get
 
 from zsky_box.api.access import caller_of
-from zsky_box.api.deps import services
+from zsky_box.api.deps import Services, services
 from zsky_box.api.overage import stands
 from zsky_box.api.problems import documented
 from zsky_box.catalog import Catalog
 from zsky_box.manifest import ModelSpec
-from zsky_box.schemas import KeyView, LicenceView, MeView, ModelList, ModelView
+from zsky_box.schemas import KeyView, LicenceView, MeView, ModelList, ModelView, VocabularyView
 from zsky_box.terms import KINDS
 
 
@@ -51,10 +51,14 @@ async def me(request: Request[Any, Any, Any]) -> MeView:
 )
 async def models(request: Request[Any, Any, Any]) -> ModelList:
     """Each model with its limits, defaults and licence, whether it is installed, and whether it is in memory now."""
-    box = services(request)
+    return ModelList(data=await model_views(services(request)))
+
+
+async def model_views(box: Services) -> list[ModelView]:
+    """The catalogue as the running box has it."""
     resident = box.scheduler.resident()
     specs = list(box.catalog.specs.values())
-    return ModelList(data=await box.store.read(lambda: [_model(box.catalog, spec, resident) for spec in specs]))
+    return await box.store.read(lambda: [_model(box.catalog, spec, resident) for spec in specs])
 
 
 def catalog_views(catalog: Catalog) -> dict[str, Any]:
@@ -83,7 +87,18 @@ def _model(catalog: Catalog, spec: ModelSpec, resident: set[str]) -> ModelView:
         negative_prompt=spec.limits.negative_prompt,
         reference_image=spec.limits.reference_image,
         strength=spec.limits.strength,
+        vocabulary=_vocabulary(spec),
+        experimental=spec.experimental,
         licence=LicenceView(name=spec.licence.name, url=spec.licence.url, terms=spec.licence.terms),
         commercial_use=spec.licence.commercial_use,
         revision=spec.revision if installed is None else installed.revision,
+    )
+
+
+def _vocabulary(spec: ModelSpec) -> VocabularyView | None:
+    known = spec.limits.vocabulary
+    if known is None:
+        return None
+    return VocabularyView(
+        knows={topic: list(words) for topic, words in known.knows.items()}, examples=[*known.examples]
     )

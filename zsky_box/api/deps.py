@@ -14,15 +14,18 @@ from zsky_box.cards import CardWatch
 from zsky_box.catalog import Catalog
 from zsky_box.clock import Clock
 from zsky_box.db import Store
+from zsky_box.errands import Errands
 from zsky_box.eta import Eta
 from zsky_box.feed import Feed
 from zsky_box.guesses import Guesses
 from zsky_box.hosts import Hosts
+from zsky_box.inventory import Inventory
 from zsky_box.jobs.desk import Desk
 from zsky_box.jobs.keeper import Keeper
 from zsky_box.jobs.lineup import Lineup
 from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
+from zsky_box.library import Library
 from zsky_box.metrics import Metrics
 from zsky_box.pauses import Pauses
 from zsky_box.rate_limit import RateLimit
@@ -56,9 +59,12 @@ class Services:
     room: Room
     eta: Eta
     reader: JobReader
+    library: Library
     keeper: Keeper
     lineup: Lineup
     pauses: Pauses
+    errands: Errands
+    inventory: Inventory
     scheduler: Scheduler
     cards: CardWatch
     metrics: Metrics

@@ -14,10 +14,10 @@ from zsky_box.api.bodies import idempotency, read_body, read_bytes, room_for_bod
 from zsky_box.api.deps import Services, services
 from zsky_box.api.problems import documented
 from zsky_box.errors import FieldError, InvalidFields, Refusal
-from zsky_box.idempotency import Answer
+from zsky_box.idempotency import Answer, Idempotency
 from zsky_box.keys import Caller
 from zsky_box.picture import of_data_uri
-from zsky_box.requests import UPLOAD_ID, Submission, resolve
+from zsky_box.requests import UPLOAD_ID, Submission, notes_of, resolve
 from zsky_box.schemas import GenerateBody, JobAccepted, RerunBody, read_object
 
 TEST_CAP_PROMPT: Final = "test:cap"
@@ -89,17 +89,21 @@ async def rerun(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Respo
     box, caller = services(request), caller_of(request)
     if await read_bytes(request):
         read_object(RerunBody, await read_body(request))
-    key = idempotency(request, None)
+    return answered(await again(box, caller, job_id, idempotency(request, None)))
+
+
+async def again(box: Services, caller: Caller, job_id: str, key: Idempotency | None) -> Answer:
+    """Submit what a job of the caller's was asked to make once more; raises 404, 422, or what a submit meets."""
     if replayed := await box.desk.replay(caller, key):
-        return answered(replayed)
+        return replayed
     submission: Submission = await box.store.read(lambda: box.reader.submission(caller, job_id))
     spec = box.catalog.specs.get(submission.work.model)
     if spec is None or box.catalog.installed(spec) is None:
         message = f"model: {submission.work.model!r}, which made this job, is not installed any more."
         raise InvalidFields([FieldError("model", "model_not_installed", message)])
     if not caller.key.test:  # what was to be known of the first run, as which model stood in, is not of this one
-        submission = replace(submission, notes=())
-    return answered(await box.desk.submit(caller, submission, key))
+        submission = replace(submission, notes=tuple(notes_of(spec, submission.work.prompt)))
+    return await box.desk.submit(caller, submission, key)
 
 
 def asked_for(box: Services, caller: Caller, body: GenerateBody, *, bounded: bool = True) -> Submission:

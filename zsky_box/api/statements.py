@@ -36,6 +36,7 @@ _FILTERS: Final = {
     "type": {"type": "string", "enum": list(entries.TYPES)},
     "action": {"type": "string"},
     "job_id": {"type": "string"},
+    "key_id": {"type": "string"},
     "period": _MONTH,
     "created_after": {"type": "string", "format": "date-time"},
     "created_before": {"type": "string", "format": "date-time"},
@@ -121,7 +122,7 @@ async def list_statements(request: Request[Any, Any, Any]) -> Response[Statement
     box, caller = services(request), caller_of(request)
     before = None if "cursor" not in values else _key_of(cursors.read("s", values["cursor"]))
     limit = values.get("limit", entries.PAGE_DEFAULT)
-    await _roll(box, caller)
+    await roll(box, caller)
     found = await box.store.read(lambda: _months(box, caller, before, limit))
     return Response(found, media_type=JSON, headers=_NO_STORE)
 
@@ -144,7 +145,7 @@ async def get_statement(request: Request[Any, Any, Any], month: FromPath[str]) -
     period: Period = queries.read([("month", key)], {"month": _period_of(box.terms)})["month"]
     if caller.key.test:
         raise not_found("statement")  # a test key's jobs owe nothing, and live ones are none of its affair
-    await _roll(box, caller)
+    await roll(box, caller)
     now = box.clock()
 
     def read() -> statements.Statement:
@@ -178,6 +179,7 @@ async def _ledger(request: Request[Any, Any, Any], *, as_csv: bool) -> Response[
         "type": queries.one_of(entries.TYPES),
         "action": str,
         "job_id": str,
+        "key_id": str,
         "period": _period_of(box.terms),
         "created_after": queries.time,
         "created_before": queries.time,
@@ -203,7 +205,7 @@ def _months(box: Services, caller: Caller, before: str | None, limit: int) -> St
     return StatementList(data=[item_view(month) for month in found], has_more=more, next_cursor=cursor)
 
 
-async def _roll(box: Services, caller: Caller) -> None:
+async def roll(box: Services, caller: Caller) -> None:
     """Charge the plan's fee of a month that has begun since, so that its first look shows it."""
     account_id, now = caller.account.id, box.clock()
 

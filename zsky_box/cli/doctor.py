@@ -165,8 +165,8 @@ def _service(folder: Path) -> Finding:
 def _devices(folder: Path) -> Finding:
     """What the running service says of its devices."""
     try:
-        url = Session(folder).url
-        ready = None if url is None else httpx.get(f"{url}/readyz", trust_env=False, timeout=10).json()
+        session = Session(folder)
+        ready = session.readiness() if session.is_running() else None
     except (StoreError, httpx.HTTPError, ValueError) as error:
         return _bad(str(error))
     if ready is None:

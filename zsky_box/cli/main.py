@@ -108,8 +108,7 @@ def serve(folder: Path, host: str | None, port: int | None, devices: str | None,
     )
     for noisy in NOISY_LOGGERS:
         logging.getLogger(noisy).setLevel("DEBUG" if configured.log_level == "debug" else "WARNING")
-    host = f"[{configured.host}]" if ":" in configured.host else configured.host
-    url = f"http://{host}:{configured.port}"
+    url = configured.url_at(configured.host)
 
     def tell() -> None:
         if as_json:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,10 +26,11 @@ from zsky_box.install.disk import in_gib
 from zsky_box.install.fitting import Machine
 from zsky_box.install.hub import Hub
 from zsky_box.install.installing import Outcome, Tools, Wish, install
+from zsky_box.install.removing import remove
 from zsky_box.install.source import FolderSource, HubSource, Source
 from zsky_box.install.staging import locked
 from zsky_box.install.stock import compare, read_inventory
-from zsky_box.manifest import NAME_PATTERN, ModelSpec
+from zsky_box.manifest import ModelSpec
 from zsky_box.settings import Settings
 
 _USES: Final = {
@@ -131,21 +132,26 @@ def models_verify(folder: Path, name: str | None, as_json: bool) -> None:
 
     Exits with 1 when one byte is not as it was, or a file is missing or too many. Example: zsky-box models verify
     """
-    weights = open_catalog(folder).weights
-    here = sorted(path.parent.name for path in weights.glob(f"[!.]*/{RECORD_NAME}"))
+    catalog = open_catalog(folder)
+    weights = catalog.weights
+    # A bundled model lies in the checkout, where nobody installs over it: there is nothing to lock.
+    bundled = {spec.name: catalog.folder(spec) for spec in catalog.specs.values() if spec.bundled}
+    bundled = {each: where for each, where in bundled.items() if (where / RECORD_NAME).is_file()}
+    here = sorted({path.parent.name for path in weights.glob(f"[!.]*/{RECORD_NAME}")} | bundled.keys())
     if name is not None and name not in here:
         raise CommandError(f"{name} is not installed; `zsky-box models list` shows what is.")
     names = here if name is None else [name]
     with shown(as_json=False) as report:
         checked = []
         for each in names:
-            with locked(weights, each):
-                recorded = read_inventory(weights / each)
+            where = bundled.get(each, weights / each)
+            with nullcontext() if each in bundled else locked(weights, each):
+                recorded = read_inventory(where)
                 if recorded is None:
                     findings = [{"path": RECORD_NAME, "fault": "no record tells what the files should be"}]
                 else:
                     report.phase(f"verifying {each}", sum(file.bytes for file in recorded.files))
-                    findings = [msgspec.to_builtins(one) for one in compare(weights / each, report.advance)]
+                    findings = [msgspec.to_builtins(one) for one in compare(where, report.advance)]
             checked.append({"name": each, "state": "bad" if findings else "good", "findings": findings})
     show.told({"models": checked}, as_json, _say_verified)
     if any(model["state"] == "bad" for model in checked):
@@ -189,21 +195,7 @@ def models_remove(folder: Path, name: str, as_json: bool) -> None:
 
     Example: zsky-box models remove ltx-2.3-distilled
     """
-    catalog = open_catalog(folder)
-    weights = catalog.weights
-    if (spec := catalog.specs.get(name)) is not None and spec.bundled:
-        raise CommandError(f"{name} is part of the box and stays.")
-    is_name = re.fullmatch(NAME_PATTERN, name) is not None
-    if not is_name or not any(os.path.lexists(weights / each) for each in (name, f".{name}.installing")):
-        raise CommandError(f"{name} is not installed; `zsky-box models list` shows what is.")
-    if name == settings.load(folder).output_check:
-        raise CommandError(f"{name} is the output check, and without it no job runs: empty output_check first.")
-    with locked(weights, name) as staging:
-        if jobs := _open_jobs(folder, name):
-            raise CommandError(
-                f"{jobs} open jobs want {name}; let them end, or cancel them, and run the command again."
-            )
-        staging.remove()
+    remove(open_catalog(folder), name, settings.load(folder).output_check, lambda: _open_jobs(folder, name))
     show.told({"event": "removed", "name": name}, as_json, lambda _: click.echo(f"{name} is removed."))
 
 

@@ -13,7 +13,7 @@ import click
 import httpx
 import msgspec
 
-from zsky_box import control, db, secretfile, settings, timeline
+from zsky_box import control, db, secretfile, settings, timeline, tls
 from zsky_box.cli.command import CommandError
 from zsky_box.clock import system_clock
 from zsky_box.db import FILE_NAME, InstanceLock, Rows, Store
@@ -35,8 +35,11 @@ class Session:
         self.folder = folder
         self._address = _address(folder)
         self._answered = False
+        shown = self._address.certificate if self._address is not None else ""
         # No proxy from the environment: the box is on this machine.
-        self._http = httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False)
+        self._http = httpx.Client(
+            timeout=TIMEOUT_SECONDS, trust_env=False, verify=tls.trusting(shown) if shown else True
+        )
         if (command := click.get_current_context(silent=True)) is not None:
             command.call_on_close(self._http.close)
 
@@ -55,6 +58,10 @@ class Session:
         except (httpx.HTTPError, ValueError, LookupError, TypeError):
             self._answered = False
         return self._answered
+
+    def readiness(self) -> Any:
+        """What the running service says of its devices, ready or not; raises httpx.HTTPError or ValueError."""
+        return self._http.get(f"{self._running().url}/readyz").json()
 
     def request(self, method: str, path: str, **arguments: Any) -> Any:
         """One call to the running service as the owner; raises CommandError with the problem's own sentence."""

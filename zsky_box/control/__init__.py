@@ -33,17 +33,22 @@ from zsky_box.control.asked import (
     TopUp,
     decode,
 )
-from zsky_box.control.hand import Means, run
+from zsky_box.control.hand import Means, OfAccount, account_view, run
+from zsky_box.control.rehearsal import Rehearsal, rehearse
 
 FILE_NAME: Final = "control.json"
 
 
 class Address(Struct, frozen=True):
-    """Where the running service listens and the token of this start: `control.json`, mode 0600."""
+    """Where the running service listens and the token of this start: `control.json`, mode 0600.
+
+    `certificate` is what it shows itself with, in PEM; empty without TLS.
+    """
 
     url: str
     token: str
     pid: int
+    certificate: str = ""
 
 
 __all__ = [
@@ -62,8 +67,10 @@ __all__ = [
     "ListAccounts",
     "ListKeys",
     "Means",
+    "OfAccount",
     "PauseDevice",
     "RefundJob",
+    "Rehearsal",
     "ResumeDevice",
     "RevokeKey",
     "RollPlan",
@@ -74,6 +81,8 @@ __all__ = [
     "SetPassword",
     "SetReplenish",
     "TopUp",
+    "account_view",
     "decode",
+    "rehearse",
     "run",
 ]

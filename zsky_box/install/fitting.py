@@ -62,6 +62,18 @@ def choose(
     return choices
 
 
+def fits(spec: ModelSpec, full_bytes: Mapping[str, int], machine: Machine) -> dict[str, tuple[str, ...]]:
+    """The devices of this box that each recipe fits, by the recipe's name, the best recipe first."""
+    return {
+        recipe.name: tuple(
+            card.device
+            for card in machine.cards
+            if can_run(recipe, card) and is_room(card, needs(spec, recipe, full_bytes), (), machine.host_bytes)
+        )
+        for recipe in spec.ways
+    }
+
+
 def choose_anyway(spec: ModelSpec, machine: Machine, wanted: str | None, trouble: str) -> tuple[Choice, ...]:
     """Where nothing fits: of the recipes (or the one named) the smallest that a device here could make and run.
 

@@ -45,7 +45,11 @@ class JobReader:
 
     def one(self, caller: Caller, job_id: str, base_url: str) -> JobView:
         """Raises 404 for what is not there or another's."""
-        return self._views([self.row(caller, job_id)], base_url)[0]
+        return self.shown(self.row(caller, job_id), base_url)
+
+    def shown(self, row: Row, base_url: str) -> JobView:
+        """A row that the caller was allowed to read; with an empty `base_url` the files' addresses are paths."""
+        return self._views([row], base_url)[0]
 
     def row(self, caller: Caller, job_id: str) -> Row:
         """The job's row; raises 404 for what is not there or another's."""

@@ -9,16 +9,33 @@ from litestar.exceptions import HTTPException
 from litestar.types import ControllerRouterHandler
 
 from zsky_box.errors import Refusal, StoreError
-from zsky_box.pages import frame, setup, sign_in, wrong
+from zsky_box.pages import admin, create, frame, library, reference, result, settings, setup, sign_in, usage, wrong
 from zsky_box.pages.entry import FORM_MAX_BYTES, enter
 
 HANDLERS: Final[list[ControllerRouterHandler]] = [
+    create.create,
+    create.submit,
+    create.job_request,
+    reference.take_reference,
+    reference.picture,
     sign_in.home,
     sign_in.sign_in,
     sign_in.try_sign_in,
     sign_in.sign_out,
     setup.setup,
     setup.set_up,
+    *settings.HANDLERS,
+    *admin.HANDLERS,
+    usage.show_usage,
+    usage.list_statements,
+    usage.show_statement,
+    library.library,
+    library.save,
+    library.delete,
+    result.result,
+    result.receipt,
+    result.rerun,
+    result.cancel,
 ]
 
 

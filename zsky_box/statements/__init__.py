@@ -5,7 +5,7 @@ however long the reading takes. Once its month is over and nothing of it is pend
 """
 
 from zsky_box.statements.closing import MONTHS_PER_CALL, close_due, is_due, reopen_after
-from zsky_box.statements.reading import Statement, credit_pages, line_pages, months, statement
+from zsky_box.statements.reading import Statement, credit_pages, line_pages, lines_after, months, statement
 from zsky_box.statements.rendering import csv_pieces, json_pieces
 from zsky_box.statements.views import StatementList, StatementView
 
@@ -20,6 +20,7 @@ __all__ = [
     "is_due",
     "json_pieces",
     "line_pages",
+    "lines_after",
     "months",
     "reopen_after",
     "statement",

@@ -114,6 +114,11 @@ def line_pages(store: Pages, found: Statement) -> Iterator[list[Row]]:
     return _pages(store, _LINES, found)
 
 
+def lines_after(store: Pages, found: Statement, after: int, limit: int) -> list[Row]:
+    """At most `limit` lines, of those entered after the transfer `after`."""
+    return store.all(_LINES, _part(found, after, limit))
+
+
 def credit_pages(store: Pages, found: Statement) -> Iterator[list[Row]]:
     """What was put into the wallet, or taken out of it by a correction, with who did it and why."""
     return _pages(store, _CREDITS, found)
@@ -206,21 +211,22 @@ def _wallet(rows: Rows, account_id: str, period: str) -> Wallet:
 def _pages(store: Pages, sql: str, found: Statement) -> Iterator[list[Row]]:
     after = 0
     while True:
-        page = store.all(
-            sql,
-            {
-                "account": found.account.id,
-                "period": found.period.key,
-                "after": after,
-                "last": found.last_transfer_id,
-                "limit": PAGE_LINES,
-            },
-        )
+        page = store.all(sql, _part(found, after, PAGE_LINES))
         if page:
             yield page
             after = page[-1]["id"]
         if len(page) < PAGE_LINES:
             return
+
+
+def _part(found: Statement, after: int, limit: int) -> dict[str, Any]:
+    return {
+        "account": found.account.id,
+        "period": found.period.key,
+        "after": after,
+        "last": found.last_transfer_id,
+        "limit": limit,
+    }
 
 
 # Each condition of an index is repeated as it stands there, or SQLite does not use it.

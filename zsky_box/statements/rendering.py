@@ -52,9 +52,9 @@ COLUMNS: Final = (
 def json_pieces(store: Pages, found: Statement) -> Iterator[bytes]:
     """The bytes of a `StatementView`."""
     yield msgspec.json.encode(head_view(found)).removesuffix(b"}") + b',"lines":['
-    yield from _listed(_line_view(row) for page in line_pages(store, found) for row in page)
+    yield from _listed(line_view(row) for page in line_pages(store, found) for row in page)
     yield b'],"credits":['
-    yield from _listed(_credit_view(row) for page in credit_pages(store, found) for row in page)
+    yield from _listed(credit_view(row) for page in credit_pages(store, found) for row in page)
     yield b"]}"
 
 
@@ -62,9 +62,9 @@ def csv_pieces(store: Pages, found: Statement) -> Iterator[bytes]:
     """A row for each fee, type of included units, line, credit and total; `amount_usd` of the first ones is owed."""
     yield sheets.lines([COLUMNS, *_plan_rows(found)])
     for page in line_pages(store, found):
-        yield sheets.lines([_line_row(found, _line_view(row)) for row in page])
+        yield sheets.lines([_line_row(found, line_view(row)) for row in page])
     for page in credit_pages(store, found):
-        yield sheets.lines([_credit_row(found, _credit_view(row)) for row in page])
+        yield sheets.lines([_credit_row(found, credit_view(row)) for row in page])
     yield sheets.lines(_total_rows(found))
 
 
@@ -119,7 +119,8 @@ def head_view(found: Statement) -> StatementHead:
     )
 
 
-def _line_view(row: Row) -> LineView:
+def line_view(row: Row) -> LineView:
+    """One unit that was charged or paid back."""
     return LineView(
         kind="refund" if row["kind"] == "refund" else "overage",
         ledger_id=row["id"],
@@ -136,7 +137,8 @@ def _line_view(row: Row) -> LineView:
     )
 
 
-def _credit_view(row: Row) -> CreditView:
+def credit_view(row: Row) -> CreditView:
+    """What filled the wallet, or was taken out of it."""
     by_rule = row["kind"] == "topup" and row["actor"] == BY_RULE
     return CreditView(
         kind="correction" if row["kind"] == "correct" else "replenish" if by_rule else "topup",

@@ -1,0 +1,244 @@
+"""The ledger as a page shows it: its filters, and each entry in a person's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import groupby
+from typing import Any, Final
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
+
+from msgspec import Struct
+
+from zsky_box.api import queries
+from zsky_box.clock import SECOND_US, rfc3339
+from zsky_box.entries import TYPES, EntryType, EntryView, Filters
+from zsky_box.pages.usage_tables import dollars, micro_dollars
+from zsky_box.periods import Period
+from zsky_box.pricing import micros
+from zsky_box.terms import Terms
+
+ROWS: Final = 50
+DETAIL_MAX: Final = 160
+TEXT_MAX: Final = 100
+LABELS: Final[dict[EntryType, str]] = {
+    "deduction": "Charged",
+    "reserve": "Held for a job",
+    "void": "Released",
+    "grant": "Included units",
+    "topup": "Top-up",
+    "replenish": "Automatic top-up",
+    "refund": "Paid back",
+    "correction": "Correction",
+    "alert": "Alert",
+    "cap_change": "Cap",
+    "toggle": "Overage",
+    "ceiling": "Ceiling",
+    "replenish_rule": "Top-up rule",
+    "plan": "Plan",
+    "key": "Key",
+    "account": "Account",
+    "statement": "Statement",
+    "other": "Other",
+}
+_TONES: Final[dict[EntryType, str]] = {
+    "deduction": "busy",
+    "topup": "good",
+    "replenish": "good",
+    "refund": "good",
+    "alert": "bad",
+}
+_UNSAID: Final = frozenset({"last_transfer_id", "transfer_id"})
+"""Numbers of the ledger, in an entry that a person reads."""
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """What the page's address asks for; `since` and `until` are days of the box's zone, both inclusive."""
+
+    month: str | None = None
+    type: str = ""
+    job: str = ""
+    key: str = ""
+    since: date | None = None
+    until: date | None = None
+    cursor: str | None = None
+
+    def query(self, **changes: str | None) -> str:
+        """The same as a query string, with some of it otherwise; a None leaves it out."""
+        values: dict[str, Any] = {
+            "month": self.month,
+            "type": self.type,
+            "job": self.job,
+            "key": self.key,
+            "from": self.since,
+            "to": self.until,
+            "cursor": self.cursor,
+        }
+        return urlencode({name: value for name, value in (values | changes).items() if value})
+
+    @property
+    def narrows(self) -> bool:
+        """Whether more than the month is asked for."""
+        return bool(self.type or self.job or self.key or self.since or self.until)
+
+
+class Line(Struct, frozen=True, kw_only=True):
+    """One entry, or several of a job in a row: what they are called, moved, and made of the wallet."""
+
+    at: str
+    label: str
+    tone: str
+    detail: str
+    job_id: str | None
+    count: int
+    moved: str
+    wallet: str
+    actor: str
+
+
+def read(items: list[tuple[str, str]]) -> Asked:
+    """The address's query; empty fields of the form ask for nothing. Raises 422 with what is wrong."""
+    readers = {
+        "month": str,
+        "type": queries.one_of(TYPES),
+        "job": _text,
+        "key": _text,
+        "from": _day,
+        "to": _day,
+        "cursor": str,
+    }
+    values = queries.read([(name, value.strip()) for name, value in items if value.strip()], readers)
+    since, until = values.pop("from", None), values.pop("to", None)
+    return Asked(**values, since=since, until=until)
+
+
+def filters(asked: Asked, period: Period, terms: Terms) -> Filters:
+    """What the entries are narrowed to: a job's are all of it, days take the month's place."""
+    zone = terms.calendar.zone_at(period.start_us)
+    by_days = asked.since is not None or asked.until is not None
+    return Filters(
+        type=asked.type or None,
+        job_id=asked.job or None,
+        key_id=asked.key or None,
+        period=None if asked.job or by_days else period,
+        created_after=None if asked.since is None else _start_us(asked.since, zone),
+        created_before=None if asked.until is None else _start_us(asked.until + timedelta(days=1), zone),
+    )
+
+
+def csv_query(narrowed: Filters) -> str:
+    """The same filters as the API takes them."""
+    values: dict[str, str | None] = {
+        "type": narrowed.type,
+        "job_id": narrowed.job_id,
+        "key_id": narrowed.key_id,
+        "period": None if narrowed.period is None else narrowed.period.key,
+        "created_after": None if narrowed.created_after is None else rfc3339(narrowed.created_after),
+        "created_before": None if narrowed.created_before is None else rfc3339(narrowed.created_before),
+    }
+    return urlencode({name: value for name, value in values.items() if value is not None})
+
+
+def lines(listed: list[EntryView], labels: Mapping[str, str]) -> list[Line]:
+    """Entries for a person; `labels` are what keys and accounts are called.
+
+    What follows each other of one job and kind is one line: a job of ten images moves ten times.
+    """
+    return [_line(list(of), labels) for _, of in groupby(listed, _alike)]
+
+
+def _alike(entry: EntryView) -> tuple[object, ...]:
+    moved = entry.transfer
+    return (entry.id,) if moved is None or entry.job_id is None else (entry.job_id, entry.action, moved.ledger)
+
+
+def _line(of: list[EntryView], labels: Mapping[str, str]) -> Line:
+    first = of[0]
+    moved, wallet = "", 0
+    if first.transfer is not None:
+        units = sum(each.transfer.units for each in of if each.transfer and isinstance(each.transfer.units, int))
+        moved = f"{units:,} {first.transfer.ledger}{'' if units == 1 else 's'}" if units else _sum(of)
+        wallet = _micros(of, "change_usd")
+    return Line(
+        at=first.at,
+        label=LABELS[first.type],
+        tone=_TONES.get(first.type, ""),
+        detail=_detail(first, labels),
+        job_id=first.job_id,
+        count=len(of),
+        moved=moved,
+        wallet=("+" if wallet > 0 else "") + micro_dollars(wallet) if wallet else "",
+        actor=_actor(first.actor, labels),
+    )
+
+
+def _sum(of: list[EntryView]) -> str:
+    return micro_dollars(_micros(of, "amount_usd"))
+
+
+def _micros(of: list[EntryView], name: str) -> int:
+    texts = [getattr(entry.transfer, name) for entry in of if entry.transfer is not None]
+    return sum(micros(text) for text in texts if isinstance(text, str))
+
+
+def _actor(actor: str, labels: Mapping[str, str]) -> str:
+    """Who it was, and where: `browser:acc_…` is ann in the browser."""
+    where, _, who = actor.partition(":")
+    if who in labels:
+        return f"{labels[who]} ({where})"
+    return labels.get(actor, actor)
+
+
+def _detail(entry: EntryView, labels: Mapping[str, str]) -> str:
+    """What a change changed, or the reason that was given."""
+    if entry.transfer is not None:
+        return str(entry.after.get("why", ""))
+    told = labels.get(entry.subject, "") if entry.type == "key" else ""
+    what = entry.action.replace(".", " ").replace("_", " ") if entry.type in ("other", "key", "account", "plan") else ""
+    said = [part for name in entry.after if name not in _UNSAID and (part := _change(name, entry))]
+    text = ", ".join(part for part in (what, told, *said) if part) or entry.action
+    return text if len(text) <= DETAIL_MAX else f"{text[:DETAIL_MAX]}…"
+
+
+def _change(name: str, entry: EntryView) -> str:
+    after, before = _shown(name, entry.after[name]), entry.before.get(name)
+    word = name.removesuffix("_usd").replace("_", " ")
+    if name in entry.before and before != entry.after[name]:
+        return f"{word} {_shown(name, before)} → {after}"
+    return f"{word} {after}" if after else ""
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, dict):
+        pairs: dict[str, Any] = value
+        return " and ".join(f"{of} {part}" for part, of in sorted(pairs.items(), reverse=True))
+    if isinstance(value, list):
+        parts: list[Any] = value
+        return " ".join(str(part) for part in parts)
+    return dollars(str(value)) if name.endswith("_usd") else str(value)
+
+
+def _start_us(day: date, zone: ZoneInfo) -> int:
+    """The first instant of a day, in microseconds."""
+    return round(datetime.combine(day, time(), zone).astimezone(UTC).timestamp()) * SECOND_US
+
+
+def _day(text: str) -> date:
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        raise ValueError("give a day such as 2026-11-01") from None
+    if not 2000 <= day.year < 2100:
+        raise ValueError("give a day of this century")
+    return day
+
+
+def _text(text: str) -> str:
+    if len(text) > TEXT_MAX:
+        raise ValueError(f"give at most {TEXT_MAX} characters")
+    return text
