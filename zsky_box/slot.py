@@ -45,6 +45,8 @@ class SlotView(Struct, frozen=True, kw_only=True):
     reason: str = ""
     bytes_held: int = 0
     paused: bool = False
+    job_ids: tuple[str, ...] = ()
+    """All that are with its child, the first the longest: beside one that has the device, encoders' tails."""
 
 
 @dataclass
@@ -283,6 +285,7 @@ class Slot:
     def view(self) -> SlotView:
         """The device as it is now; from any thread."""
         worker, reason = self.worker, self.fault
+        job_ids = tuple(job_id for job_id, _ in list(self.running))
         if not reason and worker is None and self.budget.is_quarantined(time.monotonic()):
             reason = self.budget.reason
         if reason:
@@ -298,7 +301,8 @@ class Slot:
             test=self.test,
             state=state,
             resident=self.resident,
-            job_id=next((job_id for job_id, _ in list(self.running)), None),
+            job_id=job_ids[0] if job_ids else None,
+            job_ids=job_ids,
             restarts=self.restarts,
             reason=reason,
             bytes_held=0 if worker is None else worker.bytes_held,
