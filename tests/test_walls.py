@@ -33,6 +33,7 @@ DOMAIN: Final = (
     "archive",
     "assets",
     "audit",
+    "audit_pages",
     "bookkeeping",
     "catalog",
     "clock",
@@ -87,6 +88,7 @@ DOMAIN: Final = (
     "turns",
     "uploads",
     "usage",
+    "verifier",
     "ways",
     "webhooks",
 )
