@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import tomli_w
 
+from scripts.tiny_models import manifest_text
 from zsky_box.catalog import RECORD_NAME, Installed
 from zsky_box.manifest import ImageClassifierOptions, Licence, ModelSpec
 
@@ -70,6 +70,5 @@ def install_classifiers(data: Path) -> None:
     """Put both where a box with this data folder finds them."""
     (data / "models").mkdir(parents=True, exist_ok=True)
     for spec in classifier_specs():
-        told = {key: value for key, value in msgspec.to_builtins(spec).items() if value is not None}
-        (data / "models" / f"{spec.name}.toml").write_text(tomli_w.dumps(told), "utf-8")
+        (data / "models" / f"{spec.name}.toml").write_text(manifest_text(spec), "utf-8")
         write_classifier(data / "weights" / spec.name)

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import tomli_w
@@ -128,9 +128,17 @@ def tiny_manifests(folder: Path) -> None:
     """Write the manifests of the tiny models, one TOML file each."""
     folder.mkdir(parents=True, exist_ok=True)
     for spec in tiny_specs():
-        # TOML has no null: what a manifest leaves out is None here.
-        said = {key: value for key, value in msgspec.to_builtins(spec).items() if value is not None}
-        (folder / f"{spec.name}.toml").write_text(tomli_w.dumps(said), "utf-8")
+        (folder / f"{spec.name}.toml").write_text(manifest_text(spec), "utf-8")
+
+
+def manifest_text(spec: ModelSpec) -> str:
+    """A spec as the TOML that it could have been read from; what is None is left out, since TOML has no null."""
+    return tomli_w.dumps(_said(msgspec.to_builtins(spec)))
+
+
+def _said(table: dict[str, Any]) -> dict[str, Any]:
+    said = {key: value for key, value in table.items() if value is not None}
+    return {key: _said(cast(dict[str, Any], each)) if isinstance(each, dict) else each for key, each in said.items()}
 
 
 def cached(name: str, cache: Path = CACHE) -> Path:

@@ -15,6 +15,7 @@ title = "Model {name}"
 makes = ["video", "image"]
 default_for = {default_for}
 bundled = {bundled}
+experimental = false
 
 [licence]
 name = "Apache-2.0"
@@ -163,6 +164,12 @@ def test_a_manifest_says_what_the_model_makes(shelf: Shelf) -> None:
         ("max_duration_seconds = 10.0", "max_duration_seconds = 2.0", "default_duration_seconds"),
         ('family = "leader"', 'family = "magic"', "magic"),
         ('family = "leader"', "", "family"),
+        ('family = "leader"', 'family = "mini"\nsteps = 0', r"\$\.options\.steps"),
+        (
+            "fps = [24, 30]",
+            "fps = [24]\n[limits.vocabulary]\nwords_read = 9\nexamples = []\nknows = {}",
+            "examples",
+        ),
         ('title = "Model alpha"', 'titel = "Model alpha"', "tit"),
         ('[licence]\nname = "Apache-2.0"', "", "licence"),
         ("[limits]", "[limits", "line"),
@@ -247,10 +254,47 @@ def test_a_damaged_record_counts_as_not_installed(shelf: Shelf, record: str) -> 
     assert catalog.installed(catalog.specs["alpha"]) is None
 
 
-def test_a_bundled_model_is_always_installed(shelf: Shelf) -> None:
+def test_a_bundled_model_without_weights_is_always_installed(shelf: Shelf) -> None:
     shelf.write("leader", bundled=True)
     catalog = shelf.open()
     assert catalog.installed(catalog.specs["leader"]) is not None
+    assert catalog.bytes_on_disk(catalog.specs["leader"]) == {}
+
+
+def test_the_weights_of_a_bundled_model_lie_beside_its_manifest(shelf: Shelf) -> None:
+    text = shelf.write("small", bundled=True).read_text()
+    shelf.write("small", text.replace('family = "leader"', 'family = "mini"'))
+    catalog = shelf.open()
+    spec = catalog.specs["small"]
+    assert (catalog.installed(spec), catalog.weights_folder(spec, spec.ways[0])) == (None, None)
+    beside = shelf.manifests / "small"
+    (beside / "part").mkdir(parents=True)
+    (beside / "part" / "model.safetensors").write_bytes(bytes(7))
+    (beside / "installed.json").write_text('{"weights_sha256": "abc"}')
+    assert catalog.installed(spec) == Installed(weights_sha256="abc")
+    assert catalog.weights_folder(spec, spec.ways[0]) == beside
+    assert catalog.bytes_on_disk(spec) == {"part": 7}
+
+
+def test_an_experimental_model_is_nobodys_default(shelf: Shelf) -> None:
+    shelf.write("leader", bundled=True)
+    for name in ("mini", "alpha"):
+        text = shelf.write(name, bundled=name == "mini", default_for='["video"]').read_text()
+        shelf.write(name, text.replace("experimental = false", "experimental = true"))
+    shelf.install("alpha")
+    assert shelf.default() == "leader"
+    shelf.write("alpha")
+    assert shelf.default() == "alpha"
+
+
+def test_what_is_recommended_is_the_default_that_an_owner_can_fetch(shelf: Shelf) -> None:
+    shelf.write("leader", bundled=True, default_for='["video", "image"]')
+    assert shelf.open().recommended("video") is None
+    shelf.write("alpha", default_for='["video"]')
+    shelf.write("beta")
+    catalog = shelf.open()
+    assert catalog.recommended("video") is catalog.specs["alpha"]
+    assert catalog.recommended("image") is None
 
 
 def test_the_default_is_the_installed_one_for_the_type_then_any_installed_then_the_fallbacks(shelf: Shelf) -> None:

@@ -33,6 +33,14 @@ family = "leader"
 """
 
 
+SMALL_WORLD = """[limits.vocabulary]
+words_read = 8
+examples = ["a red ball"]
+passes_over = ["a"]
+knows = { object = ["ball"], colour = ["red"] }
+"""
+
+
 @pytest.fixture(scope="module")
 def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     """The leader, and a model that makes stills; a third is known and not installed."""
@@ -122,6 +130,47 @@ def test_a_submission_is_kept_as_json_and_read_back(bare: Catalog) -> None:
 
 def test_the_answer_says_when_only_the_leader_is_there(bare: Catalog) -> None:
     assert resolved(bare).notes == ("No video model is installed: Film leader (test pattern) answered.",)
+
+
+def test_the_answer_names_what_the_owner_could_install() -> None:
+    shipped = Catalog([CHECKOUT / "models"], CHECKOUT / "nowhere")
+    for kind, name in (("video", "ltx-2.5"), ("image", "flux2-klein-4b")):
+        (note,) = resolved(shipped, type=kind, prompt="a red ball on grass").notes
+        assert f"`zsky-box models install {name}`" in note
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    """A box whose one model knows few words."""
+    folder = tmp_path_factory.mktemp("small")
+    text = STILLS.replace("[options]", SMALL_WORLD + "[options]")
+    (folder / "manifests").mkdir()
+    (folder / "manifests/stills.toml").write_text(text)
+    (folder / "weights/stills").mkdir(parents=True)
+    (folder / "weights/stills/installed.json").write_text("{}")
+    return Catalog([folder / "manifests"], folder / "weights")
+
+
+@pytest.mark.parametrize(("named", "prompt"), [({}, "a quiet ball"), ({"model": "stills"}, "a quiet ball")])
+def test_a_model_of_few_words_names_those_that_it_does_not_know(
+    small: Catalog, named: dict[str, Any], prompt: str
+) -> None:
+    (note,) = resolved(small, type="image", prompt=prompt, **named).notes
+    assert note.startswith("stills does not know “quiet”: it leaves that out.")
+    assert resolved(small, type="image", prompt="a ball", **named).notes == ()
+
+
+def test_a_prompt_of_which_nothing_is_known_is_taken_all_the_same(small: Catalog) -> None:
+    submission = resolved(small, type="image", prompt="thunder over the harbour")
+    assert submission.work.prompt == "thunder over the harbour"
+    (note,) = submission.notes
+    assert "stills knows none of these words" in note
+    assert "“a red ball”" in note
+
+
+def test_an_experimental_model_says_so(small: Catalog) -> None:
+    spec = msgspec.structs.replace(small.specs["stills"], experimental=True)
+    assert requests.notes_of(spec, "a ball") == ["Stills is experimental: what it makes may be wrong."]
 
 
 def test_an_installed_model_answers_without_a_note(catalog: Catalog) -> None:

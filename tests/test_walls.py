@@ -89,6 +89,7 @@ DOMAIN: Final = (
     "uploads",
     "usage",
     "verifier",
+    "vocabulary",
     "ways",
     "webhooks",
 )

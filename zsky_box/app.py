@@ -86,7 +86,7 @@ from zsky_box.worker import Patience, Worker
 LOCK_SECONDS: Final = 1.0  # a command is done in a moment
 CHAIN_ROWS_AT_START: Final = 1_000
 WORKER_ENTRY: Final = "zsky_box.worker_main"
-TORCH_FAMILIES: Final = ("ltx2", "flux2_klein", "z_image")
+TORCH_FAMILIES: Final = ("mini", "ltx2", "flux2_klein", "z_image")
 
 log = logging.getLogger(__name__)
 
@@ -313,9 +313,9 @@ class Box:
         )
 
     def _warm_families(self) -> tuple[str, ...]:
-        """The families of what is installed by now: asked at each child's start, as models come while the box runs."""
-        installed = [spec for spec in self.catalog.specs.values() if self.catalog.installed(spec) is not None]
-        families = {spec.family for spec in installed} & set(TORCH_FAMILIES)
+        """What is installed and no experiment, by family; asked at each child's start, as models come meanwhile."""
+        wanted = [spec for spec in self.catalog.specs.values() if not spec.experimental]
+        families = {spec.family for spec in wanted if self.catalog.installed(spec) is not None} & set(TORCH_FAMILIES)
         if self.catalog.output_check is not None:
             families.add(self.catalog.output_check.family)
         return tuple(sorted(families))

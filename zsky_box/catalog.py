@@ -20,6 +20,8 @@ from zsky_box.settings import CHECKOUT
 
 FALLBACKS: Final = ("mini", "leader")
 RECORD_NAME: Final = "installed.json"
+WITHOUT_WEIGHTS: Final = frozenset({"leader"})
+"""Families that are their own code: a bundled model of one has nothing on the disk."""
 
 
 class Variant(Struct, frozen=True, kw_only=True):
@@ -98,6 +100,7 @@ class Catalog:
         self.weights = weights
         self.output_check: ModelSpec | None = None
         self.specs: dict[str, ModelSpec] = {}
+        self._shelves: dict[str, Path] = {}  # each model's manifest lies here
         self.refused: list[str] = []
         for folder in folders:
             for path in sorted(folder.glob("*.toml")):
@@ -107,14 +110,16 @@ class Catalog:
                     self.refused.append(str(error))
                 else:
                     self.specs[spec.name] = spec
+                    self._shelves[spec.name] = folder
 
     def folder(self, spec: ModelSpec) -> Path:
-        """Where the weights of a model lie once it is installed."""
-        return self.weights / spec.name
+        """Where the weights of a model lie once it is installed; a bundled one's lie beside its manifest."""
+        shelf = self._shelves.get(spec.name) if spec.bundled else None
+        return (shelf or self.weights) / spec.name
 
     def installed(self, spec: ModelSpec) -> Installed | None:
-        """The record of the installation, or None; bundled models are always there."""
-        if spec.bundled:
+        """The record of the installation, or None; a bundled model that needs no weights is always there."""
+        if spec.bundled and spec.family in WITHOUT_WEIGHTS:
             return Installed(revision=spec.revision)
         try:
             return msgspec.json.decode((self.folder(spec) / RECORD_NAME).read_bytes(), type=Installed)
@@ -122,13 +127,22 @@ class Catalog:
             return None
 
     def default(self, job_type: JobType) -> ModelSpec | None:
-        """The installed default for a type, else any installed model for it, else mini, else leader."""
-        able = [spec for spec in self.specs.values() if job_type in spec.makes]
-        real = [spec for spec in able if not spec.bundled and self.installed(spec) is not None]
+        """The installed default for a type, else any installed model for it, else mini, else leader.
+
+        Experimental ones are passed over.
+        """
+        able = [spec for spec in self.specs.values() if job_type in spec.makes and not spec.experimental]
+        able = [spec for spec in able if self.installed(spec) is not None]
+        real = [spec for spec in able if not spec.bundled]
         real.sort(key=lambda spec: (job_type not in spec.default_for, spec.name))
         if real:
             return real[0]
         return next((spec for name in FALLBACKS for spec in able if spec.name == name), None)
+
+    def recommended(self, job_type: JobType) -> ModelSpec | None:
+        """What an owner would install for a type: the default that is to be fetched, whether or not it is here."""
+        able = [spec for spec in self.specs.values() if job_type in spec.default_for and not spec.bundled]
+        return min(able, key=lambda spec: spec.name, default=None)
 
     def weights_folder(self, spec: ModelSpec, recipe: Recipe) -> Path | None:
         """The folder that a recipe loads from, or None where the model is not installed in a form that it can load."""
@@ -165,7 +179,7 @@ class Catalog:
     def bytes_on_disk(self, spec: ModelSpec) -> dict[str, int]:
         """The bytes of each component's weights in a folder that was laid there by hand; {} where there is none."""
         folder = self.folder(spec)
-        if spec.bundled or not folder.is_dir():
+        if not folder.is_dir():
             return {}
         parts = (part for part in folder.iterdir() if part.is_dir())
         sizes = {part.name: sum(file.stat().st_size for file in part.glob("*.safetensors")) for part in parts}

@@ -16,7 +16,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from zsky_box.manifest import ModelSpec, Recipe
-from zsky_box.operations import operations, rendered_size
+from zsky_box.operations import operations
 from zsky_box.requests import Work
 
 KEPT: Final = 15
@@ -112,7 +112,7 @@ class Estimates:
             times = self._exact.get(("load", spec.name, recipe.name, card, ""))
             if times:
                 return median(times)
-        if spec.bundled:
+        if spec.bundled and not size_bytes:
             return 0.0
         return _LOAD_SECONDS + size_bytes / _READ_BYTES_PER_SECOND * (_QUANTISING_FACTOR if quantises else 1.0)
 
@@ -121,7 +121,7 @@ class Estimates:
             times = self._exact.get((kind, spec.name, recipe.name, card, shape_of(work)))
             if times:
                 return median(times)
-            counted = operations(spec, recipe, work) or _stand_in(recipe, work)
+            counted = operations(spec, recipe, work) or _stand_in(work)
             for key in ((kind, spec.name, recipe.name, card), (kind, spec.name, card)):
                 paces = self._pace.get(key)
                 if paces:
@@ -137,13 +137,12 @@ class Estimates:
 
 def counted(spec: ModelSpec, recipe: Recipe, work: Work) -> float:
     """What a job's time is in proportion to: its operations, or its pixels where they are not known."""
-    return operations(spec, recipe, work) or _stand_in(recipe, work)
+    return operations(spec, recipe, work) or _stand_in(work)
 
 
-def _stand_in(recipe: Recipe, work: Work) -> float:
-    """Megapixels of all pictures."""
-    width, height = rendered_size(recipe, work)
-    return width * height / 1e6 * (work.frames or work.n)
+def _stand_in(work: Work) -> float:
+    """Megapixels of all pictures as they are delivered: a model that is not worth counting spends its time on these."""
+    return work.width * work.height / 1e6 * (work.frames or work.n)
 
 
 def _keep(kept: dict[tuple[str, ...], deque[float]], key: tuple[str, ...], value: float) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Final, Literal, get_args
 
 AspectRatio = Literal["16:9", "9:16", "1:1", "4:3", "3:4", "21:9"]
-Resolution = Literal["480p", "720p", "1080p"]
+Resolution = Literal["144p", "480p", "720p", "1080p"]
 
 ASPECT_RATIOS: Final[tuple[AspectRatio, ...]] = get_args(AspectRatio)
 RESOLUTIONS: Final[tuple[Resolution, ...]] = get_args(Resolution)
 
-_SHORT_SIDE: Final[dict[Resolution, int]] = {"480p": 480, "720p": 720, "1080p": 1080}
+_SHORT_SIDE: Final[dict[Resolution, int]] = {"144p": 144, "480p": 480, "720p": 720, "1080p": 1080}
 
 
 def output_size(resolution: Resolution, aspect_ratio: AspectRatio) -> tuple[int, int]:
@@ -41,6 +41,9 @@ def limited(width: int, height: int, resolution: Resolution) -> tuple[int, int]:
     short, limit = min(width, height), _SHORT_SIDE[resolution]
     if short <= limit:
         return width, height
+    named = size_names(width, height)
+    if named is not None:
+        return output_size(resolution, named[1])
     long = -(-max(width, height) * limit // short)
     long += long % 2
     return (long, limit) if width >= height else (limit, long)

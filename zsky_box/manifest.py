@@ -35,11 +35,23 @@ class Licence(Struct, frozen=True, forbid_unknown_fields=True):
     commercial_use: Literal["yes", "no", "conditional"] = "conditional"
 
 
+class Vocabulary(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All that a model of a small world can read: what it knows by topic, what it passes over as grammar, and prompts
+    that show what it can do. Of a prompt it reads the first `words_read` words. All words are in lower case.
+    """
+
+    knows: dict[str, tuple[str, ...]]
+    passes_over: tuple[str, ...] = ()
+    examples: Annotated[tuple[str, ...], Meta(min_length=1, max_length=10)]
+    words_read: Annotated[int, Meta(ge=1, le=10_000)]
+
+
 class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a request may ask for; `max_duration_seconds` is 0 for models that make stills only.
 
     `reference_image`: a picture may be given: the first frame of a clip, or what an image starts from; `strength` says
-    whether it may be told how far to go from it.
+    whether it may be told how far to go from it. `vocabulary` is there where the model knows so few words that a person
+    should hear of those that it does not.
     """
 
     resolutions: Annotated[tuple[Resolution, ...], Meta(min_length=1)]
@@ -51,6 +63,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     negative_prompt: bool = False
     reference_image: bool = False
     strength: bool = False
+    vocabulary: Vocabulary | None = None
 
 
 class Recipe(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -161,7 +174,14 @@ class ImageClassifierOptions(
     frames: Annotated[int, Meta(ge=1, le=64)] = 8
 
 
-Options = LeaderOptions | Ltx2Options | Flux2KleinOptions | ZImageOptions | ImageClassifierOptions
+class MiniOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="family", tag="mini"):
+    """How a checkpoint of mini is sampled; each step is two passes of Heun's method. Guidance 1 is none."""
+
+    steps: Annotated[int, Meta(ge=1, le=200)] = 16
+    guidance_scale: Annotated[float, Meta(ge=1, le=20)] = 2.0
+
+
+Options = LeaderOptions | MiniOptions | Ltx2Options | Flux2KleinOptions | ZImageOptions | ImageClassifierOptions
 
 _ANYTHING: Final = Limits(resolutions=("1080p",), aspect_ratios=("16:9",))
 
@@ -172,7 +192,8 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     `size_multiple` and `frame_step` are the model's own grid (frames = frame_step·m + 1). `default_for` names the job
     types that this model serves when the request names none. `timeout_seconds` bounds one job on the slowest device.
     `makes` is empty for an output check. `gated`: the hub gives it only to a token whose owner has accepted the
-    licence. `parameters_billion` counts each component, for estimates of memory before its files are here.
+    licence. `parameters_billion` counts each component, for estimates of memory before its files are here. A `bundled`
+    one comes with the box; an `experimental` one runs where it is named, and is nobody's default.
     """
 
     name: Name
@@ -186,6 +207,7 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     parameters_billion: dict[str, Annotated[float, Meta(gt=0, le=10_000)]] = {}
     price_class: Literal["standard"] = "standard"
     bundled: bool = False
+    experimental: bool = False
     default_for: tuple[JobType, ...] = ()
     repository: str = ""
     revision: str = ""

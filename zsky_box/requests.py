@@ -18,6 +18,7 @@ from zsky_box.formats import frame_count, output_size, size_names
 from zsky_box.manifest import JobType, ModelSpec
 from zsky_box.picture import DATA_URI
 from zsky_box.schemas import GenerateBody
+from zsky_box.vocabulary import notes_on
 
 DEFAULT_STRENGTH: Final = 0.6
 """Where the model can be told how far to go from a picture (0 keeps it, 1 leaves it) and the request does not say."""
@@ -153,6 +154,7 @@ def _text_errors(body: GenerateBody) -> list[FieldError]:
 def _model(
     body: GenerateBody, catalog: Catalog, *, test: bool, require_real_model: bool
 ) -> tuple[ModelSpec, list[str]]:
+    """The model that answers, and what is to be known of that: why this one, and what it makes nothing of."""
     if test:
         return catalog.specs[TEST_MODEL], ["Test output: made by the film leader, free of charge."]
     if body.model is not None:
@@ -162,7 +164,7 @@ def _model(
             names = ", ".join(sorted(able))
             message = f"model: {body.model!r} is not installed; installed are {names}."
             raise InvalidFields([FieldError("model", "model_not_installed", message)])
-        return spec, []
+        return spec, notes_of(spec, body.prompt)
     spec = catalog.default(body.type)
     if spec is None or (spec.bundled and require_real_model):
         raise Refusal(
@@ -171,8 +173,23 @@ def _model(
             f"No model that makes a {body.type} is installed; the owner installs one with `zsky-box models install`.",
             headers={"Retry-After": "3600"},
         )
-    notes = [f"No {body.type} model is installed: {spec.title} answered."] if spec.bundled else []
-    return spec, notes
+    return spec, [*_stood_in(body.type, spec, catalog), *notes_of(spec, body.prompt)]
+
+
+def notes_of(spec: ModelSpec, prompt: str) -> list[str]:
+    """What a person should know before this model makes something of this prompt."""
+    notes = [f"{spec.title} is experimental: what it makes may be wrong."] if spec.experimental else []
+    vocabulary = spec.limits.vocabulary
+    return notes if vocabulary is None else [*notes, *notes_on(prompt, spec.name, vocabulary)]
+
+
+def _stood_in(job_type: JobType, spec: ModelSpec, catalog: Catalog) -> list[str]:
+    """That a bundled model answers because no other is there, and what the owner could install."""
+    if not spec.bundled:
+        return []
+    wanted = catalog.recommended(job_type)
+    how = "" if wanted is None else f" The owner installs one with `zsky-box models install {wanted.name}`."
+    return [f"No {job_type} model is installed: {spec.title} answered.{how}"]
 
 
 def _unsupported(body: GenerateBody, spec: ModelSpec) -> list[FieldError]:

@@ -254,8 +254,17 @@ class LicenceView(Struct, kw_only=True):
     terms: str
 
 
+class VocabularyView(Struct, kw_only=True):
+    """All that a model of a small world knows, by topic, and prompts that show it."""
+
+    knows: dict[str, list[str]]
+    examples: list[str]
+
+
 class ModelView(Struct, kw_only=True):
-    """One model of the catalogue."""
+    """One model of the catalogue. An `experimental` one runs where it is named, and is nobody's default; one without a
+    `vocabulary` reads any words.
+    """
 
     id: str
     object: Literal["model"] = "model"
@@ -275,6 +284,8 @@ class ModelView(Struct, kw_only=True):
     negative_prompt: bool
     reference_image: bool
     strength: bool
+    vocabulary: VocabularyView | None
+    experimental: bool
     licence: LicenceView
     commercial_use: str
     revision: str
@@ -331,7 +342,7 @@ class QuoteView(Struct, kw_only=True):
     """What a `generate` of the same body would cost and meet now.
 
     `refusal` is the code that it would be refused with, `refusal_detail` its sentence; both are null where it would be
-    accepted. `model` is null where there is none to ask.
+    accepted. `model` is null where there is none to ask. `notes` are what the job would begin with.
     """
 
     amount_usd: str
@@ -343,6 +354,7 @@ class QuoteView(Struct, kw_only=True):
     model: str | None
     fits: bool
     eta_seconds: float | None
+    notes: list[str]
 
 
 class KeyView(Struct, kw_only=True):

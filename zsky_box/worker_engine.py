@@ -82,12 +82,14 @@ def write_stills(
     """
     run = attempt.run
     files: list[File] = []
+    notes: list[str] = []
     missing = [ordinal for ordinal in range(run.n) if ordinal not in stills]
     for ordinal, still in stills.items():
         attempt.check()
         try:
             wordmarked = ordinal < run.wordmarked
             files.extend(engine.write_still(still, Path(run.out_dir), run.stem, ordinal, wordmarked=wordmarked))
+            notes.extend(note for note in still.notes if note not in notes)
         except Exception as error:  # noqa: BLE001 - logged and told, while the other images go on
             log_failure(attempt, error)
             trouble = error
@@ -96,9 +98,9 @@ def write_stills(
     if not files:
         raise trouble or JobFailure("internal_error", "The model made no image.")
     if not missing:
-        return Outcome(files, missing, [], checked)
+        return Outcome(files, missing, notes, checked)
     reason = failure_of(trouble)[1] if trouble else "The model made fewer than asked."
-    return Outcome(files, missing, [f"{len(missing)} of {run.n} images failed. {reason}"], checked)
+    return Outcome(files, missing, [*notes, f"{len(missing)} of {run.n} images failed. {reason}"], checked)
 
 
 def told_of_wordmark(run: Run, files: list[File]) -> list[str]:

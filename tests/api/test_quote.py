@@ -27,7 +27,7 @@ from zsky_box.pricing import micros
 
 FIELDS = [
     *("amount_usd", "included_units", "wallet_units", "would_accept", "refusal", "refusal_detail"),
-    *("model", "fits", "eta_seconds"),
+    *("model", "fits", "eta_seconds", "notes"),
 ]
 
 
@@ -72,6 +72,8 @@ def test_it_works(owner: httpx.Client) -> None:
     told = asked(owner, {**IMAGE, "n": 5})
     eta_seconds = told.pop("eta_seconds")  # there is none before a worker is up
     assert eta_seconds is None or eta_seconds > 0
+    (note,) = told.pop("notes")
+    assert note.startswith("No image model is installed: Film leader")
     assert told == {
         "amount_usd": "0.15",
         "included_units": 2,

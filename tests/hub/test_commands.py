@@ -14,6 +14,7 @@ from tests.boxes import running
 from tests.cli.conftest import Run, run
 from tests.doubles.hub import HubDouble, a_hub, files_of
 from tests.hub.checkpoint import TINY_REPOSITORY, write_manifest
+from tests.pipelines.tiny_mini import add_mini
 
 __all__ = ["run"]
 
@@ -176,6 +177,19 @@ def test_what_is_not_installed_is_neither_verified_nor_removed(run: Run, data: P
 
 def test_a_bundled_model_stays(run: Run, data: Path) -> None:
     assert "part of the box" in run("models", "remove", "leader", data=data).sentence
+
+
+def test_the_weights_of_a_bundled_model_are_verified_where_they_lie(run: Run, data: Path) -> None:
+    add_mini(data)
+    assert run("models", "verify", "mini", data=data).out == "mini: as installed\n"
+    weights = data / "models" / "mini" / "transformer" / "diffusion_pytorch_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    told = run("models", "verify", data=data)
+    assert told.status == 1
+    assert "transformer/diffusion_pytorch_model.safetensors has changed" in told.out
+    assert list((data / "weights").glob(".mini*")) == [], "nothing of it is in the owner's folder"
 
 
 def test_the_output_check_is_not_removed_while_it_is_named(run: Run, data: Path) -> None:

@@ -4,7 +4,7 @@ import { Code } from "./create_code.js";
 import { Form } from "./create_form.js";
 import { Jobs } from "./create_jobs.js";
 import { Quote } from "./create_quote.js";
-import { Reference } from "./create_reference.js";
+import { opened, Reference } from "./create_reference.js";
 
 const state = JSON.parse(document.getElementById("state").textContent);
 const button = document.getElementById("generate");
@@ -117,9 +117,10 @@ for (const idea of ["A neon night market in the rain, slow dolly in, ambient cro
 
 if (state.asked) fill(state.asked);
 else form.restore();
-if (state.from) {
-  form.reference.useResult({ job_id: state.from.job_id, type: state.from.type }, state.from.number, null);
-}
 // A refresh keeps what has been changed since, and does not begin with that job again.
 if (location.search) history.replaceState(null, "", "/create");
 ask();
+if (state.from) {
+  const clip = state.from.type === "video" ? await opened(state.from.url) : null;
+  form.reference.useResult(state.from, state.from.number, clip);
+}

@@ -144,11 +144,13 @@ export class Form {
     const model = this.model;
     const words = [];
     if (model && this.state.stand_ins.includes(model.id)) {
-      words.push(`No ${this.type} model is installed: a test pattern answers.`);
+      words.push(`No ${this.type} model is installed: ${model.title} answers.`);
     } else if (model) {
       words.push({ yes: "Commercial use allowed", no: "No commercial use", conditional: "Commercial use under conditions" }[model.commercial_use]);
       words.push(model.licence.name);
     }
+    if (model?.experimental) words.push("experimental");
+    if (model?.vocabulary) words.push(`knows a small world; try “${model.vocabulary.examples[0]}”`);
     field("model-says").textContent = words.join(" · ");
   }
 

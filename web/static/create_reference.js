@@ -1,6 +1,7 @@
 // The picture that a job begins with: dropped, pasted, picked, or taken from a result; sent to the box at once.
 import { call } from "./csrf.js";
 
+const OPEN_MS = 8_000;
 const TYPES = ["image/png", "image/jpeg", "image/webp"];
 
 export class Reference {
@@ -26,6 +27,7 @@ export class Reference {
       this.set("");
       document.getElementById("pick").focus();
     });
+    this.picture.addEventListener("error", () => this.tell("This picture is not there any more; remove it, or send it again."));
     this.listen();
     this.show();
   }
@@ -129,6 +131,17 @@ async function frameOf(video) {
   canvas.getContext("2d").drawImage(video, 0, 0);
   const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
   return blob && new File([blob], "frame.png", { type: "image/png" });
+}
+
+// A clip that is on no page, at its first picture; null where this browser cannot show it.
+export async function opened(address) {
+  const video = Object.assign(document.createElement("video"), { muted: true, preload: "auto", src: address });
+  const isThere = await new Promise((done) => {
+    video.addEventListener("loadeddata", () => done(true), { once: true });
+    video.addEventListener("error", () => done(false), { once: true });
+    setTimeout(() => done(false), OPEN_MS);
+  });
+  return isThere ? video : null;
 }
 
 const form = (fields) => new URLSearchParams(fields);

@@ -13,7 +13,7 @@ from zsky_box.api.overage import stands
 from zsky_box.api.problems import documented
 from zsky_box.catalog import Catalog
 from zsky_box.manifest import ModelSpec
-from zsky_box.schemas import KeyView, LicenceView, MeView, ModelList, ModelView
+from zsky_box.schemas import KeyView, LicenceView, MeView, ModelList, ModelView, VocabularyView
 from zsky_box.terms import KINDS
 
 
@@ -87,7 +87,18 @@ def _model(catalog: Catalog, spec: ModelSpec, resident: set[str]) -> ModelView:
         negative_prompt=spec.limits.negative_prompt,
         reference_image=spec.limits.reference_image,
         strength=spec.limits.strength,
+        vocabulary=_vocabulary(spec),
+        experimental=spec.experimental,
         licence=LicenceView(name=spec.licence.name, url=spec.licence.url, terms=spec.licence.terms),
         commercial_use=spec.licence.commercial_use,
         revision=spec.revision if installed is None else installed.revision,
+    )
+
+
+def _vocabulary(spec: ModelSpec) -> VocabularyView | None:
+    known = spec.limits.vocabulary
+    if known is None:
+        return None
+    return VocabularyView(
+        knows={topic: list(words) for topic, words in known.knows.items()}, examples=[*known.examples]
     )

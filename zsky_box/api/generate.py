@@ -17,7 +17,7 @@ from zsky_box.errors import FieldError, InvalidFields, Refusal
 from zsky_box.idempotency import Answer, Idempotency
 from zsky_box.keys import Caller
 from zsky_box.picture import of_data_uri
-from zsky_box.requests import UPLOAD_ID, Submission, resolve
+from zsky_box.requests import UPLOAD_ID, Submission, notes_of, resolve
 from zsky_box.schemas import GenerateBody, JobAccepted, RerunBody, read_object
 
 TEST_CAP_PROMPT: Final = "test:cap"
@@ -102,7 +102,7 @@ async def again(box: Services, caller: Caller, job_id: str, key: Idempotency | N
         message = f"model: {submission.work.model!r}, which made this job, is not installed any more."
         raise InvalidFields([FieldError("model", "model_not_installed", message)])
     if not caller.key.test:  # what was to be known of the first run, as which model stood in, is not of this one
-        submission = replace(submission, notes=())
+        submission = replace(submission, notes=tuple(notes_of(spec, submission.work.prompt)))
     return await box.desk.submit(caller, submission, key)
 
 

@@ -34,9 +34,10 @@ async def quote(request: Request[Any, Any, Any]) -> QuoteView:
 async def _quote(request: Request[Any, Any, Any]) -> QuoteView:
     box, caller = services(request), caller_of(request)
     body = read_object(GenerateBody, await read_body(request))
-    work, refusal, fits = None, acted_out(caller, body), False
+    work, refusal, fits, notes = None, acted_out(caller, body), False, list[str]()
     try:
-        work = asked_for(box, caller, body, bounded=False).work
+        submission = asked_for(box, caller, body, bounded=False)
+        work, notes = submission.work, [*submission.notes]
         no_room = None if caller.key.test else await box.store.read(lambda: box.room.refusal_of(work))
         fits = no_room is None
         if no_room is not None:
@@ -65,4 +66,5 @@ async def _quote(request: Request[Any, Any, Any]) -> QuoteView:
         model=None if work is None else work.model,
         fits=fits,
         eta_seconds=None if place is None else place.seconds,
+        notes=notes,
     )

@@ -25,7 +25,7 @@ POLL_SECONDS: Final = 0.2
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="The same seed gives the same result.")
 @click.option("--duration", type=float, metavar="SECONDS", help="The length of a video.")
 @click.option("--aspect-ratio", metavar="W:H", help="16:9, 9:16, 1:1, 4:3, 3:4 or 21:9.")
-@click.option("--resolution", metavar="NAME", help="480p, 720p or 1080p.")
+@click.option("--resolution", metavar="NAME", help="480p, 720p or 1080p; 144p where a model makes it.")
 @click.option(
     "--image", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="A picture to begin with."
 )

@@ -6,6 +6,7 @@ import difflib
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -131,21 +132,26 @@ def models_verify(folder: Path, name: str | None, as_json: bool) -> None:
 
     Exits with 1 when one byte is not as it was, or a file is missing or too many. Example: zsky-box models verify
     """
-    weights = open_catalog(folder).weights
-    here = sorted(path.parent.name for path in weights.glob(f"[!.]*/{RECORD_NAME}"))
+    catalog = open_catalog(folder)
+    weights = catalog.weights
+    # A bundled model lies in the checkout, where nobody installs over it: there is nothing to lock.
+    bundled = {spec.name: catalog.folder(spec) for spec in catalog.specs.values() if spec.bundled}
+    bundled = {each: where for each, where in bundled.items() if (where / RECORD_NAME).is_file()}
+    here = sorted({path.parent.name for path in weights.glob(f"[!.]*/{RECORD_NAME}")} | bundled.keys())
     if name is not None and name not in here:
         raise CommandError(f"{name} is not installed; `zsky-box models list` shows what is.")
     names = here if name is None else [name]
     with shown(as_json=False) as report:
         checked = []
         for each in names:
-            with locked(weights, each):
-                recorded = read_inventory(weights / each)
+            where = bundled.get(each, weights / each)
+            with nullcontext() if each in bundled else locked(weights, each):
+                recorded = read_inventory(where)
                 if recorded is None:
                     findings = [{"path": RECORD_NAME, "fault": "no record tells what the files should be"}]
                 else:
                     report.phase(f"verifying {each}", sum(file.bytes for file in recorded.files))
-                    findings = [msgspec.to_builtins(one) for one in compare(weights / each, report.advance)]
+                    findings = [msgspec.to_builtins(one) for one in compare(where, report.advance)]
             checked.append({"name": each, "state": "bad" if findings else "good", "findings": findings})
     show.told({"models": checked}, as_json, _say_verified)
     if any(model["state"] == "bad" for model in checked):

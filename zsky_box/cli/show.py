@@ -134,11 +134,17 @@ def models(page: dict[str, Any]) -> None:
             "yes" if model["installed"] else "no",
             model["licence"]["name"],
             model["commercial_use"],
-            "default " + "+".join(model["default_for"]) if model["default_for"] else "",
+            _standing(model),
         )
         for model in page["data"]
     ]
     table(("model", "makes", "installed", "licence", "commercial use", ""), rows)
+
+
+def _standing(model: dict[str, Any]) -> str:
+    if model["experimental"]:
+        return "experimental"
+    return "default " + "+".join(model["default_for"]) if model["default_for"] else ""
 
 
 def clock(view: dict[str, Any]) -> None:

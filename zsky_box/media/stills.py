@@ -32,7 +32,7 @@ def write_still(still: Still, folder: Path, stem: str, ordinal: int, *, wordmark
     path, poster_path = folder / f"{name}.png", folder / f"{name}-poster.jpg"
     try:
         with bearing(still.picture, wordmarked=wordmarked) as picture:
-            result = _write_png(picture, path, ordinal=ordinal, seed=still.seed)
+            result = _write_png(picture, path, still, ordinal)
             poster = write_poster(picture, poster_path, ordinal=ordinal, seed=still.seed)
         settle_folder(folder)
     except JobFailure:
@@ -43,7 +43,7 @@ def write_still(still: Still, folder: Path, stem: str, ordinal: int, *, wordmark
     return [result, poster]
 
 
-def _write_png(picture: Picture, path: Path, *, ordinal: int, seed: int) -> File:
+def _write_png(picture: Picture, path: Path, still: Still, ordinal: int) -> File:
     height, width, _ = picture.shape
     info = PngInfo()
     info.add(b"sRGB", b"\0")
@@ -61,7 +61,8 @@ def _write_png(picture: Picture, path: Path, *, ordinal: int, seed: int) -> File
         sha256=sha256,
         width=width,
         height=height,
-        seed=seed,
+        seed=still.seed,
+        upscaled_from=still.upscaled_from,
     )
 
 

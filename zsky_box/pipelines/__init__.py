@@ -9,6 +9,7 @@ from zsky_box.pipelines.base import Load
 
 FAMILIES: Final = {
     "leader": "zsky_box.pipelines.leader",
+    "mini": "zsky_box.pipelines.mini",
     "ltx2": "zsky_box.pipelines.ltx2",
     "flux2_klein": "zsky_box.pipelines.flux2_klein",
     "z_image": "zsky_box.pipelines.z_image",

@@ -64,6 +64,8 @@ class Still:
 
     picture: Picture
     seed: int
+    upscaled_from: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class Pipeline(Protocol):

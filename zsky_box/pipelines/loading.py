@@ -27,6 +27,7 @@ LIBRARIES: Final = ("torch", "diffusers", "transformers", "torchao")
 
 _MODULES: Final[dict[str, tuple[str, ...]]] = {
     "leader": (),
+    "mini": ("zsky_box.pipelines.mini",),
     "ltx2": (
         "diffusers.pipelines.ltx2.pipeline_ltx2",
         "diffusers.pipelines.ltx2.pipeline_ltx2_image2video",
@@ -57,7 +58,7 @@ def versions() -> dict[str, str]:
 def warm(family: str) -> None:
     """Import what a family needs, so that a child waits ready; raises KeyError for an unknown family."""
     modules = _MODULES[family]
-    if modules:
+    if any(not module.startswith("zsky_box.") for module in modules):
         quiet()
     for module in modules:
         import_module(module)
@@ -90,7 +91,7 @@ def open_pipeline(kind: Any, spec: ModelSpec, recipe: Recipe, folder: Path, devi
     """
     refuse_unable(spec, recipe, device)
     refuse_unsafe_files(spec, folder)
-    with memory_guard(), _broken_folder(spec):
+    with memory_guard(), broken_folder(spec):
         parts = dict(given)
         for name, part_kind in _component_kinds(kind, folder).items():
             if name not in given:
@@ -104,7 +105,7 @@ def open_part(kind: Any, name: str, spec: ModelSpec, recipe: Recipe, folder: Pat
     """Load one model class from the subfolder `name`, kept and placed as `open_pipeline` does; raises the same."""
     refuse_unable(spec, recipe, device)
     refuse_unsafe_files(spec, folder)
-    with memory_guard(), _broken_folder(spec):
+    with memory_guard(), broken_folder(spec):
         return _open_component(kind, name, spec, recipe, folder, device)
 
 
@@ -112,7 +113,7 @@ def open_indexed(named: list[str], name: str, spec: ModelSpec, recipe: Recipe, f
     """`open_part` for a component's library and class as `model_index.json` names them."""
     from diffusers.pipelines.pipeline_loading_utils import simple_get_class_obj
 
-    with _broken_folder(spec):
+    with broken_folder(spec):
         kind = simple_get_class_obj(*named)  # of the libraries alone, never the folder's own
     return open_part(kind, name, spec, recipe, folder, device)
 
@@ -175,7 +176,8 @@ def failure(spec: ModelSpec, reason: str) -> JobFailure:
 
 
 @contextmanager
-def _broken_folder(spec: ModelSpec) -> Generator[None]:
+def broken_folder(spec: ModelSpec) -> Generator[None]:
+    """Turn what reading a folder raises into JobFailure or OutOfMemory."""
     from safetensors import SafetensorError
 
     try:

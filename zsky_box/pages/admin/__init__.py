@@ -12,7 +12,7 @@ from litestar import Request, get
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
-from zsky_box.pages.admin import audit, cards, places
+from zsky_box.pages.admin import audit, cards, places, queue
 
 
 @get("/admin", opt={"page": "owner"}, include_in_schema=False)
@@ -22,3 +22,8 @@ async def overview(request: Request[Any, Any, Any]) -> Redirect:
 
 
 HANDLERS: Final[list[ControllerRouterHandler]] = [overview, *cards.HANDLERS, *audit.HANDLERS]
+HANDLERS: Final[list[ControllerRouterHandler]] = [
+    overview,
+    *cards.HANDLERS,
+    *queue.HANDLERS,
+]
