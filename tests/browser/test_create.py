@@ -271,8 +271,8 @@ def test_the_free_plan_is_told_what_is_left_and_where_to_go(visit: Visit) -> Non
     expect(page.locator(".plan")).to_contain_text("bear the wordmark")
     expect(page.locator(".plan")).to_contain_text("0 videos and 5 images left this month")
     refused = page.locator("#refused")
-    expect(refused).to_contain_text("used up")
-    expect(refused.get_by_role("link")).to_have_attribute("href", "/settings#overage")
+    expect(refused).to_contain_text("Your plan includes no videos.")
+    expect(refused).to_contain_text("The box's owner can give you a larger plan.")
     visit.axe()
     visit.expect("status of 429")
     prompt_of(page).fill("a video all the same")
@@ -282,6 +282,24 @@ def test_the_free_plan_is_told_what_is_left_and_where_to_go(visit: Visit) -> Non
     made(page, "an image it is")
     expect(refused).to_be_hidden()
     expect(page.locator(".plan")).to_contain_text("4 images left this month")
+
+
+def test_beyond_the_plan_it_says_the_price_and_where_overage_is(chromium: Browser, tmp_path: Path) -> None:
+    with running(tmp_path / "data", included_images=2) as box:
+        box.stop()
+        add_people(box.folder)
+        box.start()
+        with visiting(chromium, box) as window:
+            page = opened(window, "owner", "?type=image")
+            page.get_by_label("Images", exact=True).fill("3")
+            expect(page.locator("#cost")).to_have_text("2 included + $0.05 beyond the plan")
+            expect(page.locator("#refused")).to_contain_text("You have 2 images left this month, and this asks for 3.")
+            link = page.locator("#refused").get_by_role("link", name="API & Overage")
+            expect(link).to_have_attribute("href", "/settings#overage")
+            window.axe()
+            page.get_by_label("Images", exact=True).fill("2")
+            expect(page.locator("#cost")).to_have_text("2 included · 2 images left this month")
+            expect(page.locator("#refused")).to_be_hidden()
 
 
 def test_what_is_pressed_again_after_a_lost_answer_is_made_once(visit: Visit) -> None:

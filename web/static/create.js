@@ -32,8 +32,9 @@ async function once(path, body) {
   return answer;
 }
 
-function refuse(error) {
-  if (error.status) quote.refuse(error.code, error.message);
+// `asked` is what was asked for: a body, or the job that was to be made again.
+function refuse(error, asked) {
+  if (error.status) quote.refuse(error.code, error.message, asked);
   else quote.refuse("offline", "The box does not answer. Press again in a moment: it is made only once.");
   document.getElementById("refused").scrollIntoView({ block: "nearest" });
 }
@@ -49,7 +50,7 @@ async function generate() {
     form.lastSeed = accepted.seed;
     jobs.begin(accepted, body.prompt);
   } catch (error) {
-    refuse(error);
+    refuse(error, body);
   } finally {
     button.disabled = false;
   }
@@ -60,7 +61,7 @@ async function guarded(card, work) {
   try {
     await work();
   } catch (error) {
-    refuse(error);
+    refuse(error, card.job);
   } finally {
     card.element.removeAttribute("aria-busy");
   }

@@ -112,7 +112,7 @@ export class Reference {
   show() {
     this.drop.hidden = this.value !== "";
     this.drop.classList.toggle("busy", this.isBusy);
-    this.says.textContent = this.isBusy ? "… sending" : "to begin with";
+    this.says.textContent = this.isBusy ? " … sending" : "";
     this.chosen.hidden = this.value === "";
   }
 

@@ -21,9 +21,9 @@ async def overview(request: Request[Any, Any, Any]) -> Redirect:
     return Redirect(places.shown_tabs(request)[0].path, status_code=303)
 
 
-HANDLERS: Final[list[ControllerRouterHandler]] = [overview, *cards.HANDLERS, *audit.HANDLERS]
 HANDLERS: Final[list[ControllerRouterHandler]] = [
     overview,
     *cards.HANDLERS,
+    *audit.HANDLERS,
     *queue.HANDLERS,
 ]
