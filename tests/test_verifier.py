@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.api.asking import until
 from tests.stores import tamper
 from tests.studio import Studio
 from zsky_box import verifier
+from zsky_box.ledger.verify_report import Report
 from zsky_box.verifier import Verification, Verifier
 
 
@@ -68,9 +70,9 @@ def test_what_is_no_ledger_is_told(tmp_path: Path) -> None:
 
 def test_there_is_one_at_a_time_and_none_after_the_end(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     entered, leave = threading.Event(), threading.Event()
-    whole: Callable[..., object] = verifier.verify
+    whole: Callable[..., Report] = verifier.verify
 
-    def slowly(*arguments: object, **named: object) -> object:
+    def slowly(*arguments: Any, **named: Any) -> Report:
         entered.set()
         assert leave.wait(20)
         return whole(*arguments, **named)

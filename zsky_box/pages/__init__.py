@@ -29,7 +29,6 @@ HANDLERS: Final[list[ControllerRouterHandler]] = [
     usage.show_usage,
     usage.list_statements,
     usage.show_statement,
-    *admin.HANDLERS,
     library.library,
     library.save,
     library.delete,
