@@ -65,6 +65,7 @@ DOMAIN: Final = (
     "overage",
     "passwords",
     "pauses",
+    "people",
     "periods",
     "picture",
     "placement",

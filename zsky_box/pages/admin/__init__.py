@@ -12,7 +12,7 @@ from litestar import Request, get
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
-from zsky_box.pages.admin import audit, cards, places, queue
+from zsky_box.pages.admin import audit, cards, people, places, queue
 
 
 @get("/admin", opt={"page": "owner"}, include_in_schema=False)
@@ -26,4 +26,5 @@ HANDLERS: Final[list[ControllerRouterHandler]] = [
     *cards.HANDLERS,
     *audit.HANDLERS,
     *queue.HANDLERS,
+    *people.HANDLERS,
 ]
