@@ -82,6 +82,18 @@ def picture(width: int = 96, height: int = 54) -> bytes:
     return file.getvalue()
 
 
+def is_seen(page: Page) -> bool:
+    """Whether the reference image that the page shows has anything on it."""
+    return page.locator("#chosen-picture").evaluate(
+        """async (image) => {
+          await image.decode();
+          const pen = new OffscreenCanvas(1, 1).getContext("2d");
+          pen.drawImage(image, 0, 0, 1, 1);
+          return pen.getImageData(0, 0, 1, 1).data[3] === 255;
+        }"""
+    )
+
+
 def newest(box: RunningBox, name: str = "ada") -> dict[str, Any]:
     with signed_in(box, name) as browser:
         return browser.get("/v1/jobs", params={"limit": 1}).json()["data"][0]
@@ -425,6 +437,8 @@ def test_a_clip_plays_at_once_with_sound_and_its_very_picture_is_begun_with(chro
             video.evaluate("video => video.pause()")
             act(card, "Use as reference")
             expect(page.locator("#chosen-says")).to_have_text(re.compile(rf"Your video at \d.\d s · 854{TIMES}480"))
+            assert is_seen(page)
             page.goto(f"{box.url}/create?reference={card.get_attribute('data-job')}")
             expect(page.locator("#chosen-says")).to_have_text(f"Your video at 0.0 s · 854{TIMES}480")
+            assert is_seen(page)
             expect(video).to_have_js_property("paused", value=True)
