@@ -178,13 +178,13 @@ def _answer(status: str, answer: dict[str, Any]) -> Answer:
     kinds = [wording.kind(each["schema"]) for media, each in content.items() if media == "application/json"]
     return Answer(
         status=status,
-        text=_MEANINGS.get(status, answer["description"]),
+        text=_MEANINGS.get(status) or str(answer["description"]),
         media=tuple(media for media in content if media not in ("application/json", _PROBLEM)),
         kind=kinds[0] if kinds else None,
     )
 
 
-_MEANINGS: Final = {"200": "Done", "201": "Made", "202": "Queued", "204": "Nothing more to tell"}
+_MEANINGS: Final[dict[str, str]] = {"200": "Done", "201": "Made", "202": "Queued", "204": "Nothing more to tell"}
 
 
 def _fields(schema: dict[str, Any]) -> tuple[Field, ...]:
