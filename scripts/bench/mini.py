@@ -1,7 +1,8 @@
 """How long mini takes on the processor, and how much memory: `python -m scripts.bench.mini [--folder models/mini]`.
 
 A worker child of its own makes 1080p clips and images from the shipped manifest, one after another: seconds from the
-order until the finished file is on the disk and hashed. The first of all also imports torch and loads the weights.
+order until the finished file is on the disk and hashed, and beside them the processor's seconds, of ffmpeg too, which
+are the same on a busy machine. The first of all also imports torch and loads the weights.
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ def main() -> int:
         pid = heard(worker, Ready, START_SECONDS).pid
         with tempfile.TemporaryDirectory(prefix="zsky-bench-") as folder:
             first = timed(worker, order(spec, "image", asked.folder, Path(folder), 0))[0]
-            rows = [measured(worker, spec, kind, asked.folder, Path(folder), asked.rounds) for kind in AIM_SECONDS]
+            rows = [measured(worker, pid, spec, kind, asked.folder, Path(folder), asked.rounds) for kind in AIM_SECONDS]
         peak_gib = peak_bytes(pid) / 1024**3
     finally:
         worker.kill("the bench is over")
     show(
         f"mini, 1080p, on {os.cpu_count()} cores (median of {asked.rounds})",
-        ("", "seconds", "slowest", "denoising", "decoding", "encoding", "aim", "gate"),
+        ("", "seconds", "slowest", "processor", "denoising", "decoding", "encoding", "aim", "gate"),
         rows,
     )
     print(f"first image of a fresh worker, torch imported and weights loaded: {first:.1f} s")
@@ -64,9 +65,13 @@ def main() -> int:
     return 0
 
 
-def measured(worker: Worker, spec: ModelSpec, kind: JobType, weights: Path, out: Path, rounds: int) -> list[str]:
-    """One row: the job's time and its phases'."""
+def measured(
+    worker: Worker, pid: int, spec: ModelSpec, kind: JobType, weights: Path, out: Path, rounds: int
+) -> list[str]:
+    """One row: the job's time, the processor's, and its phases'."""
+    before = processor_seconds(pid)
     made = [timed(worker, order(spec, kind, weights, out, 1 + number)) for number in range(rounds)]
+    busy = (processor_seconds(pid) - before) / rounds
     seconds = [taken for taken, _ in made]
     phases = [
         f"{median(done.seconds.get(phase, 0.0) for _, done in made):.2f}"
@@ -74,7 +79,14 @@ def measured(worker: Worker, spec: ModelSpec, kind: JobType, weights: Path, out:
     ]
     taken = median(seconds)
     bounds = (aim(taken, bound[kind], "s") for bound in (AIM_SECONDS, GATE_SECONDS))
-    return ["clip of 3 s" if kind == "video" else "image", f"{taken:.2f}", f"{max(seconds):.2f}", *phases, *bounds]
+    return [
+        "clip of 3 s" if kind == "video" else "image",
+        f"{taken:.2f}",
+        f"{max(seconds):.2f}",
+        f"{busy:.2f}",
+        *phases,
+        *bounds,
+    ]
 
 
 def order(spec: ModelSpec, kind: JobType, weights: Path, out: Path, number: int) -> Run:
@@ -123,6 +135,12 @@ def heard(worker: Worker, kind: type[T], seconds: float) -> T:
             if isinstance(message, Failed | Dead):
                 sys.exit(f"The worker failed: {message}")
     sys.exit(f"The worker did not answer within {seconds:g} s.")
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process and those of its children that have ended have computed."""
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_bytes(pid: int) -> int:
