@@ -64,6 +64,7 @@ DOMAIN: Final = (
     "overage",
     "passwords",
     "pauses",
+    "people",
     "periods",
     "picture",
     "placement",

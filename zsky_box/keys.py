@@ -110,7 +110,13 @@ def require_api(rows: Rows, account: Account, period: str) -> None:
 
 def has_rotatable(rows: Rows, account_id: str, now: int) -> bool:
     """Whether `rotate` without an id finds a key to succeed; where not, it issues the account's first."""
-    return rows.one(_NEWEST_LIVE, (account_id, now)) is not None
+    return newest_live(rows, account_id, now) is not None
+
+
+def newest_live(rows: Rows, account_id: str, now: int) -> Key | None:
+    """The key that `rotate` without an id is about: the newest usable live one."""
+    row = rows.one(_NEWEST_LIVE, (account_id, now))
+    return None if row is None else _from_row(row)
 
 
 def issue(
@@ -311,8 +317,7 @@ def _rotatable(tx: Tx, account_id: str, key_id: str | None, now: int) -> Key | N
         if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
             raise Refusal(409, "revoked_key", "This key has ended already; issue a new one.")
         return key
-    row = tx.one(_NEWEST_LIVE, (account_id, now))
-    return None if row is None else _from_row(row)
+    return newest_live(tx, account_id, now)
 
 
 # One that is ending counts where there is no other: its line's scopes and cap must not be lost by rotating.

@@ -112,10 +112,10 @@ def chromium() -> Generator[Browser]:
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningBox]:
-    """A running box with the acting worker, an owner and two members (`ada`, `ben`); all have the password."""
+    """A running box with the acting worker, an owner and members; all have the password."""
     folder = tmp_path_factory.mktemp("studio") / "data"
     box = RunningBox(folder, devices="cpu", included_images=10**6)
-    add_people(folder, "ada", "ben")
+    add_people(folder, "ada", "ben", "cleo", "dora")
     box.start()
     yield box
     box.stop()

@@ -39,3 +39,52 @@ def test_a_card_is_freed_and_given_back_with_the_keyboard(visit: Visit) -> None:
     expect(page.get_by_text("cpu takes jobs again")).to_be_visible()
     expect(page.locator(".device .badge").first).to_have_text("Ready")
     visit.has_no_sideways_scroll()
+
+
+def test_the_queue_is_put_in_order_and_a_job_is_cancelled_on_a_phone(visit: Visit) -> None:
+    page = opened(visit, "/admin/queue")
+    page.set_viewport_size({"width": 390, "height": 844})
+    expect(page.get_by_role("heading", name="Nothing waits")).to_be_visible()
+    page.get_by_role("button", name="Pause all cards").click()
+    expect(page.get_by_text("nothing more starts")).to_be_visible()
+    with visit.box.client() as client:
+        for prompt in ("a first lake", "a second lake", "a third lake"):
+            assert client.post("/v1/generate", json={"type": "image", "prompt": prompt}).status_code == 202
+    rows = page.locator("ol.line > li")
+    expect(rows).to_have_count(3)  # by itself
+    front = rows.nth(2).get_by_role("button", name="to the front")
+    front.focus()
+    with page.expect_response("**/admin/queue/now*"):
+        pass
+    expect(front).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(rows.first).to_contain_text("a third lake")
+    expect(rows.first).to_contain_text("moved ahead")
+    visit.axe()
+    visit.has_no_sideways_scroll()
+    rows.nth(1).get_by_role("link", name="Cancel").click()
+    page.get_by_label("Reason").fill("the card is needed")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("The job is cancelled.")).to_be_visible()
+    expect(rows).to_have_count(2)
+    page.get_by_role("button", name="Resume all cards").click()
+    expect(page.get_by_role("heading", name="Nothing waits")).to_be_visible()
+
+
+def test_a_wallet_is_filled_with_the_keyboard(visit: Visit) -> None:
+    page = opened(visit, "/admin/people")
+    visit.axe()
+    page.get_by_role("link", name="ben", exact=True).click()
+    visit.axe()
+    page.get_by_label("Top up, in dollars").fill("12.50")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="ben: is this right?")).to_be_visible()
+    expect(page.get_by_role("row", name="Wallet")).to_contain_text("$12.50")
+    visit.axe()
+    expect(page.get_by_role("button", name="Yes, do it")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("The wallet is filled.")).to_be_visible()
+    page.set_viewport_size({"width": 390, "height": 844})
+    visit.has_no_sideways_scroll()
+    page.get_by_role("button", name="Make a link").click()
+    expect(page.locator(".secret code")).to_contain_text("/setup?token=")

@@ -4,7 +4,7 @@ import { Code } from "./create_code.js";
 import { Form } from "./create_form.js";
 import { Jobs } from "./create_jobs.js";
 import { Quote } from "./create_quote.js";
-import { Reference } from "./create_reference.js";
+import { opened, Reference } from "./create_reference.js";
 
 const state = JSON.parse(document.getElementById("state").textContent);
 const button = document.getElementById("generate");
@@ -32,8 +32,9 @@ async function once(path, body) {
   return answer;
 }
 
-function refuse(error) {
-  if (error.status) quote.refuse(error.code, error.message);
+// `asked` is what was asked for: a body, or the job that was to be made again.
+function refuse(error, asked) {
+  if (error.status) quote.refuse(error.code, error.message, asked);
   else quote.refuse("offline", "The box does not answer. Press again in a moment: it is made only once.");
   document.getElementById("refused").scrollIntoView({ block: "nearest" });
 }
@@ -49,7 +50,7 @@ async function generate() {
     form.lastSeed = accepted.seed;
     jobs.begin(accepted, body.prompt);
   } catch (error) {
-    refuse(error);
+    refuse(error, body);
   } finally {
     button.disabled = false;
   }
@@ -60,7 +61,7 @@ async function guarded(card, work) {
   try {
     await work();
   } catch (error) {
-    refuse(error);
+    refuse(error, card.job);
   } finally {
     card.element.removeAttribute("aria-busy");
   }
@@ -117,9 +118,10 @@ for (const idea of ["A neon night market in the rain, slow dolly in, ambient cro
 
 if (state.asked) fill(state.asked);
 else form.restore();
-if (state.from) {
-  form.reference.useResult({ job_id: state.from.job_id, type: state.from.type }, state.from.number, null);
-}
 // A refresh keeps what has been changed since, and does not begin with that job again.
 if (location.search) history.replaceState(null, "", "/create");
 ask();
+if (state.from) {
+  const clip = state.from.type === "video" ? await opened(state.from.url) : null;
+  form.reference.useResult(state.from, state.from.number, clip);
+}

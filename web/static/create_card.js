@@ -43,7 +43,6 @@ export class Card {
     this.part("eta").textContent = job.eta_seconds ? about(job.eta_seconds) : "";
     bar.value = job.progress;
     this.part("cancel").disabled = Boolean(job.cancel_requested);
-    this.part("veil").textContent = this.hasPreview ? "" : standing(job);
   }
 
   // How it looks by now, as a small picture.
@@ -55,8 +54,7 @@ export class Card {
       this.part("media").replaceChildren(image);
     }
     image.src = address;
-    this.hasPreview = true;
-    this.part("veil").textContent = "";
+    this.part("veil").hidden = true;
   }
 
   showEnd() {
@@ -115,13 +113,16 @@ export class Card {
   showActions() {
     const { job, acts } = this;
     const does = (name, act) => {
-      const button = Object.assign(document.createElement("button"), { type: "button", className: "button small", textContent: name });
+      const button = Object.assign(document.createElement("button"), { type: "button", className: "button quiet small", textContent: name });
       button.addEventListener("click", () => act(this, button));
       return button;
     };
     const leads = (name, href, download = false) => {
-      const link = Object.assign(document.createElement("a"), { className: "button small", textContent: name, href });
-      if (download) link.download = "";
+      const link = Object.assign(document.createElement("a"), { className: "button quiet small", textContent: name, href });
+      if (download) {
+        link.download = "";
+        link.classList.remove("quiet");
+      }
       return link;
     };
     const buttons = job.status === "completed"

@@ -2,8 +2,8 @@
 import { call } from "./csrf.js";
 import { on } from "./events.js";
 import { Card, hasEnded } from "./create_card.js";
-import { play } from "./create_media.js";
-import { short, standing } from "./create_words.js";
+import { playWhenSeen } from "./create_media.js";
+import { percent, short, standing } from "./create_words.js";
 
 const LOOK_MS = 4_000; // positions and times left are told by no event
 const SOON_MS = 300;
@@ -20,7 +20,8 @@ export class Jobs {
     this.cards = new Map();
     this.list = document.getElementById("jobs");
     this.spoken = document.getElementById("spoken");
-    this.mine = new Set(JSON.parse(sessionStorage.getItem(MINE) ?? "[]"));
+    this.title = document.title;
+    this.mine = kept();
     for (const job of [...state.jobs].reverse()) this.put(job);
     this.list.setAttribute("aria-busy", "false");
     this.showNothing();
@@ -43,6 +44,10 @@ export class Jobs {
       this.put({ ...unknown, ...accepted, prompt });
     }
     const card = this.cards.get(accepted.job_id);
+    if (hasEnded(card.job)) { // the event of its end was quicker than the answer
+      this.say(card.job);
+      this.finish(card);
+    }
     card.element.scrollIntoView({ block: "nearest", behavior: "smooth" });
     this.soon();
     return card;
@@ -57,14 +62,15 @@ export class Jobs {
       this.place(card);
       this.showNothing();
       if (hasEnded(job)) this.finish(card);
-      return;
+      return this.showTitle();
     }
     const before = card.job;
     if (hasEnded(before)) return;
     const progress = hasEnded(job) || job.status === "queued" ? job.progress : Math.max(job.progress, before.progress);
     card.update({ ...before, ...job, progress });
-    if (standing(before) !== standing(card.job) || before.status !== job.status) this.say(card.job, before);
+    if (this.mine.has(job.job_id) && (before.status !== job.status || before.phase !== job.phase)) this.say(card.job);
     if (hasEnded(job)) this.finish(card);
+    this.showTitle();
   }
 
   place(card) {
@@ -83,7 +89,7 @@ export class Jobs {
     if (!this.mine.delete(card.job.job_id)) return;
     this.keepMine();
     if (card.job.status !== "completed" || card.job.type !== "video") return;
-    play(card.media).then((how) => { card.element.dataset.plays = how; });
+    playWhenSeen(card.media).then((how) => { card.element.dataset.plays = how; });
   }
 
   onStatus(told) {
@@ -133,9 +139,7 @@ export class Jobs {
   }
 
   // For who cannot see it: where a job of this tab stands now, each phase once.
-  say(job, before) {
-    if (!this.mine.has(job.job_id) && !hasEnded(job)) return;
-    if (job.status === before.status && job.status === "queued") return;
+  say(job) {
     const words = { completed: "done", failed: "failed" }[job.status] ?? standing(job);
     this.spoken.textContent = `${short(job.prompt, 40)}: ${words}`;
   }
@@ -145,9 +149,24 @@ export class Jobs {
     document.getElementById("onward").hidden = this.cards.size === 0;
   }
 
+  // In the tab's name, for who works elsewhere meanwhile.
+  showTitle() {
+    const running = this.open.find((card) => card.job.status === "running");
+    const how = running ? percent(running.job) : this.open.length ? "Waiting" : "";
+    document.title = how ? `${how} · ${this.title}` : this.title;
+  }
+
   keepMine() {
     try {
       sessionStorage.setItem(MINE, JSON.stringify([...this.mine].slice(-OPEN_MAX)));
     } catch { /* then a refresh forgets which to play */ }
+  }
+}
+
+function kept() {
+  try {
+    return new Set(JSON.parse(sessionStorage.getItem(MINE) ?? "[]"));
+  } catch {
+    return new Set();
   }
 }

@@ -17,12 +17,23 @@ export function clip(result, job) {
     if (speaking && speaking !== video) speaking.pause();
     speaking = video;
   });
+  // Some systems lack the decoder, or the file is gone: say so over its poster instead of a dead player.
+  video.addEventListener("error", () => {
+    const words = Object.assign(document.createElement("p"), { className: "cannot", textContent: "This browser cannot play it here; download it to watch it." });
+    if (video.isConnected && !video.nextSibling) video.after(words);
+  });
   return video;
+}
+
+// Once the page is looked at: nobody wants to search for the tab that speaks.
+export async function playWhenSeen(video) {
+  if (document.hidden) await new Promise((seen) => document.addEventListener("visibilitychange", seen, { once: true }));
+  return play(video);
 }
 
 // Play at once. Where another clip is being heard, or the browser wants a click before sound, it plays without; where it
 // may not play at all, the poster and the controls stay. Resolves to "sound", "muted" or "waits".
-export async function play(video) {
+async function play(video) {
   const isHeard = speaking !== null && !speaking.paused && !speaking.ended;
   video.muted = isHeard;
   try {

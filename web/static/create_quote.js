@@ -1,6 +1,6 @@
 // The price before pressing: what the job would take, when it would be ready, and what stands against it.
 import { call } from "./csrf.js";
-import { about, remedy, units } from "./create_words.js";
+import { about, remedy, sentence, units } from "./create_words.js";
 
 const WAIT_MS = 250;
 
@@ -25,7 +25,7 @@ export class Quote {
         const quote = await call("POST", "/v1/quote", { ...body, prompt: body.prompt || "…" });
         if (number === this.number) this.show(quote, body);
       } catch (error) {
-        if (number === this.number) this.fail(error);
+        if (number === this.number) this.fail(error, body);
       }
     }, WAIT_MS);
   }
@@ -39,32 +39,33 @@ export class Quote {
   }
 
   show(quote, body) {
-    const left = this.money.included[body.type].left;
-    const parts = [];
-    if (quote.included_units) parts.push(`${quote.included_units > 1 ? `${quote.included_units} included` : "Included"}`);
-    if (quote.wallet_units) parts.push(`$${quote.amount_usd} from the wallet`);
-    this.cost.textContent = quote.wallet_units
-      ? parts.join(" + ")
-      : `${parts.join("") || "Free"} · ${units(left, body.type)} left this month`;
+    this.cost.textContent = this.price(quote, body);
     this.when.textContent = quote.would_accept && quote.eta_seconds !== null ? `ready in ${about(quote.eta_seconds)}` : "";
-    this.refuse(quote.refusal, quote.refusal_detail);
+    this.refuse(quote.refusal, quote.refusal_detail, body);
   }
 
-  fail(error) {
+  price(quote, body) {
+    const included = quote.included_units > 1 ? `${quote.included_units} included` : "Included";
+    if (!quote.wallet_units) return `${included} · ${units(this.money.included[body.type].left, body.type)} left this month`;
+    const paid = `$${quote.amount_usd} ${this.money.enabled ? "from the wallet" : "beyond the plan"}`;
+    return quote.included_units ? `${quote.included_units} included + ${paid}` : paid;
+  }
+
+  fail(error, body) {
     this.when.textContent = "";
-    if (error.status) this.refuse(error.code, error.message);
+    if (error.status) this.refuse(error.code, error.message, body);
     else this.cost.textContent = "The box does not answer; the price comes when it does.";
   }
 
   // Say what stands against it and where to go; nothing where there is no code.
-  refuse(code, detail) {
+  refuse(code, detail, body = {}) {
     this.refused.hidden = !code;
     if (!code) return this.refused.replaceChildren();
-    const sentence = kind(code, detail);
-    if (this.told === sentence && this.refused.childNodes.length) return; // an alert is not read out twice
-    this.told = sentence;
+    const told = sentence(code, detail, this.money, body);
+    if (this.told === told && this.refused.childNodes.length) return; // an alert is not read out twice
+    this.told = told;
     const line = document.createElement("p");
-    line.textContent = sentence;
+    line.textContent = told;
     this.refused.replaceChildren(line);
     const to = remedy(code, this.money, this.isOwner);
     if (!to) return;
@@ -78,10 +79,4 @@ export class Quote {
     }
     this.refused.append(where);
   }
-}
-
-// The box's own sentence, with the dates in it as a person writes them and without the field's name before it.
-function kind(code, detail) {
-  const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "long" });
-  return (detail ?? code).replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, (time) => day.format(new Date(time))).replace(/^[a-z_]+: /, "");
 }

@@ -1,6 +1,8 @@
 // The picture that a job begins with: dropped, pasted, picked, or taken from a result; sent to the box at once.
 import { call } from "./csrf.js";
 
+const OPEN_MS = 8_000;
+const FRAME_MS = 1_000;
 const TYPES = ["image/png", "image/jpeg", "image/webp"];
 
 export class Reference {
@@ -26,6 +28,7 @@ export class Reference {
       this.set("");
       document.getElementById("pick").focus();
     });
+    this.picture.addEventListener("error", () => this.tell("This picture is not there any more; remove it, or send it again."));
     this.listen();
     this.show();
   }
@@ -110,7 +113,7 @@ export class Reference {
   show() {
     this.drop.hidden = this.value !== "";
     this.drop.classList.toggle("busy", this.isBusy);
-    this.says.textContent = this.isBusy ? "… sending" : "to begin with";
+    this.says.textContent = this.isBusy ? " … sending" : "";
     this.chosen.hidden = this.value === "";
   }
 
@@ -120,15 +123,36 @@ export class Reference {
   }
 }
 
-// The picture at which a clip stands, in full size; null where it shows none.
+// The picture at which a clip stands, in full size; null where it shows none (yet).
 async function frameOf(video) {
   if (!video.videoWidth) return null;
-  const canvas = document.createElement("canvas");
-  canvas.width = video.videoWidth;
-  canvas.height = video.videoHeight;
-  canvas.getContext("2d").drawImage(video, 0, 0);
+  const canvas = Object.assign(document.createElement("canvas"), { width: video.videoWidth, height: video.videoHeight });
+  const pen = canvas.getContext("2d");
+  const isDrawn = () => {
+    pen.drawImage(video, 0, 0);
+    return pen.getImageData(canvas.width >> 1, canvas.height >> 1, 1, 1).data[3] > 0;
+  };
+  // A clip that has only just begun may have nothing to draw before its first picture is on the screen.
+  if (!isDrawn()) {
+    await Promise.race([
+      new Promise((done) => video.requestVideoFrameCallback?.(done)),
+      new Promise((done) => setTimeout(done, FRAME_MS)),
+    ]);
+    if (!isDrawn()) return null;
+  }
   const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
   return blob && new File([blob], "frame.png", { type: "image/png" });
+}
+
+// A clip that is on no page, at its first picture; null where this browser cannot show it.
+export async function opened(address) {
+  const video = Object.assign(document.createElement("video"), { muted: true, preload: "auto", src: address });
+  const isThere = await new Promise((done) => {
+    video.addEventListener("loadeddata", () => done(true), { once: true });
+    video.addEventListener("error", () => done(false), { once: true });
+    setTimeout(() => done(false), OPEN_MS);
+  });
+  return isThere ? video : null;
 }
 
 const form = (fields) => new URLSearchParams(fields);

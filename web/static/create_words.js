@@ -45,7 +45,7 @@ export function charged(job) {
 // The line below a prompt: model, size, length, seed.
 export function facts(job, titleOf) {
   const parts = [titleOf(job.model), `${job.width}×${job.height}`];
-  if (job.type === "video" && job.duration) parts.push(`${Number(job.duration.toFixed(2))} s at ${job.fps}`);
+  if (job.type === "video" && job.duration) parts.push(`${Number(job.duration.toFixed(2))} s, ${job.fps} fps`);
   if (job.type === "image" && job.n > 1) parts.push(units(job.n, "image"));
   parts.push(`seed ${job.seed}`);
   if (job.priority === "batch") parts.push("batch");
@@ -57,23 +57,36 @@ export function short(text, most = 60) {
   return line.length > most ? `${line.slice(0, most - 1)}…` : line;
 }
 
-// Who refuses, and where to go about it: a sentence's link by the code of the refusal. `money` is the overage object.
+const day = (time) => new Intl.DateTimeFormat(undefined, { day: "numeric", month: "long" }).format(new Date(time));
+
+// A refusal in a kind sentence: the box's own, with its days as a person writes them, or one that counts what is left.
+export function sentence(code, detail, money, body) {
+  if (code === "allowance_exhausted" && !money.enabled) {
+    const { granted, left } = money.included[body.type];
+    const renewed = `New ones come on ${day(money.period.end)}.`;
+    if (granted === 0) return `Your plan includes no ${body.type}s.`;
+    if (left > 0) return `You have ${units(left, body.type)} left this month, and this asks for ${body.n ?? 1}. ${renewed}`;
+    return `This month's ${units(granted, body.type)} are used up, or held by jobs that are open. ${renewed}`;
+  }
+  return (detail ?? code).replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, day).replace(/^[a-z_]+: /, "");
+}
+
+// Where to go about a refusal: words before a link, and the link. `money` is the overage object.
 export function remedy(code, money, isOwner) {
-  const overage = { text: "API & Overage in the settings", href: "/settings#overage" };
+  const overage = { text: "API & Overage", href: "/settings#overage" };
+  const people = { text: "people and wallets", href: "/admin/people" };
   switch (code) {
     case "allowance_exhausted":
-      return money.enabled ? null : { before: "To go on now, turn overage on:", ...overage };
+      // The section is there for the plan max, and for whoever has a wallet.
+      if (money.plan === "max" || Number(money.wallet_usd) > 0) return { before: "To go on now, turn overage on:", ...overage };
+      return isOwner ? { before: "Choose another plan:", ...people } : { before: "The box's owner can give you a larger plan." };
     case "cap_reached":
       return { before: "You can raise your cap:", ...overage };
     case "wallet_empty":
-      return isOwner
-        ? { before: "Fill the wallet:", text: "people and wallets", href: "/admin/people" }
-        : { before: "Ask the box's owner to fill it; what is in it:", ...overage };
+      return isOwner ? { before: "Fill the wallet:", ...people } : { before: "The box's owner can fill it. What is in it:", ...overage };
     case "no_model":
     case "model_not_installed":
-      return isOwner
-        ? { before: "Install one:", text: "models", href: "/admin/models" }
-        : { before: "Ask the box's owner to install one." };
+      return isOwner ? { before: "Install one:", text: "models", href: "/admin/models" } : { before: "The box's owner can install one." };
     case "storage_full":
       return { before: "Make room:", text: "delete results in the library", href: "/library" };
     default:

@@ -8,8 +8,10 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from zsky_box.accounts import ACCOUNTS_MAX
 from zsky_box.clock import SECOND_US, Clock
 from zsky_box.db import Row, Store
+from zsky_box.errors import not_found
 from zsky_box.eta import Eta
 from zsky_box.jobs.rows import BATCH, moved, submission_of
 from zsky_box.manifest import JobType
@@ -67,9 +69,11 @@ class OpenJob(Struct, frozen=True, kw_only=True):
     eta_seconds: float | None
     why: str | None
     moved: Moved
+    status: Literal["queued", "running"]
     phase: str
     progress: float
     device: str
+    work_begun: bool
     cancel_requested: bool
 
 
@@ -130,6 +134,22 @@ class Lineup:
         shown = [self._open(rows[job_id], position) for position, job_id in chosen if job_id in rows]
         return Line(waiting=len(line), matching=len(matching), start=start, shown=shown)
 
+    def one(self, job_id: str) -> OpenJob:
+        """An open job, its position left out. Raises 404 for what is not there, or has ended."""
+        row = self._store.one(f"{_FULL} WHERE job.id = ? AND job.status IN ('queued', 'running')", (job_id,))
+        if row is None:
+            raise not_found("open job")
+        return self._open(row, 0)
+
+    def people(self, *, test: bool) -> list[tuple[str, str]]:
+        """Those whose jobs wait: id and name, by name."""
+        found = self._store.all(
+            "SELECT id, name FROM account WHERE id IN (SELECT DISTINCT account_id FROM job INDEXED BY job_by_flow"
+            " WHERE status = 'queued' AND test = ?) ORDER BY name LIMIT ?",
+            (int(test), ACCOUNTS_MAX),
+        )
+        return [(row["id"], row["name"]) for row in found]
+
     def models(self, *, test: bool) -> list[str]:
         """Those that jobs wait for."""
         found = self._store.all(
@@ -172,9 +192,11 @@ class Lineup:
             eta_seconds=eta,
             why=self._reason(row["id"], bool(row["test"])) if position else None,
             moved=moved(row),
+            status=row["status"],
             phase=row["phase"],
             progress=row["progress"],
             device=row["device"] or "",
+            work_begun=bool(row["work_begun"]),
             cancel_requested=bool(row["cancel_requested"]),
         )
 

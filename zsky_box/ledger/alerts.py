@@ -11,12 +11,13 @@ from msgspec import Struct
 
 from zsky_box import audit
 from zsky_box.accounts import Account
-from zsky_box.db import Tx
+from zsky_box.db import Rows, Tx
 from zsky_box.ledger import spend, wallet
 from zsky_box.pricing import usd
 from zsky_box.terms import Terms
 
 PERCENTS: Final = (50, 80, 100)
+SAID_MAX: Final = 30
 
 
 class Alert(Struct, frozen=True):
@@ -24,6 +25,24 @@ class Alert(Struct, frozen=True):
 
     kind: Literal["cap", "wallet_low"]
     percent: int | None
+
+
+class Said(Struct, frozen=True):
+    """That so much of a cap of this height was reached, and when."""
+
+    percent: int
+    cap_micros: int
+    at: int
+
+
+def said_in(rows: Rows, account_id: str, period: str) -> list[Said]:
+    """What was said of the cap in a period, newest first."""
+    found = rows.all(
+        "SELECT percent, cap_micros, at FROM alert WHERE account_id = ? AND period = ?"
+        " ORDER BY at DESC, percent DESC LIMIT ?",
+        (account_id, period, SAID_MAX),
+    )
+    return [Said(row["percent"], row["cap_micros"], row["at"]) for row in found]
 
 
 def after_spending(tx: Tx, account: Account, period: str, at: int, terms: Terms) -> tuple[Alert, ...]:

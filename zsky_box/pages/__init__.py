@@ -9,7 +9,7 @@ from litestar.exceptions import HTTPException
 from litestar.types import ControllerRouterHandler
 
 from zsky_box.errors import Refusal, StoreError
-from zsky_box.pages import admin, create, frame, library, reference, result, setup, sign_in, usage, wrong
+from zsky_box.pages import admin, create, frame, library, reference, result, settings, setup, sign_in, usage, wrong
 from zsky_box.pages.entry import FORM_MAX_BYTES, enter
 
 HANDLERS: Final[list[ControllerRouterHandler]] = [
@@ -24,6 +24,7 @@ HANDLERS: Final[list[ControllerRouterHandler]] = [
     sign_in.sign_out,
     setup.setup,
     setup.set_up,
+    *settings.HANDLERS,
     *admin.HANDLERS,
     usage.show_usage,
     usage.list_statements,

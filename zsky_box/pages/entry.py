@@ -55,8 +55,7 @@ async def enter(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     """Litestar guard of all pages: this box's name, the page's own origin, the right person, the session's token."""
     browser.require_host(connection)
     browser.require_same_origin(connection)
-    audience, found = handler.opt["page"], browser.visitor(connection)
-    connection.scope["state"][_VISITOR] = found
+    audience, found = handler.opt["page"], recognise(connection)
     if found is not None:
         limit(connection, services(connection).rate_limit, found.session.id)
     if audience == "open":
@@ -70,8 +69,15 @@ async def enter(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
         browser.require_token(connection, found.session, token)
 
 
+def recognise(connection: ASGIConnection[Any, Any, Any, Any]) -> Visitor | None:
+    """Find who is signed in, for all that comes after; None where nobody is."""
+    found = browser.visitor(connection)
+    connection.scope["state"][_VISITOR] = found
+    return found
+
+
 def visitor_of(request: ASGIConnection[Any, Any, Any, Any]) -> Visitor | None:
-    """Who the guard has found to be signed in."""
+    """Who was found to be signed in."""
     return request.scope.get("state", {}).get(_VISITOR)
 
 

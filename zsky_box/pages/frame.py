@@ -99,17 +99,26 @@ def framed(request: Request[Any, Any, Any], place: str, title: str) -> dict[str,
     }
 
 
-def say(request: Request[Any, Any, Any], text: str, *, kind: Literal["good", "bad"] = "good", secret: str = "") -> None:
-    """Tell this on the session's next page; `secret` is shown once, to be copied."""
+def say(
+    request: Request[Any, Any, Any],
+    text: str,
+    *,
+    kind: Literal["good", "bad"] = "good",
+    secret: str = "",
+    example: str = "",
+) -> None:
+    """Tell this on the session's next page; `secret` is shown once, to be copied, with a line that uses it."""
     if (found := visitor_of(request)) is not None:
         said: Said = request.app.state["said"]
-        said.add(found.session.id, Notice(kind, text, secret))
+        said.add(found.session.id, Notice(kind, text, secret, example))
 
 
-def done(request: Request[Any, Any, Any], to: str, text: str = "", *, secret: str = "") -> Response[Any]:
+def done(
+    request: Request[Any, Any, Any], to: str, text: str = "", *, secret: str = "", example: str = ""
+) -> Response[Any]:
     """After a form's work: lead to a page of this box, which says what was done."""
     if text:
-        say(request, text, secret=secret)
+        say(request, text, secret=secret, example=example)
     return Redirect(to, status_code=303, headers={"Cache-Control": "no-store"})
 
 

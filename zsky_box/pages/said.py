@@ -16,11 +16,12 @@ OF_SESSION_MAX: Final = 10
 
 
 class Notice(Struct, frozen=True):
-    """One message; `secret` is what exists nowhere else."""
+    """One message; `secret` is what exists nowhere else, `example` a line for the terminal that uses it."""
 
     kind: Literal["good", "bad"]
     text: str
     secret: str = ""
+    example: str = ""
 
 
 class Said:

@@ -1,4 +1,8 @@
-"""The first run, an invited person's first visit, and a new password: all behind a link that works once."""
+"""The first run, an invited person's first visit, and a new password: all behind a link that works once.
+
+The link's token stands in the page's address. The pages' `Referrer-Policy: same-origin` keeps it on this box; with
+`no-referrer` a browser would send the form with the origin `null`, which is refused.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,6 @@ from zsky_box.pages import frame
 from zsky_box.pages.sign_in import begun
 
 _TOKEN_MAX: Final = 200
-_HEADERS: Final = {"Referrer-Policy": "no-referrer"}  # the token stands in the address
 
 
 @get("/setup", opt={"page": "open"}, include_in_schema=False)
@@ -63,13 +66,12 @@ async def _shown(request: Request[Any, Any, Any], token: str, *, name: str = "",
 
     invited, has_password = await box.store.read(known)
     if invited is None:
-        return frame.page(request, "setup_refused.html", title="Not this link", status=403, headers=_HEADERS)
+        return frame.page(request, "setup_refused.html", title="Not this link", status=403)
     return frame.page(
         request,
         "setup.html",
         title="A new password" if has_password else "Welcome",
         status=422 if wrong else 200,
-        headers=_HEADERS,
         token=token,
         invited=invited,
         is_first=not has_password,

@@ -12,7 +12,7 @@ from litestar import Request, get
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
-from zsky_box.pages.admin import cards, places
+from zsky_box.pages.admin import cards, people, places, queue
 
 
 @get("/admin", opt={"page": "owner"}, include_in_schema=False)
@@ -21,4 +21,9 @@ async def overview(request: Request[Any, Any, Any]) -> Redirect:
     return Redirect(places.shown_tabs(request)[0].path, status_code=303)
 
 
-HANDLERS: Final[list[ControllerRouterHandler]] = [overview, *cards.HANDLERS]
+HANDLERS: Final[list[ControllerRouterHandler]] = [
+    overview,
+    *cards.HANDLERS,
+    *queue.HANDLERS,
+    *people.HANDLERS,
+]
