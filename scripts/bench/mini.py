@@ -79,14 +79,8 @@ def measured(
     ]
     taken = median(seconds)
     bounds = (aim(taken, bound[kind], "s") for bound in (AIM_SECONDS, GATE_SECONDS))
-    return [
-        "clip of 3 s" if kind == "video" else "image",
-        f"{taken:.2f}",
-        f"{max(seconds):.2f}",
-        f"{busy:.2f}",
-        *phases,
-        *bounds,
-    ]
+    figures = (f"{each:.2f}" for each in (taken, max(seconds), busy))
+    return ["clip of 3 s" if kind == "video" else "image", *figures, *phases, *bounds]
 
 
 def order(spec: ModelSpec, kind: JobType, weights: Path, out: Path, number: int) -> Run:
