@@ -35,6 +35,7 @@ from zsky_box.secretfile import Secrets
 from zsky_box.settings import Settings
 from zsky_box.terms import Terms
 from zsky_box.uploads import Uploads
+from zsky_box.verifier import Verifier
 
 _HOST: Final = re.compile(r"^(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:\d{1,5})?$")
 
@@ -64,6 +65,7 @@ class Services:
     lineup: Lineup
     pauses: Pauses
     errands: Errands
+    verifier: Verifier
     inventory: Inventory
     scheduler: Scheduler
     cards: CardWatch
