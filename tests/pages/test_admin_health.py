@@ -67,7 +67,7 @@ def test_a_backup_is_made_and_downloaded(owner: Browser, box: RunningBox, tmp_pa
     path = tmp_path / name
     path.write_bytes(file.content)
     assert "ledger.db" in backups.check(path, nobody).files
-    account = owner.get("/v1/me").json()["id"]
+    account = owner.get("/v1/me").json()["account"]
     for room in ("backup.made", "backup.downloaded"):
         assert audited(box.folder, room) == [(f"owner:{account}", name)]
 
