@@ -97,6 +97,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     idempotency_days: Positive = 7
     session_idle_days: Annotated[int, Meta(ge=1, le=3_650)] = 14
     session_days: Annotated[int, Meta(ge=1, le=3_650)] = 90
+    backups_kept: Annotated[int, Meta(ge=1, le=1_000)] = 14
 
     attempts_max: Annotated[int, Meta(ge=1, le=10)] = 3
     drain_seconds: Seconds = 30.0

@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import Visit
 
-PAGES = ("/admin/audit",)
+PAGES = ("/admin/audit", "/admin/health")
 
 
 @pytest.fixture
@@ -46,3 +46,14 @@ def test_the_audit_is_searched_and_verified(owner: Visit) -> None:
     assert download.value.suggested_filename == "zsky-audit.jsonl"
     page.get_by_role("link", name="Clear").click()
     expect(page.get_by_label("Action")).to_have_value("")
+
+
+def test_a_backup_is_made_and_saved(owner: Visit) -> None:
+    page = owner.open("/admin/health")
+    expect(page.get_by_role("heading", name="Findings")).to_be_visible()
+    page.get_by_role("button", name="Back up now").press("Enter")
+    expect(page.locator("#backup-list .notice")).to_contain_text("verified and read back")
+    owner.axe()
+    with page.expect_download() as download:
+        page.get_by_role("link", name=re.compile("^Download zsky-")).first.click()
+    assert download.value.suggested_filename.endswith(".tar.gz")

@@ -12,7 +12,7 @@ from litestar import Request, get
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
-from zsky_box.pages.admin import audit, cards, people, places, queue
+from zsky_box.pages.admin import audit, cards, health, people, places, queue
 
 
 @get("/admin", opt={"page": "owner"}, include_in_schema=False)
@@ -25,6 +25,7 @@ HANDLERS: Final[list[ControllerRouterHandler]] = [
     overview,
     *cards.HANDLERS,
     *audit.HANDLERS,
+    *health.HANDLERS,
     *queue.HANDLERS,
     *people.HANDLERS,
 ]
