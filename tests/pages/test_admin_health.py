@@ -69,7 +69,7 @@ def test_a_backup_is_made_and_downloaded(owner: Browser, box: RunningBox, tmp_pa
     assert "ledger.db" in backups.check(path, nobody).files
     account = owner.get("/v1/me").json()["account"]
     for room in ("backup.made", "backup.downloaded"):
-        assert audited(box.folder, room) == [(f"owner:{account}", name)]
+        assert audited(box.folder, room) == [(f"browser:{account}", name)]
 
 
 @pytest.mark.parametrize("name", ["..%2fsecrets.json", "secrets.json", "zsky-20200101T000000Z.tar.gz", "%2e%2e"])
