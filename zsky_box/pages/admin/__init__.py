@@ -12,7 +12,7 @@ from litestar import Request, get
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
-from zsky_box.pages.admin import audit, cards, health, people, places, queue
+from zsky_box.pages.admin import audit, cards, health, models, people, places, queue
 
 
 @get("/admin", opt={"page": "owner"}, include_in_schema=False)
@@ -27,5 +27,6 @@ HANDLERS: Final[list[ControllerRouterHandler]] = [
     *audit.HANDLERS,
     *health.HANDLERS,
     *queue.HANDLERS,
+    *models.HANDLERS,
     *people.HANDLERS,
 ]
