@@ -83,6 +83,7 @@ DOMAIN: Final = (
     "secretfile",
     "sessions",
     "settings",
+    "settings_file",
     "shares",
     "sheets",
     "statements",
