@@ -37,7 +37,6 @@ DOMAIN: Final = (
     "backups",
     "bookkeeping",
     "catalog",
-    "checkup",
     "clock",
     "cursors",
     "db",
