@@ -78,6 +78,7 @@ from zsky_box.room import Room
 from zsky_box.scheduler import Scheduler
 from zsky_box.server import Server, configuration, listen
 from zsky_box.settings import CHECKOUT, Settings
+from zsky_box.settings_file import SettingsFile
 from zsky_box.starter import Rules
 from zsky_box.tasks import Tasks
 from zsky_box.terms import open_terms
@@ -187,6 +188,7 @@ class Box:
         self.verifier = Verifier(self.store.path, clock)
         self.backups = Backups(folder, self.store, clock, settings.backups_kept)
         self.checkup = Checkup(folder, self.assets.root, self.catalog.weights, self.store)
+        self.settings_file = SettingsFile(folder, settings, self.store, clock)
         self.errands = Errands(self.store, self.catalog, settings, clock)
         self.tasks = Tasks(
             folder,
@@ -225,6 +227,7 @@ class Box:
             errands=self.errands,
             verifier=self.verifier,
             backups=self.backups,
+            settings_file=self.settings_file,
             checkup=self.checkup,
             record=self.record,
             inventory=self.inventory,

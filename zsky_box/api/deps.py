@@ -36,6 +36,7 @@ from zsky_box.room import Room
 from zsky_box.scheduler import Scheduler
 from zsky_box.secretfile import Secrets
 from zsky_box.settings import Settings
+from zsky_box.settings_file import SettingsFile
 from zsky_box.terms import Terms
 from zsky_box.uploads import Uploads
 from zsky_box.verifier import Verifier
@@ -70,6 +71,7 @@ class Services:
     errands: Errands
     verifier: Verifier
     backups: Backups
+    settings_file: SettingsFile
     checkup: Checkup
     record: Record
     inventory: Inventory
