@@ -413,6 +413,7 @@ def create_app(box: Box) -> Litestar:
             health.document,
         ],
     )
+    pages.answer_head(static_file)
     app = Litestar(
         route_handlers=[
             v1,

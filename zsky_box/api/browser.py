@@ -11,14 +11,14 @@ import base64
 import hashlib
 import hmac
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from litestar.connection import ASGIConnection
 from litestar.datastructures import Cookie
 from msgspec import Struct
 
 from zsky_box import accounts, sessions
-from zsky_box.api.deps import Services, base_url, is_from_here, is_loopback, services
+from zsky_box.api.deps import Services, is_from_here, is_loopback, own_url, services
 from zsky_box.clock import DAY_US
 from zsky_box.db import Store
 from zsky_box.errors import Refusal
@@ -153,11 +153,22 @@ def _cookie_name(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
 
 
 def is_secure(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
-    """Whether a browser takes the connection for safe: HTTPS, or this machine by a name that says so."""
-    address = urlsplit(base_url(connection))
+    """Whether a browser takes the connection for safe: HTTPS, or this machine by a name that says so.
+
+    HTTPS that ends at a proxy is known by `public_url`, and only where that is how the request came: whoever goes to
+    the box by another name may be on plain HTTP, where a browser would keep no Secure cookie.
+    """
+    address, public = urlsplit(own_url(connection)), urlsplit(services(connection).settings.public_url)
+    if public.hostname and _host_of(address) == _host_of(public):
+        return public.scheme == "https"
     return address.scheme == "https" or (
         is_from_here(connection) and (address.hostname == "localhost" or is_loopback(address.hostname or ""))
     )
+
+
+def _host_of(address: SplitResult) -> str:
+    """Host and port as a browser writes them: the port that goes without saying is not said."""
+    return address.netloc.lower().removesuffix(":443" if address.scheme == "https" else ":80")
 
 
 def address_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:

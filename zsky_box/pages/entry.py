@@ -13,6 +13,7 @@ from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
+from zsky_box import sessions
 from zsky_box.api import browser
 from zsky_box.api.access import limit
 from zsky_box.api.bodies import content_type, read_bytes
@@ -55,10 +56,13 @@ async def enter(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     """Litestar guard of all pages: this box's name, the page's own origin, the right person, the session's token."""
     browser.require_host(connection)
     browser.require_same_origin(connection)
-    audience, found = handler.opt["page"], browser.visitor(connection)
+    if connection.scope.get("method") == "OPTIONS":
+        return  # Litestar answers it by itself, with nothing but the methods of the address
+    box, audience, found = services(connection), handler.opt["page"], browser.visitor(connection)
     connection.scope["state"][_VISITOR] = found
     if found is not None:
-        limit(connection, services(connection).rate_limit, found.session.id)
+        limit(connection, box.rate_limit, found.session.id)
+        sessions.used(box.store, found.session, box.clock())
     if audience == "open":
         return
     if found is None:
