@@ -223,8 +223,13 @@ def test_copying_and_the_receipt(visit: Visit, tmp_path: Path) -> None:
     assert page.request.get(link).headers["content-type"] == "image/png"
     page.get_by_text("As a call of the API").click()
     page.get_by_role("button", name="Copy as curl").click()
-    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    expect(page.locator("[data-copy=curl]")).to_have_text("Copied")
     assert '"aspect_ratio":"9:16"' in page.evaluate("() => navigator.clipboard.readText()")
+    page.get_by_role("button", name="Python, JavaScript").click()
+    page.get_by_role("tab", name="Python").click()
+    expect(page.locator("#code-text")).to_contain_text('"aspect_ratio": "9:16"')
+    visit.axe()
+    page.get_by_role("button", name="Close").click()
     with page.expect_download() as download:
         page.get_by_role("link", name="JSON").click()
     download.value.save_as(tmp_path / "receipt.json")

@@ -15,7 +15,7 @@ from tests.api.asking import IMAGE, SLOW, VIDEO, made, runs, submit
 from tests.people import Browser, add_people, signed_in
 from tests.running import RunningBox
 from zsky_box.pages.result import curl
-from zsky_box.requests import Work
+from zsky_box.schemas import GenerateBody
 
 
 @pytest.fixture(scope="module")
@@ -188,19 +188,7 @@ def test_the_call_for_the_shell_asks_for_the_same_work(studio: RunningBox) -> No
     body = {**VIDEO, "prompt": prompt, "seed": 4, "aspect_ratio": "9:16", "duration": 2}
     with studio.client() as api:
         job = made(studio, api, body)
-        work = Work(
-            type="video",
-            model=job["model"],
-            prompt=prompt,
-            negative_prompt="",
-            seed=4,
-            n=1,
-            width=job["width"],
-            height=job["height"],
-            frames=job["result"]["frames"],
-            fps=job["fps"],
-        )
-        words = shlex.split(curl(studio.url, work))
+        words = shlex.split(curl(studio.url, msgspec.convert(body, GenerateBody)))
         assert words[:2] == ["curl", f"{studio.url}/v1/generate"]
         sent = msgspec.json.decode(words[words.index("-d") + 1], type=dict[str, object])
         again = made(studio, api, sent)

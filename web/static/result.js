@@ -1,4 +1,6 @@
 // One result: keys to its neighbours, the question before it is deleted, and an open job's progress.
+import { Code } from "./create_code.js";
+import { call } from "./csrf.js";
 import "./sure.js";
 
 document.addEventListener("keydown", (event) => {
@@ -7,6 +9,16 @@ document.addEventListener("keydown", (event) => {
   const to = { ArrowLeft: "newer", ArrowRight: "older" }[event.key];
   if (to) document.getElementById(to)?.click();
 });
+
+const asCode = document.getElementById("as-code");
+if (asCode) {
+  let code = null;
+  asCode.hidden = false;
+  asCode.addEventListener("click", async () => {
+    code ??= new Code(asCode.dataset.base);
+    code.show(await call("GET", `/create/jobs/${asCode.dataset.job}`));
+  });
+}
 
 const open = document.getElementById("open");
 if (open) await follow(open.dataset.job);

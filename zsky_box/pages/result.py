@@ -18,14 +18,13 @@ from zsky_box.api.generate import again
 from zsky_box.clock import SECOND_US, rfc3339
 from zsky_box.db import Row
 from zsky_box.errors import Refusal
-from zsky_box.formats import ASPECT_RATIOS, RESOLUTIONS, output_size
 from zsky_box.idempotency import Idempotency
 from zsky_box.jobs.rows import submission_of
 from zsky_box.keys import Caller
 from zsky_box.pages import frame
 from zsky_box.pages.library import length
-from zsky_box.requests import Work
-from zsky_box.schemas import JobAccepted, JobView, ResultView
+from zsky_box.requests import Work, asked_again
+from zsky_box.schemas import GenerateBody, JobAccepted, JobView, ResultView
 
 _ONCE_MAX: Final = 64
 
@@ -35,6 +34,7 @@ class _Seen(Struct, frozen=True):
 
     job: JobView
     work: Work
+    body: GenerateBody
     maker: str
     mine: bool
     newer: str | None
@@ -68,7 +68,7 @@ async def result(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Temp
         error_code=job.error_code if job.error_code is not UNSET else "",
         link=f"{base}{large.url}" if large else "",
         link_ends=_link_ends(large.url) if large else "",
-        curl=curl(base, seen.work) if seen.mine else "",
+        curl=curl(base, seen.body) if seen.mine else "",
         can_rerun=seen.mine and job.status in ("completed", "failed"),
         once=secrets.token_urlsafe(16),
         length=length,
@@ -120,24 +120,10 @@ async def cancel(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Resp
     return frame.done(request, f"/library/{job_id}", "The job is being cancelled.")
 
 
-def curl(base: str, work: Work) -> str:
-    """The call that asks for the same work again, for a shell; the key stands in its environment."""
-    body: dict[str, Any] = {"type": work.type, "prompt": work.prompt, "model": work.model, "seed": work.seed}
-    if work.negative_prompt:
-        body["negative_prompt"] = work.negative_prompt
-    for resolution in RESOLUTIONS:
-        for ratio in ASPECT_RATIOS:
-            if output_size(resolution, ratio) == (work.width, work.height):
-                body |= {"resolution": resolution, "aspect_ratio": ratio}
-    if work.fps:
-        body |= {"duration": round(work.duration_seconds, 3), "fps": work.fps}
-    if work.n > 1:
-        body["n"] = work.n
-    if work.reference:
-        body["image"] = work.reference
-    if work.strength is not None:
-        body["strength"] = work.strength
-    sent = shlex.quote(msgspec.json.encode(body).decode())
+def curl(base: str, body: GenerateBody) -> str:
+    """The call that asks for this, for a shell; the key stands in its environment."""
+    asked = {name: value for name, value in msgspec.to_builtins(body).items() if value is not None}
+    sent = shlex.quote(msgspec.json.encode(asked).decode())
     return (
         f'curl {shlex.quote(f"{base}/v1/generate")} \\\n  -H "X-API-Key: $ZSKY_API_KEY" \\\n'
         f'  -H "Content-Type: application/json" \\\n  -d {sent}'
@@ -148,9 +134,11 @@ def _seen(box: Services, caller: Caller, job_id: str) -> _Seen:
     """Reads; raises 404 for what is not there, or not for the caller to see."""
     row: Row = box.library.row(caller, job_id)
     newer, older = box.library.beside(row)
+    submission = submission_of(row)
     return _Seen(
         job=box.reader.shown(row, ""),
-        work=submission_of(row).work,
+        work=submission.work,
+        body=asked_again(submission, box.catalog.specs.get(submission.work.model)),
         maker=row["maker"],
         mine=row["account_id"] == caller.account.id,
         newer=newer,
