@@ -14,6 +14,7 @@ from msgspec import Struct
 from tests.api.asking import problem
 from tests.people import Browser, add_people, signed_in
 from tests.running import RunningBox, make_owner
+from zsky_box.api.document import CLOSED
 from zsky_box.app import Box, create_app
 from zsky_box.settings import Settings
 
@@ -81,12 +82,23 @@ def has_headers(answer: httpx.Response) -> None:
 
 
 def test_each_says_whom_it_is_for(ways: list[Way]) -> None:
-    assert {way.audience for way in ways} == {"open", "member", "owner", "api"}
+    assert {way.audience for way in ways} == {"open", "member", "owner", "api", "nobody's"}
     assert {way.path for way in pages(ways, "open")} == OPEN_PAGES
     assert all(way.audience == "owner" for way in ways if way.path.startswith("/admin"))
     assert len(pages(ways, "member", "owner")) > 20
-    got = {way.path for way in ways if way.method == "GET" and way.audience != "api"}
-    assert got == {way.path for way in ways if way.method == "HEAD" and way.audience != "api"}
+    seen = pages(ways, "open", "member", "owner", unsafe=False)
+    assert {way.path for way in seen if way.method == "GET"} == {way.path for way in seen if way.method == "HEAD"}
+
+
+def test_the_frameworks_own_pages_are_closed_to_everybody(studio: RunningBox, ways: list[Way]) -> None:
+    """They would run scripts of another host."""
+    closed = pages(ways, "nobody's")
+    assert all(way.path.startswith(CLOSED) for way in closed)
+    with signed_in(studio) as browser, studio.client() as client:
+        for way in closed:
+            assert browser.request(way.method, way.address).status_code == 404, way
+            problem(client.request(way.method, way.address), 404, "not_found")
+        problem(client.get("/schema/openapi.json"), 404, "not_found")
 
 
 def test_who_is_not_signed_in_is_led_to_the_sign_in_and_changes_nothing(studio: RunningBox, ways: list[Way]) -> None:

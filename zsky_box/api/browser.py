@@ -11,7 +11,7 @@ import base64
 import hashlib
 import hmac
 from typing import Any, Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from litestar.connection import ASGIConnection
 from litestar.datastructures import Cookie
@@ -159,16 +159,12 @@ def is_secure(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
     the box by another name may be on plain HTTP, where a browser would keep no Secure cookie.
     """
     address, public = urlsplit(own_url(connection)), urlsplit(services(connection).settings.public_url)
-    if public.hostname and _host_of(address) == _host_of(public):
+    unsaid = ":443" if public.scheme == "https" else ":80"
+    if public.netloc and address.netloc.lower().removesuffix(unsaid) == public.netloc.lower().removesuffix(unsaid):
         return public.scheme == "https"
     return address.scheme == "https" or (
         is_from_here(connection) and (address.hostname == "localhost" or is_loopback(address.hostname or ""))
     )
-
-
-def _host_of(address: SplitResult) -> str:
-    """Host and port as a browser writes them: the port that goes without saying is not said."""
-    return address.netloc.lower().removesuffix(":443" if address.scheme == "https" else ":80")
 
 
 def address_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
