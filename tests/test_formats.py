@@ -13,6 +13,7 @@ from zsky_box.formats import (
     limited,
     output_size,
     render_size,
+    size_names,
 )
 
 
@@ -42,6 +43,16 @@ def test_every_size_is_even_and_of_its_ratio(resolution: Resolution, aspect_rati
     assert (width % 2, height % 2) == (0, 0)
     assert min(width, height) == int(resolution.removesuffix("p"))
     assert abs(width - height * across / down) < 2 or abs(height - width * down / across) < 2
+
+
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+@pytest.mark.parametrize("aspect_ratio", ASPECT_RATIOS)
+def test_every_size_has_its_names_back(resolution: Resolution, aspect_ratio: AspectRatio) -> None:
+    assert size_names(*output_size(resolution, aspect_ratio)) == (resolution, aspect_ratio)
+
+
+def test_a_size_that_nothing_is_called_by_has_no_names() -> None:
+    assert size_names(853, 480) is None
 
 
 @pytest.mark.parametrize("resolution", RESOLUTIONS)

@@ -214,11 +214,12 @@ def test_chosen_jobs_come_newest_first_with_their_files(rooms: Rooms) -> None:
     assert [tile.job_id for tile, _ in shelf.files(shelf.chosen(rooms.owner, [first, second]))] == [first]
 
 
-def test_several_are_removed_together_or_none(rooms: Rooms) -> None:
+def test_several_are_removed_together_or_none(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, still_open = a_result(rooms), a_result(rooms), rooms.new_job()
     with pytest.raises(Refusal, match="job_open"):
         asyncio.run(rooms.desk.delete_all(rooms.owner, [first, still_open]))
     assert ids(wall(rooms)) == [second, first]
+    monkeypatch.setattr("zsky_box.assets._PURGE_BATCH", 2)
     asyncio.run(rooms.desk.delete_all(rooms.owner, [first, second]))
     assert ids(wall(rooms)) == []
     assert list(rooms.assets.root.glob("job_*")) == []

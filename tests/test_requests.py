@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.test_schemas import JSON
 from zsky_box import requests
@@ -316,3 +317,30 @@ def test_any_body_becomes_work_that_its_model_can_do_or_a_refusal(
     assert 1 <= work.n <= (1 if work.type == "video" else limits.max_images)
     assert (work.frames > 0) == (work.fps > 0) == (work.type == "video")
     assert min(work.width, work.height) in (480, 720, 1080)
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(BODIES, st.sampled_from([1, 4, 8]))
+def test_what_is_asked_again_is_the_same_work(catalog: Catalog, body: dict[str, Any], step: int) -> None:
+    stepped = Catalog([], catalog.weights)
+    stepped.specs = {name: replace(spec, frame_step=step) for name, spec in catalog.specs.items()}
+    try:
+        first = requests.resolve(read_object(GenerateBody, body), stepped, test=False, require_real_model=False)
+    except Refusal:
+        return
+    spec = stepped.specs[first.work.model]
+    again = msgspec.to_builtins(requests.asked_again(first, spec))
+    given = {name: value for name, value in again.items() if value is not None}
+    second = requests.resolve(read_object(GenerateBody, given), stepped, test=False, require_real_model=False)
+    assert second.work == first.work
+    assert (second.metadata, second.batch) == (first.metadata, first.batch)
+
+
+def test_what_is_asked_again_is_written_in_round_figures(bare: Catalog) -> None:
+    spec = replace(bare.specs["leader"], frame_step=8)
+    stepped = Catalog([], bare.weights)
+    stepped.specs = {"leader": spec}
+    for duration in (5, 2.5, 20):
+        submission = resolved(stepped, duration=duration)
+        assert submission.work.duration_seconds != duration
+        assert requests.asked_again(submission, spec).duration == duration

@@ -8,7 +8,6 @@ import logging
 import os
 import secrets as random
 import socket
-import sqlite3
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -64,7 +63,6 @@ from zsky_box.jobs.keeper import Keeper
 from zsky_box.jobs.lineup import Lineup
 from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
-from zsky_box.ledger.verify import verify
 from zsky_box.library import Library
 from zsky_box.metrics import Metrics
 from zsky_box.pages import wrong
@@ -81,6 +79,7 @@ from zsky_box.starter import Rules
 from zsky_box.tasks import Tasks
 from zsky_box.terms import open_terms
 from zsky_box.uploads import Uploads
+from zsky_box.verifier import Verifier
 from zsky_box.ways import InstalledWays
 from zsky_box.worker import Patience, Worker
 
@@ -178,6 +177,7 @@ class Box:
         )
         self.scheduler = self._new_scheduler(worker_entry, on_fatal or _no_one_to_tell)
         self.cards = CardWatch(self.inventory.devices, self.scheduler.tell_card)
+        self.verifier = Verifier(self.store.path, clock)
         self.errands = Errands(self.store, self.catalog, settings, clock)
         self.tasks = Tasks(
             folder,
@@ -214,6 +214,7 @@ class Box:
             ),
             pauses=self.pauses,
             errands=self.errands,
+            verifier=self.verifier,
             inventory=self.inventory,
             scheduler=self.scheduler,
             cards=self.cards,
@@ -222,9 +223,7 @@ class Box:
             guesses=Guesses(time.monotonic_ns),
         )
         self._clock = clock
-        self._closing = False
         self._tidied_at = 0
-        self._verifier = threading.Thread(target=self._verify, name="verify", daemon=True)
 
     def check(self) -> None:
         """Before anything is served or changed: raises StoreError where the end of the ledger's chain is broken."""
@@ -244,7 +243,7 @@ class Box:
         self.scheduler.start()
         self.cards.start()
         self.tasks.start()
-        self._verifier.start()
+        self.verifier.begin()
         address = Address(self.settings.local_url(), self.services.control_token, os.getpid(), self._certificate)
         secretfile.write_private(self.folder / CONTROL_FILE, msgspec.json.encode(address))
 
@@ -264,10 +263,10 @@ class Box:
         """End in bounded time; running attempts go back to the queue."""
         (self.folder / CONTROL_FILE).unlink(missing_ok=True)
         self.desk.draining = True
-        self._closing = True
         self.feed.close()
         self.cards.stop()
         self.errands.close()
+        self.verifier.close()
         self.scheduler.stop()
         self.tasks.stop()
         self.decoder.close()
@@ -352,18 +351,6 @@ class Box:
             self.uploads.expire(now)
         self._tidied_at = now
         self.assets.purge(self._clock())
-
-    def _verify(self) -> None:
-        """The full check, beside the running service."""
-        try:
-            with self.store.snapshot() as rows:
-                fault = verify(rows).first
-        except sqlite3.Error:
-            if not self._closing:  # the store is closed under a check that has not ended by then
-                log.exception("the ledger could not be verified")
-            return
-        if fault is not None:
-            log.critical("the ledger does not verify: %s", fault)
 
 
 def _no_one_to_tell(error: BaseException) -> None:

@@ -130,7 +130,7 @@ def _round_duration(work: Work, spec: ModelSpec | None) -> float:
     exact = work.duration_seconds
     step = spec.frame_step if spec is not None else 1
     most = spec.limits.max_duration_seconds if spec is not None else exact
-    for duration in (round(exact), round(exact, 1), round(exact, 2), most):
+    for duration in (round(exact), round(2 * exact) / 2, round(exact, 1), round(exact, 2), most):
         if 0 < duration <= most and frame_count(duration, work.fps, step) == work.frames:
             return float(duration)
     return exact

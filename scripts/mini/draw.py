@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scripts.mini.world import Motion, Scenes
 from zsky_box.pipelines.mini_latents import HEIGHT, WIDTH
-from zsky_box.pipelines.mini_picture import ASPECT, HORIZON, LAYERS, SPAN, SPRITE, compose, coordinates, pixel_grid
+from zsky_box.pipelines.mini_picture import ASPECT, GROUND, HORIZON, SPAN, SPRITE, compose, coordinates, pixel_grid
 from zsky_box.pipelines.mini_words import SLOTS
 
 COLOURS: Final = torch.tensor(
@@ -40,13 +40,12 @@ def scenery(clips: Scenes, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
     """The scenes without their objects: [n, 3, height, width] in 0 to 1."""
     grid = pixel_grid(height, width)
     pictures = torch.empty(len(clips), 3, height, width)
-    weather = torch.from_numpy(clips.weather)
+    weather, bright = torch.from_numpy(clips.weather), torch.from_numpy(clips.bright())
     below = ((grid[..., 1] - HORIZON) / _SMOOTH).clamp(0, 1)
     for index in range(len(clips)):
         wall = _BACKGROUNDS[int(clips.value("background")[index])](grid, float(weather[index, 0]))
         floor = _floor(grid, int(clips.value("floor")[index]))
-        bright = 0.94 + 0.12 * weather[index, 1]
-        pictures[index] = ((wall + below * (floor - wall)) * bright).clamp(0, 1)
+        pictures[index] = ((wall + below * (floor - wall)) * bright[index]).clamp(0, 1)
     return pictures
 
 
@@ -57,17 +56,33 @@ def colours(clips: Scenes) -> Tensor:
 
 def objects(clips: Scenes, poses: Tensor, scenery: Tensor) -> Tensor:
     """Draw each clip's object in its pose [n, POSE_SIZE] over its scenery [n, 3, h, w]."""
-    radius = torch.from_numpy(clips.radius)
+    pictures = scenery.clone()
     grid = pixel_grid(*scenery.shape[-2:])
-    seen = coordinates(grid, radius, poses)
-    layers = torch.empty(len(LAYERS), len(clips), *scenery.shape[-2:])
-    sharp = radius * scenery.shape[-2]
-    for index in range(len(clips)):
+    paint = colours(clips)
+    for index, pose in enumerate(poses):
+        radius = torch.from_numpy(clips.radius[index : index + 1])
+        rows, columns = _window(grid, float(radius), pose)
+        seen = coordinates(grid[rows, columns], radius, pose[None])
         kind, material = int(clips.value("kind")[index]), int(clips.value("material")[index])
-        layers[:2, index] = turning(kind, material, seen.turned[index], float(sharp[index]))
-        layers[2:4, index] = lighting(material, seen.still[index])
-        layers[4, index] = shadow(seen.shadow[index])
-    return compose(scenery, colours(clips), seen.depth, list(layers))
+        layers = (
+            *turning(kind, material, seen.turned[0], float(radius) * scenery.shape[-2]),
+            *lighting(material, seen.still[0]),
+            shadow(seen.shadow[0]),
+        )
+        behind = scenery[index : index + 1, :, rows, columns]
+        drawn = compose(behind, paint[index : index + 1], seen.depth, [layer[None] for layer in layers])
+        pictures[index, :, rows, columns] = drawn[0]
+    return pictures
+
+
+def _window(grid: Tensor, radius: float, pose: Tensor) -> tuple[slice, slice]:
+    """The rows and columns that an object or its shadow may touch."""
+    x, y = pose[0].item(), pose[1].item()
+    reach = 1.7 * radius
+    across = (grid[0, :, 0] - x).abs() < reach
+    down = (grid[:, 0, 1] > y - reach) & (grid[:, 0, 1] < max(y, GROUND) + reach)
+    rows, columns = down.nonzero().flatten().tolist(), across.nonzero().flatten().tolist()
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def frames(clips: Scenes, motion: Motion, row: int) -> Tensor:
@@ -79,7 +94,7 @@ def frames(clips: Scenes, motion: Motion, row: int) -> Tensor:
 
 
 def sprites(kinds: Tensor, materials: Tensor) -> Tensor:
-    """What the sprite decoder is to draw: [n, len(LAYERS), SPRITE, SPRITE]."""
+    """What the sprite decoder is to draw: its layers [n, 5, SPRITE, SPRITE]."""
     steps = ((torch.arange(SPRITE) + 0.5) / SPRITE * 2 - 1) * SPAN
     grid = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1)
     drawn = [

@@ -47,6 +47,8 @@ class Stage(Protocol):
 
     name: str
     steps: int
+    decay: int
+    """So many of the last steps bring the learning rate down to nothing."""
     learning_rate: float
     average: float
     """How much of the running average of the weights is kept at each step."""
@@ -78,7 +80,7 @@ def train(stage: Stage, folder: Path, seed: int, deadline: float, report: Callab
         parts = stage.loss(Draw.of(seed, stage.name, step))
         sum(parts.values(), torch.zeros(())).backward()
         nn.utils.clip_grad_norm_(stage.net.parameters(), 1.0)
-        rate = min(1.0, (step + 1) / _WARM_UP_STEPS) * (1 - step / stage.steps)
+        rate = min(1.0, (step + 1) / _WARM_UP_STEPS) * min(1.0, (stage.steps - step) / stage.decay)
         for optimiser in optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = group["initial_lr"] * rate

@@ -21,7 +21,7 @@ import torch
 from scripts.mini import world
 from scripts.mini.bank import Bank
 from scripts.mini.legs import Draw, OutOfTime, averages, train
-from scripts.mini.stages import Flows, Pictures, Sounds, Words
+from scripts.mini.stages import Drawings, Flows, Sights, Sounds, Words
 from zsky_box.pipelines.mini_model import MiniModel
 
 WHITENED: Final = 8_192
@@ -36,17 +36,26 @@ class Recipe:
     words: tuple[int, int]
     """Steps and batch, here and below."""
     sound: tuple[int, int]
-    picture: tuple[int, int]
+    drawing: int
+    """Steps; each draws all there is."""
+    seeing: tuple[int, int]
     flow: tuple[int, int]
+    bank: int
+    """Clips that lend their voices to the flow's training."""
     width: int
     depth: int
 
 
+CODECS: Final = ("words", "sound", "drawing", "seeing")
+
+STAGES: Final[dict[str, tuple[str, ...]]] = {name: (name,) for name in CODECS} | {"flow": ("sound", "flow")}
+"""What must be trained for a stage, in its order; what has been costs nothing."""
+
 RECIPES: Final = {
-    "cpu": Recipe("cpu", (1_500, 128), (1_500, 24), (3_000, 24), (8_000, 128), 128, 6),
+    "cpu": Recipe("cpu", (800, 128), (500, 16), 1_500, (2_000, 16), (5_000, 64), 1_200, 128, 4),
     # The codecs are small and their clips are drawn by the processor: only the flow goes to the card.
-    "gpu": Recipe("cuda", (1_500, 128), (1_500, 24), (3_000, 24), (12_000, 512), 256, 8),
-    "test": Recipe("cpu", (4, 8), (3, 4), (3, 4), (6, 8), 32, 2),
+    "gpu": Recipe("cuda", (800, 128), (500, 16), 1_500, (2_000, 16), (12_000, 512), 1_200, 256, 8),
+    "test": Recipe("cpu", (2, 8), (2, 4), 2, (2, 4), (3, 8), 200, 32, 2),
 }
 
 
@@ -57,30 +66,49 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="how long this leg may take")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", choices=STAGES, help="one stage and what it needs; codecs may be side by side")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     asked.folder.mkdir(parents=True, exist_ok=True)
     recipe = RECIPES[asked.recipe]
-    _record(asked.folder, asked.recipe, recipe, asked.seed)
+    _record(asked.folder, asked.recipe, recipe, asked.seed, asked.only)
     try:
-        run(recipe, asked.seed, asked.folder, time.monotonic() + 60 * asked.minutes)
+        deadline = time.monotonic() + 60 * asked.minutes
+        run(recipe, asked.seed, asked.folder, deadline, STAGES[asked.only] if asked.only else (*CODECS, "flow"))
     except OutOfTime as error:
         print(f"The leg is over: {error}. The same command goes on.")
 
 
-def run(recipe: Recipe, seed: int, folder: Path, deadline: float) -> None:
-    """All stages, one after the other; raises OutOfTime."""
+def run(recipe: Recipe, seed: int, folder: Path, deadline: float, stages: tuple[str, ...]) -> None:
+    """Some stages, one after the other, and the model if the flow is among them; raises OutOfTime."""
     model = fresh(recipe, seed)
-    train(Words(model.words, *recipe.words), folder, seed, deadline)
-    train(Sounds(model.sound, *recipe.sound), folder, seed, deadline)
-    train(Pictures(model.picture, *recipe.picture), folder, seed, deadline)
-    bank = Bank.read(model.picture, model.sound, seed)
+    for name in stages:
+        stage = flow(model, recipe, seed, folder) if name == "flow" else codec(name, model, recipe)
+        train(stage, folder, seed, deadline)
+    if stages == (*CODECS, "flow"):
+        model.transformer.cpu()
+        model.save(folder / "model")
+        print(f"The model is in {folder / 'model'}.")
+
+
+def flow(model: MiniModel, recipe: Recipe, seed: int, folder: Path) -> Flows:
+    """The last stage, of a model whose sound codec is trained."""
+    bank = Bank.heard(model.picture.drawing, model.sound, seed, recipe.bank)
     model.whitening.fit(bank.clips(Draw.of(seed, "whitening", 0).numpy, WHITENED)[1])
+    torch.save(model.whitening.state_dict(), folder / "whitening.pt")
     model.transformer.to(recipe.device)
-    train(Flows(model.transformer, model.whitening, bank, *recipe.flow, recipe.device), folder, seed, deadline)
-    model.transformer.cpu()
-    model.save(folder / "model")
-    print(f"The model is in {folder / 'model'}.")
+    return Flows(model.transformer, model.whitening, bank, *recipe.flow, recipe.device)
+
+
+def codec(name: str, model: MiniModel, recipe: Recipe) -> Words | Sounds | Drawings | Sights:
+    """One of the stages before the flow, none of which needs another."""
+    if name == "words":
+        return Words(model.words, *recipe.words)
+    if name == "sound":
+        return Sounds(model.sound, *recipe.sound)
+    if name == "drawing":
+        return Drawings(model.picture.drawing, recipe.drawing)
+    return Sights(model.picture.seeing, *recipe.seeing)
 
 
 def fresh(recipe: Recipe, seed: int) -> MiniModel:
@@ -89,26 +117,26 @@ def fresh(recipe: Recipe, seed: int) -> MiniModel:
     return MiniModel.random(width=recipe.width, heads=recipe.width // 32, depth=recipe.depth)
 
 
-def so_far(recipe: Recipe, seed: int, folder: Path) -> tuple[MiniModel, int]:
-    """The model as the folder's checkpoints have it, and the flow's steps; the codecs must be finished."""
-    model = fresh(recipe, seed)
-    for part in ("words", "sound", "picture"):
-        model.part(part).load_state_dict(averages(folder / f"{part}.pt")[0])
-        model.part(part).eval()
-    weights, steps, _ = averages(folder / "flow.pt")
-    model.transformer.load_state_dict(weights)
-    bank = Bank.read(model.picture, model.sound, seed)
-    model.whitening.fit(bank.clips(Draw.of(seed, "whitening", 0).numpy, WHITENED)[1])
-    return model, steps
+def so_far(recipe: Recipe, folder: Path) -> MiniModel:
+    """The model as the folder's checkpoints have it; the codecs must be finished."""
+    model = fresh(recipe, seed=0)
+    picture = model.picture
+    parts = (model.words, model.sound, picture.drawing, picture.seeing, model.transformer)
+    for name, part in zip((*CODECS, "flow"), parts, strict=True):
+        part.load_state_dict(averages(folder / f"{name}.pt")[0])
+        part.eval()
+    model.whitening.load_state_dict(torch.load(folder / "whitening.pt", weights_only=True))
+    return model
 
 
-def _record(folder: Path, name: str, recipe: Recipe, seed: int) -> None:
+def _record(folder: Path, name: str, recipe: Recipe, seed: int, only: str | None) -> None:
     """What this leg runs on: another version of torch is no error, but it is told."""
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     row = {
         "recipe": name,
         **asdict(recipe),
         "seed": seed,
+        "only": only,
         "commit": head.stdout.strip(),
         "world": world.digest(),
         "torch": torch.__version__,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsky_box.pipelines.mini_latents import FPS, FRAMES, SECONDS
-from zsky_box.pipelines.mini_picture import ASPECT, GROUND
+from zsky_box.pipelines.mini_picture import ASPECT, GROUND, VARIANTS
 from zsky_box.pipelines.mini_words import SLOTS
 
 Floats = NDArray[np.float32]
@@ -51,11 +51,19 @@ class Scenes:
     tempo: Floats
     """[n]: how its speed differs from the usual, about 1."""
     weather: Floats
-    """[n, 2]: where the background's things are, and how bright the scene is; each 0 to 1."""
+    """[n, 2]: where the background's things are (left 0, middle 0.5, right 1), and how bright the scene is, 0 to 1."""
 
     def value(self, slot: str) -> NDArray[np.int64]:
         """[n]: the index of the slot's value, counted from 0."""
         return self.slots[:, list(SLOTS).index(slot)] - 1
+
+    def sky(self) -> NDArray[np.int64]:
+        """[n]: which of all backgrounds in all their variants."""
+        return self.value("background") * VARIANTS + np.round(self.weather[:, 0] * (VARIANTS - 1)).astype(np.int64)
+
+    def bright(self) -> Floats:
+        """[n, 1]: how bright the scene is, about 1."""
+        return 0.94 + 0.12 * self.weather[:, 1:]
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -104,8 +112,19 @@ def scenes(rng: np.random.Generator, n: int, split: Split = "all") -> Scenes:
         _f32(rng.uniform(0, 1, n)),
         _f32(rng.choice((-1.0, 1.0), n)),
         _f32(rng.uniform(0.94, 1.06, n)),
-        _f32(rng.uniform(0, 1, (n, 2))),
+        _f32(np.stack((rng.integers(0, VARIANTS, n) / (VARIANTS - 1), rng.uniform(0, 1, n)), 1)),
     )
+
+
+def examples(slot: str, variants: int) -> Scenes:
+    """One clip for each value of a slot in each of its variants, in middling light and otherwise all alike."""
+    n = len(SLOTS[slot]) * variants
+    slots = np.ones((n, len(SLOTS)), np.int64)
+    slots[:, list(SLOTS).index(slot)] = 1 + np.arange(n) // variants
+    place = np.arange(n) % variants / max(1, variants - 1)
+    half, none = np.full(n, 0.5), np.zeros((n, 3))
+    rows = (np.full(n, RADII[0]), none, half, half, np.ones(n), np.ones(n), np.stack((place, half), 1))
+    return Scenes(slots, *(_f32(row) for row in rows))
 
 
 def move(clips: Scenes) -> Motion:

@@ -69,3 +69,22 @@ def test_the_queue_is_put_in_order_and_a_job_is_cancelled_on_a_phone(visit: Visi
     expect(rows).to_have_count(2)
     page.get_by_role("button", name="Resume all cards").click()
     expect(page.get_by_role("heading", name="Nothing waits")).to_be_visible()
+
+
+def test_a_wallet_is_filled_with_the_keyboard(visit: Visit) -> None:
+    page = opened(visit, "/admin/people")
+    visit.axe()
+    page.get_by_role("link", name="ben", exact=True).click()
+    visit.axe()
+    page.get_by_label("Top up, in dollars").fill("12.50")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="ben: is this right?")).to_be_visible()
+    expect(page.get_by_role("row", name="Wallet")).to_contain_text("$12.50")
+    visit.axe()
+    expect(page.get_by_role("button", name="Yes, do it")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("The wallet is filled.")).to_be_visible()
+    page.set_viewport_size({"width": 390, "height": 844})
+    visit.has_no_sideways_scroll()
+    page.get_by_role("button", name="Make a link").click()
+    expect(page.locator(".secret code")).to_contain_text("/setup?token=")

@@ -23,6 +23,27 @@ from tests.running import RunningBox
 SLOW = "double:slow_steps"
 TIMES = "\u00d7"
 MADE_MS = 60_000
+TOYS = """
+name = "toys"
+title = "Toys"
+makes = ["video", "image"]
+bundled = true
+experimental = true
+[licence]
+name = "none"
+[limits]
+resolutions = ["480p"]
+aspect_ratios = ["16:9"]
+fps = [24]
+max_duration_seconds = 9.0
+[limits.vocabulary]
+words_read = 8
+examples = ["a red ball"]
+passes_over = ["a", "and"]
+knows = { object = ["ball", "star"], colour = ["red"] }
+[options]
+family = "leader"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +52,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningBox]:
     folder = tmp_path_factory.mktemp("create") / "data"
     box = RunningBox(folder, devices="cpu", free_videos=0, free_images=5)
     add_models(folder)
+    (folder / "models/toys.toml").write_text(TOYS)
     add_people(folder, "ada", "ben", "cleo")
     add_people(folder, "fred", plan="free")
     box.start()
@@ -80,6 +102,18 @@ def picture(width: int = 96, height: int = 54) -> bytes:
     file = BytesIO()
     Image.new("RGB", (width, height), (200, 90, 30)).save(file, "PNG")
     return file.getvalue()
+
+
+def is_seen(page: Page) -> bool:
+    """Whether the reference image that the page shows has anything on it."""
+    return page.locator("#chosen-picture").evaluate(
+        """async (image) => {
+          await image.decode();
+          const pen = new OffscreenCanvas(1, 1).getContext("2d");
+          pen.drawImage(image, 0, 0, 1, 1);
+          return pen.getImageData(0, 0, 1, 1).data[3] === 255;
+        }"""
+    )
 
 
 def newest(box: RunningBox, name: str = "ada") -> dict[str, Any]:
@@ -212,6 +246,52 @@ def test_a_reference_is_picked_dropped_or_pasted(visit: Visit) -> None:
         [{"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"}]
     )
     expect(page.locator("#reference-problem")).to_contain_text("Only PNG, JPEG and WebP")
+
+
+def test_a_model_of_few_words_says_which_and_what_it_makes_nothing_of(visit: Visit) -> None:
+    page = opened(visit)
+    expect(page.locator("#words")).to_be_hidden()
+    page.get_by_label("Model").select_option("toys")
+    prompt_of(page).fill("a red ball and a giraffe")
+    expect(page.locator("#words-notes")).to_contain_text("giraffe")
+    page.locator("#words-examples").get_by_role("button").first.click()
+    expect(prompt_of(page)).to_have_value(re.compile("ball"))
+    expect(page.locator("#words-notes")).not_to_contain_text("giraffe")
+    page.get_by_text("All the words it knows").click()
+    expect(page.locator("#words-known")).to_contain_text("star")
+    visit.axe()
+    page.get_by_label("Model").select_option("leader")
+    expect(page.locator("#words")).to_be_hidden()
+
+
+def test_what_is_pressed_twice_by_haste_is_made_once(visit: Visit) -> None:
+    page = opened(visit, "ben")
+    page.get_by_label("Image", exact=True).check()
+    prompt_of(page).fill("pressed by haste")
+    page.get_by_role("button", name="Generate").dblclick()
+    prompt_of(page).focus()
+    page.keyboard.down("Control")
+    for _ in range(3):  # held down: the second and the third are repeats
+        page.keyboard.down("Enter")
+    page.keyboard.up("Enter")
+    page.keyboard.up("Control")
+    cards = page.locator(".job.finished", has_text="pressed by haste")
+    expect(cards).to_have_count(2, timeout=MADE_MS)
+    with signed_in(visit.box, "ben") as ben:
+        asked = [job["prompt"] for job in ben.get("/v1/jobs").json()["data"]]
+    assert asked.count("pressed by haste") == 2, "one by the button, one by the keys"
+
+
+def test_a_job_that_waits_says_why(visit: Visit) -> None:
+    page = opened(visit)
+    with signed_in(visit.box) as owner:
+        owner.submit("/admin/cards", device="cpu", do="pause")
+        try:
+            card = ask(page, "wanted while the box is paused")
+            expect(card.locator(".why")).to_have_text("All devices are paused.", timeout=MADE_MS)
+        finally:
+            owner.submit("/admin/cards", device="cpu", do="resume")
+    expect(card).to_have_class(re.compile("finished"), timeout=MADE_MS)
 
 
 def test_of_several_images_one_is_chosen_and_begun_with(visit: Visit) -> None:
@@ -425,6 +505,8 @@ def test_a_clip_plays_at_once_with_sound_and_its_very_picture_is_begun_with(chro
             video.evaluate("video => video.pause()")
             act(card, "Use as reference")
             expect(page.locator("#chosen-says")).to_have_text(re.compile(rf"Your video at \d.\d s · 854{TIMES}480"))
+            assert is_seen(page)
             page.goto(f"{box.url}/create?reference={card.get_attribute('data-job')}")
             expect(page.locator("#chosen-says")).to_have_text(f"Your video at 0.0 s · 854{TIMES}480")
+            assert is_seen(page)
             expect(video).to_have_js_property("paused", value=True)

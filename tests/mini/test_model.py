@@ -102,7 +102,11 @@ def test_whitening_goes_both_ways_and_has_unit_variance(clips: world.Scenes) -> 
     assert tokens.std() < 2
     back = whitening.latents(tokens)
     for name, rows in flat(latents).items():
-        assert (flat(back)[name] - rows).abs().max() < (0.08 if name == "motion" else 1e-3), name
+        if name != "motion":
+            torch.testing.assert_close(flat(back)[name], rows, atol=1e-3, rtol=0)
+    off = (back.motion - latents.motion).abs()
+    assert off[..., :2].max() < 0.04  # in picture heights
+    assert off.square().mean((0, 1)).sqrt().max() < 0.01  # the finest of the turning is left out
 
 
 def test_levels_go_from_noise_to_none() -> None:

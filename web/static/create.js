@@ -5,12 +5,15 @@ import { Form } from "./create_form.js";
 import { Jobs } from "./create_jobs.js";
 import { Quote } from "./create_quote.js";
 import { opened, Reference } from "./create_reference.js";
+import { Vocabulary } from "./create_vocabulary.js";
 
 const state = JSON.parse(document.getElementById("state").textContent);
 const button = document.getElementById("generate");
 const prompt = document.getElementById("prompt");
 const code = new Code(state.base);
-const quote = new Quote(state, state.is_owner);
+const choose = (words) => { prompt.value = words; form.keep(); ask(); toForm(prompt); };
+const vocabulary = new Vocabulary(choose);
+const quote = new Quote(state, state.is_owner, (notes) => vocabulary.tell(prompt.value.trim() ? notes : []));
 const ask = () => quote.ask(() => form.body());
 const form = new Form(document.getElementById("ask"), state, ask);
 form.reference = new Reference(() => { form.show(); form.keep(); ask(); }, () => {
@@ -18,6 +21,8 @@ form.reference = new Reference(() => { form.show(); form.keep(); ask(); }, () =>
   if (!has) quote.refuse("no_reference", "No model that is installed takes a reference image.");
   return has;
 });
+
+form.vocabulary = vocabulary;
 
 // A key for each thing that is asked for: what is pressed again after a lost answer is made once.
 const fresh = () => [...crypto.getRandomValues(new Uint32Array(4))].map((part) => part.toString(16).padStart(8, "0")).join("");
@@ -101,18 +106,20 @@ const jobs = new Jobs(state, acts, () => {
   jobs.timerOfMoney = setTimeout(async () => { await quote.refreshMoney(); ask(); }, 500);
 });
 
+// What is pressed twice by haste, or held down, is asked for once: it costs.
+button.addEventListener("click", (event) => { if (event.detail > 1) event.preventDefault(); });
 document.getElementById("ask").addEventListener("submit", (event) => { event.preventDefault(); generate(); });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !document.querySelector("dialog[open]")) {
     event.preventDefault();
-    generate();
+    if (!event.repeat) generate();
   }
 });
 window.addEventListener("online", ask);
 
 for (const idea of ["A neon night market in the rain, slow dolly in, ambient crowd sound", "An espresso bar at golden hour, steam in the light", "A paper boat on a puddle, macro, soft reflections of the sky"]) {
   const choice = Object.assign(document.createElement("button"), { type: "button", className: "button small", textContent: idea });
-  choice.addEventListener("click", () => { prompt.value = idea; form.keep(); ask(); toForm(prompt); });
+  choice.addEventListener("click", () => choose(idea));
   document.getElementById("ideas").append(choice);
 }
 

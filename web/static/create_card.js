@@ -32,8 +32,18 @@ export class Card {
     this.part("facts").textContent = facts(job, this.titleOf);
     this.part("screen").style.setProperty("--ratio", job.width / job.height);
     this.part("progress").hidden = !isOpen;
+    this.showNotes();
     if (isOpen) this.showProgress();
     else if (!this.isEnded) this.showEnd();
+  }
+
+  // What a person should know of it: unknown words, a stand-in, an upscaled output.
+  showNotes() {
+    const told = this.job.notes ?? [];
+    const notes = this.part("notes");
+    notes.hidden = told.length === 0;
+    if (notes.children.length === told.length) return;
+    notes.replaceChildren(...told.map((note) => Object.assign(document.createElement("li"), { textContent: note })));
   }
 
   showProgress() {
@@ -42,7 +52,14 @@ export class Card {
     this.part("phase").textContent = job.status === "running" ? `${standing(job)} · ${percent(job)}` : standing(job);
     this.part("eta").textContent = job.eta_seconds ? about(job.eta_seconds) : "";
     bar.value = job.progress;
+    if (job.status !== "queued") this.tellWhy(null);
     this.part("cancel").disabled = Boolean(job.cancel_requested);
+  }
+
+  // Why it waits, where the box can say.
+  tellWhy(reason) {
+    this.part("why").textContent = reason ? `${reason[0].toUpperCase()}${reason.slice(1)}.` : "";
+    this.part("why").hidden = !reason;
   }
 
   // How it looks by now, as a small picture.
@@ -61,9 +78,6 @@ export class Card {
     this.isEnded = true;
     this.part("veil").remove();
     this.part("media").replaceChildren();
-    const notes = this.part("notes");
-    notes.replaceChildren(...this.job.notes.map((note) => Object.assign(document.createElement("li"), { textContent: note })));
-    notes.hidden = this.job.notes.length === 0;
     if (this.job.status === "completed") {
       this.showResult();
       if (this.job.results.length > 1) this.showStrip();

@@ -10,7 +10,8 @@ export class Form {
     this.element = element;
     this.state = state;
     this.changed = changed;
-    this.reference = null; // set by whoever makes both
+    this.reference = null; // set by whoever makes them all
+    this.vocabulary = null;
     field("lock-label").hidden = false;
     field("lock").addEventListener("change", () => this.lock(field("lock").checked));
     element.addEventListener("input", (event) => this.onInput(event));
@@ -149,8 +150,8 @@ export class Form {
       words.push({ yes: "Commercial use allowed", no: "No commercial use", conditional: "Commercial use under conditions" }[model.commercial_use]);
       words.push(model.licence.name);
     }
-    if (model?.experimental) words.push("experimental");
-    if (model?.vocabulary) words.push(`knows a small world; try “${model.vocabulary.examples[0]}”`);
+    if (model?.experimental) words.push("Experimental: what it makes may be wrong");
+    this.vocabulary?.show(model);
     field("model-says").textContent = words.join(" · ");
   }
 

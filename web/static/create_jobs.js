@@ -130,7 +130,17 @@ export class Jobs {
       const running = await ask("running");
       const latest = new Map([...queued.data, ...running.data].map((job) => [job.job_id, job]));
       this.reconcile([...latest.values()]);
+      await this.askWhy();
     } catch { /* the event stream says that the box does not answer */ }
+  }
+
+  // What holds up the first of them: the artist has paused the box, or the model has no room yet.
+  async askWhy() {
+    const waiting = this.open.filter((card) => card.job.status === "queued" && card.job.queue_position !== null);
+    if (waiting.length === 0) return;
+    const first = waiting.reduce((one, other) => (one.job.queue_position <= other.job.queue_position ? one : other));
+    const { waits } = await call("GET", `/v1/jobs/${first.job.job_id}/decisions`);
+    for (const card of waiting) card.tellWhy(card === first ? waits : null);
   }
 
   soon() {
@@ -140,7 +150,7 @@ export class Jobs {
 
   // For who cannot see it: where a job of this tab stands now, each phase once.
   say(job) {
-    const words = { completed: "done", failed: "failed" }[job.status] ?? standing(job);
+    const words = { completed: "done", failed: `failed. ${job.error}` }[job.status] ?? standing(job);
     this.spoken.textContent = `${short(job.prompt, 40)}: ${words}`;
   }
 

@@ -5,7 +5,9 @@ import { about, remedy, sentence, units } from "./create_words.js";
 const WAIT_MS = 250;
 
 export class Quote {
-  constructor(state, isOwner) {
+  // `noted` is called with what the job would have said of it.
+  constructor(state, isOwner, noted) {
+    this.noted = noted;
     this.money = state.money;
     this.isOwner = isOwner;
     this.cost = document.getElementById("cost");
@@ -39,6 +41,7 @@ export class Quote {
   }
 
   show(quote, body) {
+    this.noted(quote.notes);
     this.cost.textContent = this.price(quote, body);
     this.when.textContent = quote.would_accept && quote.eta_seconds !== null ? `ready in ${about(quote.eta_seconds)}` : "";
     this.refuse(quote.refusal, quote.refusal_detail, body);

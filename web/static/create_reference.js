@@ -2,6 +2,7 @@
 import { call } from "./csrf.js";
 
 const OPEN_MS = 8_000;
+const FRAME_MS = 1_000;
 const TYPES = ["image/png", "image/jpeg", "image/webp"];
 
 export class Reference {
@@ -122,13 +123,23 @@ export class Reference {
   }
 }
 
-// The picture at which a clip stands, in full size; null where it shows none.
+// The picture at which a clip stands, in full size; null where it shows none (yet).
 async function frameOf(video) {
   if (!video.videoWidth) return null;
-  const canvas = document.createElement("canvas");
-  canvas.width = video.videoWidth;
-  canvas.height = video.videoHeight;
-  canvas.getContext("2d").drawImage(video, 0, 0);
+  const canvas = Object.assign(document.createElement("canvas"), { width: video.videoWidth, height: video.videoHeight });
+  const pen = canvas.getContext("2d");
+  const isDrawn = () => {
+    pen.drawImage(video, 0, 0);
+    return pen.getImageData(canvas.width >> 1, canvas.height >> 1, 1, 1).data[3] > 0;
+  };
+  // A clip that has only just begun may have nothing to draw before its first picture is on the screen.
+  if (!isDrawn()) {
+    await Promise.race([
+      new Promise((done) => video.requestVideoFrameCallback?.(done)),
+      new Promise((done) => setTimeout(done, FRAME_MS)),
+    ]);
+    if (!isDrawn()) return null;
+  }
   const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
   return blob && new File([blob], "frame.png", { type: "image/png" });
 }

@@ -10,14 +10,12 @@ from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 from litestar.types import Message, Scope
 
-from zsky_box import keys, sessions
+from zsky_box import keys
 from zsky_box.api import browser
-from zsky_box.api.browser import Visitor
 from zsky_box.api.deps import is_from_here, services
 from zsky_box.errors import Refusal
 from zsky_box.keys import Caller
 from zsky_box.rate_limit import RateLimit
-from zsky_box.sessions import Session
 
 CONTROL_HEADER: Final = "X-ZSky-Control"
 _SECRET_MAX: Final = 200
@@ -26,12 +24,10 @@ _LIMITS: Final = "rate_limit_headers"
 
 async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Litestar guard: finds the caller, checks the scope that the route names in `opt`, or raises 401 or 403."""
-    box, (caller, session) = services(connection), _found(connection)
+    box, caller = services(connection), verify(connection)
     if CONTROL_HEADER not in connection.headers:
         limit(connection, box.rate_limit, caller.limit_id)
-        if session is not None:
-            sessions.used(box.store, session, box.clock())
-        else:
+        if not caller.session_id:
             keys.used(box.store, caller.key, box.clock())
     # Litestar answers OPTIONS by itself with the methods of the address: any key may ask that.
     if connection.scope.get("method") != "OPTIONS":
@@ -62,18 +58,12 @@ async def tell_limits(message: Message, scope: Scope) -> None:
 
 def verify(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
     """Whom the request's headers name at this moment; raises 401. A long answer asks again: keys are revoked."""
-    return _found(connection)[0]
-
-
-def _found(connection: ASGIConnection[Any, Any, Any, Any]) -> tuple[Caller, Session | None]:
-    """The caller, and the browser's session where it is one."""
     if CONTROL_HEADER in connection.headers:
-        return _terminal(connection), None
+        return _terminal(connection)
     box, secret = services(connection), _presented(connection)
     if not secret and browser.has_cookie(connection):
-        found = _visitor(connection)
-        return found.caller, found.session
-    return keys.verify(box.store, box.secrets.pepper, secret, box.clock()), None
+        return _visitor(connection)
+    return keys.verify(box.store, box.secrets.pepper, secret, box.clock())
 
 
 def control_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
@@ -94,7 +84,7 @@ def _presented(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
     return secret if len(secret) <= _SECRET_MAX else "too long to be a key"
 
 
-def _visitor(connection: ASGIConnection[Any, Any, Any, Any]) -> Visitor:
+def _visitor(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
     """The person behind a browser's cookie, for what a page of this box asks."""
     browser.require_host(connection)
     browser.require_same_origin(connection)
@@ -103,7 +93,7 @@ def _visitor(connection: ASGIConnection[Any, Any, Any, Any]) -> Visitor:
         raise Refusal(401, "session_ended", "You are signed out; reload the page to sign in again.")
     if connection.scope.get("method") not in browser.SAFE_METHODS:
         browser.require_token(connection, found.session, connection.headers.get(browser.CSRF_HEADER, ""))
-    return found
+    return found.caller
 
 
 def _terminal(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:

@@ -55,7 +55,10 @@ def visitor(connection: ASGIConnection[Any, Any, Any, Any]) -> Visitor | None:
     settings = box.settings
     idle_us, whole_us = settings.session_idle_days * DAY_US, settings.session_days * DAY_US
     session = sessions.find(box.store, secret, now=box.clock(), idle_us=idle_us, whole_us=whole_us)
-    return None if session is None else Visitor(session, _caller(box.store, session))
+    if session is None:
+        return None
+    sessions.used(box.store, session, box.clock())
+    return Visitor(session, _caller(box.store, session))
 
 
 def _caller(store: Store, session: Session) -> Caller:

@@ -34,6 +34,7 @@ from zsky_box.secretfile import Secrets
 from zsky_box.settings import Settings
 from zsky_box.terms import Terms
 from zsky_box.uploads import Uploads
+from zsky_box.verifier import Verifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,7 @@ class Services:
     lineup: Lineup
     pauses: Pauses
     errands: Errands
+    verifier: Verifier
     inventory: Inventory
     scheduler: Scheduler
     cards: CardWatch

@@ -33,7 +33,8 @@ from zsky_box.control.asked import (
     TopUp,
     decode,
 )
-from zsky_box.control.hand import Means, run
+from zsky_box.control.hand import Means, OfAccount, account_view, run
+from zsky_box.control.rehearsal import Rehearsal, rehearse
 
 FILE_NAME: Final = "control.json"
 
@@ -66,8 +67,10 @@ __all__ = [
     "ListAccounts",
     "ListKeys",
     "Means",
+    "OfAccount",
     "PauseDevice",
     "RefundJob",
+    "Rehearsal",
     "ResumeDevice",
     "RevokeKey",
     "RollPlan",
@@ -78,6 +81,8 @@ __all__ = [
     "SetPassword",
     "SetReplenish",
     "TopUp",
+    "account_view",
     "decode",
+    "rehearse",
     "run",
 ]

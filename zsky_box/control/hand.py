@@ -53,6 +53,9 @@ from zsky_box.pricing import usd
 from zsky_box.secretfile import Secrets
 from zsky_box.terms import Terms
 
+OfAccount = ChoosePlan | RollPlan | TopUp | Correct | SetCap | SetCeiling | SetOverage | SetReplenish
+"""What changes one account's plan, wallet or limits."""
+
 
 def _nobody() -> None:
     """No service runs."""
@@ -96,7 +99,7 @@ def run(command: Command, means: Means) -> dict[str, Any]:
         case AcceptClock():
             return means.store.write(lambda tx: _accept_clock(tx, means))
         case _:
-            return means.store.write(lambda tx: _on_account(tx, command, means))
+            return means.store.write(lambda tx: on_account(tx, command, means))
 
 
 def account_view(rows: Rows, account: Account, means: Means) -> dict[str, Any]:
@@ -238,11 +241,8 @@ def _invite(tx: Tx, command: InviteAccount, means: Means) -> dict[str, Any]:
     }
 
 
-def _on_account(
-    tx: Tx,
-    command: ChoosePlan | RollPlan | TopUp | Correct | SetCap | SetCeiling | SetOverage | SetReplenish,
-    means: Means,
-) -> dict[str, Any]:
+def on_account(tx: Tx, command: OfAccount, means: Means) -> dict[str, Any]:
+    """What a command makes of an account: its view afterwards, and what it moved."""
     account, now, terms = _named(tx, command.account), means.clock(), means.terms
     told: dict[str, Any] = {}
     match command:

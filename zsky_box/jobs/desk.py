@@ -221,7 +221,10 @@ class Desk:
                 self._delete(tx, caller, job_id)
 
         await self._store.write_async(work)
-        await self._store.read(lambda: self._assets.purge(self._clock()))
+        # A purge takes some files at a time; what cannot be unlinked now is left to the next.
+        for _ in range(1 + len(job_ids)):
+            if not await self._store.read(lambda: self._assets.purge(self._clock())):
+                break
 
     def _delete(self, tx: Tx, caller: Caller, job_id: str) -> None:
         row = rows.owned(tx, caller, job_id)

@@ -13,7 +13,6 @@ from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
-from zsky_box import sessions
 from zsky_box.api import browser
 from zsky_box.api.access import limit
 from zsky_box.api.bodies import content_type, read_bytes
@@ -58,11 +57,9 @@ async def enter(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     browser.require_same_origin(connection)
     if connection.scope.get("method") == "OPTIONS":
         return  # Litestar answers it by itself, with nothing but the methods of the address
-    box, audience, found = services(connection), handler.opt["page"], browser.visitor(connection)
-    connection.scope["state"][_VISITOR] = found
+    audience, found = handler.opt["page"], recognise(connection)
     if found is not None:
-        limit(connection, box.rate_limit, found.session.id)
-        sessions.used(box.store, found.session, box.clock())
+        limit(connection, services(connection).rate_limit, found.session.id)
     if audience == "open":
         return
     if found is None:
@@ -74,8 +71,15 @@ async def enter(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
         browser.require_token(connection, found.session, token)
 
 
+def recognise(connection: ASGIConnection[Any, Any, Any, Any]) -> Visitor | None:
+    """Find who is signed in, for all that comes after; None where nobody is."""
+    found = browser.visitor(connection)
+    connection.scope["state"][_VISITOR] = found
+    return found
+
+
 def visitor_of(request: ASGIConnection[Any, Any, Any, Any]) -> Visitor | None:
-    """Who the guard has found to be signed in."""
+    """Who was found to be signed in."""
     return request.scope.get("state", {}).get(_VISITOR)
 
 

@@ -14,13 +14,13 @@ from msgspec import Struct
 from zsky_box.api import queries
 from zsky_box.clock import SECOND_US, rfc3339
 from zsky_box.entries import TYPES, EntryType, EntryView, Filters
-from zsky_box.pages.usage_tables import dollars, micro_dollars
+from zsky_box.pages import changes
+from zsky_box.pages.usage_tables import micro_dollars
 from zsky_box.periods import Period
 from zsky_box.pricing import micros
 from zsky_box.terms import Terms
 
 ROWS: Final = 50
-DETAIL_MAX: Final = 160
 TEXT_MAX: Final = 100
 LABELS: Final[dict[EntryType, str]] = {
     "deduction": "Charged",
@@ -49,8 +49,6 @@ _TONES: Final[dict[EntryType, str]] = {
     "refund": "good",
     "alert": "bad",
 }
-_UNSAID: Final = frozenset({"last_transfer_id", "transfer_id"})
-"""Numbers of the ledger, in an entry that a person reads."""
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -169,7 +167,7 @@ def _line(of: list[EntryView], labels: Mapping[str, str]) -> Line:
         count=len(of),
         moved=moved,
         wallet=("+" if wallet > 0 else "") + micro_dollars(wallet) if wallet else "",
-        actor=_actor(first.actor, labels),
+        actor=changes.actor(first.actor, labels),
     )
 
 
@@ -182,45 +180,14 @@ def _micros(of: list[EntryView], name: str) -> int:
     return sum(micros(text) for text in texts if isinstance(text, str))
 
 
-def _actor(actor: str, labels: Mapping[str, str]) -> str:
-    """Who it was, and where: `browser:acc_…` is ann in the browser."""
-    where, _, who = actor.partition(":")
-    if who in labels:
-        return f"{labels[who]} ({where})"
-    return labels.get(actor, actor)
-
-
 def _detail(entry: EntryView, labels: Mapping[str, str]) -> str:
     """What a change changed, or the reason that was given."""
     if entry.transfer is not None:
         return str(entry.after.get("why", ""))
     told = labels.get(entry.subject, "") if entry.type == "key" else ""
     what = entry.action.replace(".", " ").replace("_", " ") if entry.type in ("other", "key", "account", "plan") else ""
-    said = [part for name in entry.after if name not in _UNSAID and (part := _change(name, entry))]
-    text = ", ".join(part for part in (what, told, *said) if part) or entry.action
-    return text if len(text) <= DETAIL_MAX else f"{text[:DETAIL_MAX]}…"
-
-
-def _change(name: str, entry: EntryView) -> str:
-    after, before = _shown(name, entry.after[name]), entry.before.get(name)
-    word = name.removesuffix("_usd").replace("_", " ")
-    if name in entry.before and before != entry.after[name]:
-        return f"{word} {_shown(name, before)} → {after}"
-    return f"{word} {after}" if after else ""
-
-
-def _shown(name: str, value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, dict):
-        pairs: dict[str, Any] = value
-        return " and ".join(f"{of} {part}" for part, of in sorted(pairs.items(), reverse=True))
-    if isinstance(value, list):
-        parts: list[Any] = value
-        return " ".join(str(part) for part in parts)
-    return dollars(str(value)) if name.endswith("_usd") else str(value)
+    text = ", ".join(part for part in (what, told, *changes.said(entry.before, entry.after)) if part) or entry.action
+    return changes.cut(text)
 
 
 def _start_us(day: date, zone: ZoneInfo) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sqlite3
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import quote
@@ -13,9 +15,9 @@ from litestar.response import Redirect, Template
 
 from zsky_box.api import browser, problems
 from zsky_box.api.problems import request_id
-from zsky_box.errors import Refusal, StoreError
+from zsky_box.errors import Refusal, StoreError, ZskyError
 from zsky_box.pages import frame
-from zsky_box.pages.entry import SignedOut, visitor_of
+from zsky_box.pages.entry import SignedOut, recognise, visitor_of
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,9 @@ def refused(request: Request[Any, Any, Any], refusal: Refusal) -> Response[Any] 
 
 
 def of_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any] | Template:
-    """Routing, methods and bodies."""
+    """Routing, methods and bodies; no guard has seen the request where no page has its address."""
+    with contextlib.suppress(sqlite3.Error, ZskyError):
+        recognise(request)
     if error.status_code >= 500:
         return of_any(request, error)
     return _page(request, error.status_code, problems.sentence_of(error), dict(error.headers or {}))

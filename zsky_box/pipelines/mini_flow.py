@@ -1,8 +1,8 @@
-"""mini's denoiser: one transformer over text, scene, object, voice, motion and sound tokens; and its sampler.
+"""mini's denoiser: one transformer over a sentence, a scene, an object, a voice, and a clip's moments; and its sampler.
 
 Rectified flow (Liu et al. 2022): a token at noise s is (1 - s) data + s noise, and the network predicts the velocity
-noise - data. Motion and sound tokens of one quarter second share their place in time. Each token has its own noise
-level, so that what is given (a first frame) is simply clean.
+noise - data. What is seen and what is heard in a quarter second enter the transformer as one moment, and leave it by
+two doors. Each token has its own noise level, so that what is given (a first frame) is simply clean.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch.nn import functional
 from zsky_box.pipelines.mini_latents import CHUNKS, GIVEN_TOKENS, GROUPS, TOKEN_SIZE, TOKENS
 from zsky_box.pipelines.mini_words import SLOTS
 
+_STILL: Final = [name for name, count, _, _ in GROUPS if count == 1]
 _LEVELS: Final = 64
 """Numbers that describe a noise level."""
 
@@ -25,7 +26,7 @@ OnStep = Callable[[int, int, Tensor], None]
 
 
 class Block(nn.Module):
-    """Attention and a feed-forward layer, each bent by the token's noise level."""
+    """Attention and a feed-forward layer, each bent by the token's noise level and by what was said."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -51,14 +52,15 @@ class Block(nn.Module):
 class Flow(nn.Module):
     """The denoiser."""
 
-    def __init__(self, width: int = 128, heads: int = 4, depth: int = 6) -> None:
+    def __init__(self, width: int = 128, heads: int = 4, depth: int = 4) -> None:
         super().__init__()
         self.config = {"width": width, "heads": heads, "depth": depth}
-        self.text = nn.ModuleList(nn.Embedding(1 + len(values), width) for values in SLOTS.values())
+        self.text = nn.ModuleList(nn.Embedding(1 + len(values), width // len(SLOTS)) for values in SLOTS.values())
+        self.told = nn.Linear(width, width)
         self.enter = nn.ModuleList(nn.Linear(kept, width) for _, _, _, kept in GROUPS)
         self.group = nn.Parameter(torch.randn(len(GROUPS), width) * 0.5)
         self.time = nn.Parameter(torch.randn(CHUNKS, width) * 0.5)
-        self.level = nn.Sequential(nn.Linear(_LEVELS, width), nn.SiLU())
+        self.level = nn.Linear(_LEVELS, width)
         self.bends = nn.Linear(width, 6 * width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.leave = nn.ModuleList(nn.Linear(width, kept) for _, _, _, kept in GROUPS)
@@ -68,27 +70,24 @@ class Flow(nn.Module):
     def forward(self, tokens: Tensor, levels: Tensor, slots: Tensor) -> Tensor:
         """Velocities [n, TOKENS, TOKEN_SIZE] of tokens at noise levels [n, TOKENS], told slots [n, slots]."""
         n = len(tokens)
-        words = torch.stack([table(slots[:, at]) for at, table in enumerate(self.text)], 1)
+        words = torch.cat([table(slots[:, at]) for at, table in enumerate(self.text)], 1)[:, None]
         parts: list[Tensor] = []
         at = 0
         for index, (_, count, _, kept) in enumerate(GROUPS):
-            part = self.enter[index](tokens[:, at : at + count, :kept]) + self.group[index]
-            parts.append(part + self.time if count == CHUNKS else part)
+            parts.append(self.enter[index](tokens[:, at : at + count, :kept]) + self.group[index])
             at += count
-        stream = torch.cat((words, *parts), 1)
-        levels = torch.cat((levels.new_zeros(n, words.shape[1]), levels), 1)
-        noise = self.level(_waves(levels))
-        stream = stream + noise
-        bends = self.bends(noise).view(n, stream.shape[1], 6, -1)
+        *still, motion, sound = parts
+        stream = torch.cat((words, *still, motion + sound + self.time), 1)
+        levels = torch.cat((levels.new_zeros(n, 1), levels[:, :-CHUNKS]), 1)
+        about = self.level(_waves(levels)) + self.told(words)
+        stream = stream + about
+        bends = self.bends(functional.silu(about)).view(n, stream.shape[1], 6, -1)
         for block in self.blocks:
             stream = block(stream, bends)
-        stream = _normed(stream[:, words.shape[1] :])
-        found: list[Tensor] = []
-        at = 0
-        for index, (_, count, _, kept) in enumerate(GROUPS):
-            found.append(functional.pad(self.leave[index](stream[:, at : at + count]), (0, TOKEN_SIZE - kept)))
-            at += count
-        return torch.cat(found, 1)
+        stream = _normed(stream[:, 1:])
+        *still, moments = stream.split([1] * len(_STILL) + [CHUNKS], 1)
+        left = [leave(part) for leave, part in zip(self.leave, (*still, moments, moments), strict=True)]
+        return torch.cat([functional.pad(part, (0, TOKEN_SIZE - part.shape[-1])) for part in left], 1)
 
 
 @torch.no_grad()

@@ -22,11 +22,13 @@ FRAMES: Final = CHUNKS * CHUNK_FRAMES
 SECONDS: Final = FRAMES / FPS
 SAMPLES: Final = round(SECONDS * SAMPLE_RATE_HZ)
 
-SCENE_SIZE: Final = 12
-"""Six numbers for the background, six for the floor."""
+SKY_SIZE: Final = 6
+FLOOR_SIZE: Final = 5
+SCENE_SIZE: Final = SKY_SIZE + FLOOR_SIZE + 1
+"""Codes of what is above and below the horizon, and how bright the scene is (about 1)."""
 LOOK_SIZE: Final = 8
 OBJECT_SIZE: Final = LOOK_SIZE + 3 + 1 + 2
-"""Look, colour (red, green, blue in 0 to 1), radius, and where the first frame has it (x, y)."""
+"""Code of its look, colour (red, green, blue in 0 to 1), radius, and where the first frame has it (x, y)."""
 VOICE_SIZE: Final = 6
 POSE_SIZE: Final = 5
 """x, y, squash (0: round), cosine and sine of the turn."""
@@ -60,7 +62,7 @@ GROUPS: Final = (
     ("scene", 1, SCENE_SIZE, 12),
     ("thing", 1, OBJECT_SIZE, 14),
     ("voice", 1, VOICE_SIZE, 6),
-    ("motion", CHUNKS, CHUNK_FRAMES * POSE_SIZE, 24),
+    ("motion", CHUNKS, CHUNK_FRAMES * POSE_SIZE, 20),
     ("sound", CHUNKS, SOUND_SIZE, 7),
 )
 """Name, tokens in a clip, numbers before whitening, and the numbers kept of them."""
@@ -69,6 +71,9 @@ TOKENS: Final = sum(tokens for _, tokens, _, _ in GROUPS)
 TOKEN_SIZE: Final = max(kept for _, _, _, kept in GROUPS)
 GIVEN_TOKENS: Final = 2
 """Scene and object: what a first frame fixes. They come first."""
+
+_POSE_WEIGHTS: Final = (2.0, 3.0, 1.5, 0.5, 0.5)
+"""Where an object is matters more than how far it has turned, and its height tells when it strikes."""
 
 _FLOOR: Final = 0.02
 """Components weaker than this part of the strongest are not blown up to unit variance: they are below what is seen."""
@@ -86,6 +91,8 @@ class Whitening(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.config: dict[str, int] = {}
+        weights = torch.tensor(_POSE_WEIGHTS).repeat(CHUNK_FRAMES)
+        self._weights = {name: weights if name == "motion" else torch.ones(size) for name, _, size, _ in GROUPS}
         for name, _, size, kept in GROUPS:
             self.register_buffer(f"{name}_mean", torch.zeros(size))
             self.register_buffer(f"{name}_in", torch.eye(size, kept))
@@ -97,13 +104,14 @@ class Whitening(nn.Module):
         for name, _, size, kept in GROUPS:
             rows = flat(latents)[name].reshape(-1, size).double()
             mean = rows.mean(0)
-            variances, axes = torch.linalg.eigh((rows - mean).T.cov())
+            weights = self._weights[name].double()
+            variances, axes = torch.linalg.eigh(((rows - mean) * weights).T.cov())
             variances, axes = variances.flip(0)[:kept], axes.flip(1)[:, :kept]
             scale = variances.clamp_min(0).sqrt()
             scale = scale.clamp_min(_FLOOR * float(scale[0]))
             self._part(f"{name}_mean").copy_(mean)
-            self._part(f"{name}_in").copy_(axes / scale)
-            self._part(f"{name}_out").copy_((axes * scale).T)
+            self._part(f"{name}_in").copy_(weights[:, None] * axes / scale)
+            self._part(f"{name}_out").copy_((axes * scale).T / weights)
 
     def tokens(self, latents: Latents) -> Tensor:
         """Latents to tokens."""

@@ -118,10 +118,8 @@ class MiniModel:
         if frame.shape != (HEIGHT, WIDTH, 3):
             raise ValueError(f"a first frame is {HEIGHT} x {WIDTH} x 3, not {frame.shape}")
         picture = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float() / 255
-        seen = self.picture.object_encoder(picture)
-        thing = torch.cat((seen.look, seen.colour, seen.radius[:, None], seen.pose[:, :2]), 1)
+        scene, thing, _ = self.picture.encode(picture)
         blank = self.whitening.latents(torch.zeros(1, TOKENS, TOKEN_SIZE))
-        scene = self.picture.scene_encoder(picture)
         return self.whitening.tokens(Latents(scene, thing, blank.voice, blank.motion, blank.sound))[:, :2]
 
     def latents(self, tokens: Tensor) -> Latents:

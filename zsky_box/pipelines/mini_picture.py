@@ -1,8 +1,9 @@
 """mini's picture codec: it knows that a picture is a scene, and one object with its shadow in front of it.
 
-The scene and the object's look (its outline, grain, light and shine) are drawn by learnt networks, once a clip; the
-object is then placed in each frame by differentiable resampling, so that its edges stay sharp wherever it moves. The
-encoder is a network that finds the object in a frame, cuts it out, and reads its look, its colour and its pose.
+What can be seen is kept in three codebooks, of skies, floors and looks, whose codes learnt networks draw: a look as a
+sprite with its outline, grain, light and shine. The object is placed in each frame by differentiable resampling, so
+that its edges stay sharp wherever it moves. The encoder is a network that finds the object in a frame, cuts it out, and
+says which codes these are, and the object's colour and pose.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zsky_box.pipelines.mini_latents import HEIGHT, LOOK_SIZE, SCENE_SIZE, WIDTH
+from zsky_box.pipelines.mini_latents import FLOOR_SIZE, HEIGHT, LOOK_SIZE, SKY_SIZE, WIDTH
+from zsky_box.pipelines.mini_words import SLOTS
 
 ASPECT: Final = WIDTH / HEIGHT
 GROUND: Final = 0.86
@@ -28,6 +30,14 @@ SPAN: Final = 1.3
 """A sprite reaches so many radii from the object's centre."""
 LAYERS: Final = ("alpha", "grain", "light", "shine", "shadow")
 """A sprite's layers. The first two turn with the object; light, shine and shadow do not."""
+
+KINDS: Final = len(SLOTS["kind"])
+MATERIALS: Final = len(SLOTS["material"])
+LOOKS: Final = KINDS * MATERIALS
+VARIANTS: Final = 3
+"""Every background comes so often, with its sun, moon, clouds or trees elsewhere."""
+SKIES: Final = len(SLOTS["background"]) * VARIANTS
+FLOORS: Final = len(SLOTS["floor"])
 
 CROP: Final = 48
 _CROP_SPAN: Final = 1.7
@@ -77,73 +87,45 @@ def compose(scene: Tensor, colour: Tensor, depth: Tensor, layers: list[Tensor]) 
     return ground + alpha * (body - ground)
 
 
-class SceneDecoder(nn.Module):
-    """Scene numbers to a picture: a learnt canvas, bent by the numbers at each of its sizes."""
+class Drawing(nn.Module):
+    """The decoder: codebooks, and what they look like."""
 
-    def __init__(self, widths: tuple[int, ...] = (64, 48, 32, 24, 16)) -> None:
+    def __init__(self, skies: int = 24, floors: int = 8, looks: int = 24) -> None:
         super().__init__()
-        scale = 2 ** (len(widths) - 1)
-        self.stem = nn.Linear(SCENE_SIZE, 128)
-        self.start = nn.Linear(128, widths[0] * (HEIGHT // scale) * (WIDTH // scale))
-        self.canvases = nn.ParameterList(
-            nn.Parameter(torch.randn(width, HEIGHT * 2**step // scale, WIDTH * 2**step // scale) * 0.2)
-            for step, width in enumerate(widths)
-        )
-        self.bends = nn.ModuleList(nn.Linear(128, 2 * width) for width in widths)
-        self.layers = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1) for before, after in zip(widths, (*widths[1:], 3), strict=True)
-        )
+        self.edge = round(HORIZON * HEIGHT)
+        self.sky_codes = nn.Buffer(_codes(SKIES, SKY_SIZE))
+        self.floor_codes = nn.Buffer(_codes(FLOORS, FLOOR_SIZE))
+        self.look_codes = nn.Buffer(_codes(LOOKS, LOOK_SIZE))
+        self.sky = _drawer(SKY_SIZE, skies, 3 * self.edge * WIDTH)
+        self.floor = _drawer(FLOOR_SIZE, floors, 3 * (HEIGHT - self.edge) * WIDTH)
+        self.look = _drawer(LOOK_SIZE, looks, len(LAYERS) * SPRITE * SPRITE)
 
-    def forward(self, scene: Tensor) -> Tensor:
-        """[n, SCENE_SIZE] to pictures [n, 3, HEIGHT, WIDTH] in 0 to 1."""
-        stem = functional.gelu(self.stem(scene))
-        picture = self.start(stem).view(len(scene), *self.canvases[0].shape)
-        for step, (canvas, bend, layer) in enumerate(zip(self.canvases, self.bends, self.layers, strict=True)):
-            if step:
-                picture = functional.interpolate(picture, scale_factor=2.0, mode="bilinear")
-            gain, shift = bend(stem)[:, :, None, None].chunk(2, 1)
-            picture = layer(functional.gelu(picture + canvas * (1 + gain) + shift))
-        return picture.sigmoid()
+    def scene(self, sky: Tensor, floor: Tensor, bright: Tensor) -> Tensor:
+        """Codes [n, SKY_SIZE] and [n, FLOOR_SIZE] and brightness [n, 1] to [n, 3, HEIGHT, WIDTH], about 0 to 1."""
+        upper, lower = self.sky(sky), self.floor(floor)
+        picture = torch.cat((upper.view(len(sky), 3, -1, WIDTH), lower.view(len(sky), 3, -1, WIDTH)), 2)
+        return picture * bright[:, :, None, None]
+
+    def sprite(self, look: Tensor) -> Tensor:
+        """Codes [n, LOOK_SIZE] to sprites [n, len(LAYERS), SPRITE, SPRITE], about 0 to 1; light goes to 2."""
+        return self.look(look).view(-1, len(LAYERS), SPRITE, SPRITE)
 
 
-class SpriteDecoder(nn.Module):
-    """An object's look to its sprite."""
-
-    def __init__(self, width: int = 48) -> None:
-        super().__init__()
-        self.start = nn.Sequential(nn.Linear(LOOK_SIZE, 256), nn.GELU(), nn.Linear(256, width * 64))
-        self.layers = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(3))
-        self.last = nn.Conv2d(width, len(LAYERS), 3, padding=1)
-
-    def forward(self, look: Tensor) -> Tensor:
-        """[n, LOOK_SIZE] to [n, len(LAYERS), SPRITE, SPRITE]; light goes from 0 to 2, the others from 0 to 1."""
-        sprite = self.start(look).view(len(look), -1, 8, 8)
-        for layer in self.layers:
-            sprite = functional.gelu(layer(functional.interpolate(sprite, scale_factor=2.0, mode="bilinear")))
-        scale = torch.ones(len(LAYERS), 1, 1, device=look.device)
-        scale[LAYERS.index("light")] = 2
-        return self.last(sprite).sigmoid() * scale
-
-
-class SceneEncoder(nn.Module):
-    """Frames to scene numbers: the background is read above the horizon, the floor below, each for itself."""
-
-    def __init__(self, width: int = 24) -> None:
-        super().__init__()
-        self.above, self.below = _tower(width, 6), _tower(width, 6)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """[n, 3, HEIGHT, WIDTH] to [n, SCENE_SIZE]."""
-        small = functional.avg_pool2d(frames, 2) - 0.5
-        edge = round(HORIZON * HEIGHT / 2)
-        return torch.cat((self.above(small[:, :, : edge - 1]), self.below(small[:, :, edge + 1 :])), 1)
+def nearest(codes: Tensor, given: Tensor) -> Tensor:
+    """The codes of a book [codes, size] that are nearest to those given [n, size]: what denoising left over is gone."""
+    return codes[torch.cdist(given, codes).argmin(1)]
 
 
 class Seen(NamedTuple):
     """What the encoder saw in n frames."""
 
-    look: Tensor
-    """[n, LOOK_SIZE]"""
+    sky: Tensor
+    """[n, SKIES]: logits of the sky's code, and so below."""
+    floor: Tensor
+    kind: Tensor
+    material: Tensor
+    bright: Tensor
+    """[n, 1]"""
     colour: Tensor
     """[n, 3] in 0 to 1"""
     radius: Tensor
@@ -152,46 +134,48 @@ class Seen(NamedTuple):
     """[n, POSE_SIZE]"""
     place: Tensor
     """[n, 3]: the first guess at x, y and radius, before the cut-out was looked at."""
+    heat: Tensor
+    """[n, rows, columns]: logits of where the object's centre is."""
 
 
-class ObjectEncoder(nn.Module):
-    """Finds the object, cuts it out, and reads it."""
+class Seeing(nn.Module):
+    """The encoder."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.finder = nn.Sequential(
-            nn.Conv2d(3, width // 2, 5, 2, 2),
-            nn.GELU(),
-            nn.Conv2d(width // 2, width, 3, 2, 1),
-            nn.GELU(),
-            nn.Conv2d(width, width, 3, padding=2, dilation=2),
-            nn.GELU(),
-            nn.Conv2d(width, width, 3, padding=3, dilation=3),
-            nn.GELU(),
+            *_layer(3, width // 2, 5, stride=2),
+            *_layer(width // 2, width, 3, stride=2),
+            *_layer(width, width, 3, dilation=2),
+            *_layer(width, width, 3, dilation=3),
         )
         self.heat = nn.Conv2d(width, 1, 1)
         self.span = nn.Linear(width, 1)
-        self.reader = _tower(width, LOOK_SIZE + 3 + 3 + 3)
+        self.reader = _tower(width, KINDS + MATERIALS + 3 + 3 + 3)
+        self.scene = nn.Linear(3 * 9 * 16, SKIES + FLOORS + 1)
 
-    def forward(self, frames: Tensor) -> Seen:
-        """[n, 3, HEIGHT, WIDTH] in 0 to 1."""
-        place = self.find(frames)
-        inner = place.detach()
+    def forward(self, frames: Tensor, told: Tensor | None = None) -> Seen:
+        """[n, 3, HEIGHT, WIDTH] in 0 to 1; `told` [n, 3] is where to cut instead of where the object was found."""
+        place, heat = self.find(frames)
+        inner = place.detach() if told is None else told
         cut = self.cut(frames, inner)
-        look, colour, turn, shift = self.reader(cut - 0.5).split((LOOK_SIZE, 3, 3, 3), 1)
+        kind, material, colour, turn, shift = self.reader(cut - 0.5).split((KINDS, MATERIALS, 3, 3, 3), 1)
         radius = inner[:, 2] * (1 + 0.2 * shift[:, 2])
         where = inner[:, :2] + 0.2 * shift[:, :2] * inner[:, 2:]
         pose = torch.cat((where, 0.2 * turn[:, :1], turn[:, 1:]), 1)
-        return Seen(look, (0.5 + 0.5 * colour), radius, pose, place)
+        coarse = functional.adaptive_avg_pool2d(frames, (9, 16)).flatten(1) - 0.5
+        sky, floor, bright = self.scene(coarse).split((SKIES, FLOORS, 1), 1)
+        colour = 0.5 + 0.5 * colour
+        return Seen(sky, floor, kind, material, 1 + 0.1 * bright, colour, radius, pose, place, heat)
 
-    def find(self, frames: Tensor) -> Tensor:
-        """x, y and radius: [n, 3]."""
+    def find(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """x, y and radius [n, 3], and the heat."""
         features = self.finder(functional.avg_pool2d(frames, 2) - 0.5)
-        height, width = features.shape[-2:]
-        weights = self.heat(features).flatten(1).softmax(1)
-        grid = pixel_grid(height, width).to(frames).flatten(0, 1)
+        heat = self.heat(features)[:, 0]
+        weights = heat.flatten(1).softmax(1)
+        grid = pixel_grid(*heat.shape[-2:]).to(frames).flatten(0, 1)
         radius = 0.11 + 0.1 * self.span((features.flatten(2) * weights[:, None]).sum(2))
-        return torch.cat((weights @ grid, radius.clamp(0.03, 0.3)), 1)
+        return torch.cat((weights @ grid, radius.clamp(0.03, 0.3)), 1), heat
 
     def cut(self, frames: Tensor, place: Tensor) -> Tensor:
         """Square cut-outs [n, 3, CROP, CROP] around places [n, 3]."""
@@ -208,10 +192,22 @@ class Picture(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.config: dict[str, int] = {}
-        self.scene_encoder = SceneEncoder()
-        self.object_encoder = ObjectEncoder()
-        self.scene = SceneDecoder()
-        self.sprite = SpriteDecoder()
+        self.drawing = Drawing()
+        self.seeing = Seeing()
+
+    def encode(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One clip's frames [n, 3, HEIGHT, WIDTH] to its scene [1, SCENE_SIZE], object [1, OBJECT_SIZE], poses [n, 5].
+
+        What does not change within a clip is read from all its frames together.
+        """
+        seen = self.seeing(frames)
+        names = (seen.sky, seen.floor, seen.kind, seen.material)
+        sky, floor, kind, material = (logits.log_softmax(1).sum(0).argmax() for logits in names)
+        drawing = self.drawing
+        scene = torch.cat((drawing.sky_codes[sky], drawing.floor_codes[floor], seen.bright.mean(0)))
+        look = drawing.look_codes[kind * MATERIALS + material]
+        thing = torch.cat((look, seen.colour.mean(0), seen.radius.mean(0, keepdim=True), seen.pose[0, :2]))
+        return scene[None], thing[None], seen.pose
 
     def place(self, scene: Tensor, sprite: Tensor, colour: Tensor, radius: Tensor, pose: Tensor) -> Tensor:
         """Draw n objects over n scenes [n, 3, h, w]: their sprites, colours [n, 3], radii [n] and poses [n, 5]."""
@@ -229,8 +225,12 @@ class Picture(nn.Module):
 
         scene [1, SCENE_SIZE], thing [1, OBJECT_SIZE], motion [frames, POSE_SIZE].
         """
-        ground = self.scene(scene)
-        sprite = self.sprite(thing[:, :LOOK_SIZE])
+        drawing = self.drawing
+        sky, floor, bright = scene.split((SKY_SIZE, FLOOR_SIZE, 1), 1)
+        sky, floor = nearest(drawing.sky_codes, sky), nearest(drawing.floor_codes, floor)
+        ground = drawing.scene(sky, floor, bright.clamp(0.8, 1.2)).clamp(0, 1)
+        sprite = drawing.sprite(nearest(drawing.look_codes, thing[:, :LOOK_SIZE])).clamp(0, 2)
+        sprite = torch.cat((sprite[:, :1].clamp_max(1), sprite[:, 1:]), 1)
         colour, radius = thing[:, LOOK_SIZE : LOOK_SIZE + 3].clamp(0, 1), thing[:, LOOK_SIZE + 3].clamp(0.02, 0.4)
         motion = torch.cat((motion[:, :2], motion[:, 2:3].clamp(-0.3, 0.5), motion[:, 3:]), 1)
         for pose in motion.split(_FRAMES_AT_ONCE):
@@ -238,21 +238,41 @@ class Picture(nn.Module):
             drawn = self.place(
                 ground.expand(n, -1, -1, -1), sprite.expand(n, -1, -1, -1), colour.expand(n, -1), radius.expand(n), pose
             )
-            yield from (drawn * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+            yield from (drawn * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _codes(n: int, size: int) -> Tensor:
+    """A codebook [n, size]: codes as far apart as a greedy choice among normal ones makes them; always the same."""
+    drawn = torch.randn(4_096, size, generator=torch.Generator().manual_seed(size))
+    drawn = drawn * size**0.5 / drawn.norm(dim=1, keepdim=True)
+    chosen = drawn[:1]
+    for _ in range(n - 1):
+        chosen = torch.cat((chosen, drawn[torch.cdist(drawn, chosen).amin(1).argmax()][None]))
+    return chosen
+
+
+def _drawer(size: int, width: int, pixels: int) -> nn.Sequential:
+    """Latents to pixels: the last layer's weights are pictures, which those before it mix."""
+    last = nn.Linear(width, pixels)
+    nn.init.constant_(last.bias, 0.5)
+    return nn.Sequential(nn.Linear(size, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, width), last)
 
 
 def _tower(width: int, out: int) -> nn.Sequential:
     """Convolutions of stride 2, then an average over a coarse grid, then a linear layer."""
     return nn.Sequential(
-        nn.Conv2d(3, width, 5, 2, 2),
-        nn.GELU(),
-        nn.Conv2d(width, 2 * width, 3, 2, 1),
-        nn.GELU(),
-        nn.Conv2d(2 * width, 2 * width, 3, 2, 1),
-        nn.GELU(),
-        nn.AdaptiveAvgPool2d((3, 6)),
+        *_layer(3, width, 5, stride=2),
+        *_layer(width, 2 * width, 3, stride=2),
+        *_layer(2 * width, 2 * width, 3, stride=2),
+        nn.AdaptiveAvgPool2d((4, 4)),
         nn.Flatten(),
-        nn.Linear(36 * width, 128),
+        nn.Linear(32 * width, 128),
         nn.GELU(),
         nn.Linear(128, out),
     )
+
+
+def _layer(before: int, after: int, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[nn.Module, ...]:
+    """A convolution, normalised: without, these towers take several times as many steps to begin to see."""
+    padding = dilation * (kernel // 2)
+    return nn.Conv2d(before, after, kernel, stride, padding, dilation), nn.GroupNorm(8, after), nn.GELU()

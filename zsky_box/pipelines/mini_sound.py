@@ -72,7 +72,8 @@ def strike(body: Tensor) -> Tensor:
     audible = strength * (hertz < 0.45 * SAMPLE_RATE_HZ)
     ring = (audible * torch.exp(-seconds / decay.exp()) * torch.sin(2 * math.pi * hertz * seconds)).sum(0)
     noise = torch.randn(len(seconds), generator=torch.Generator().manual_seed(1))
-    return ring + body[-2] * torch.exp(-seconds / body[-1].exp()) * noise
+    struck = ring + body[-2] * torch.exp(-seconds / body[-1].exp()) * noise
+    return struck * (4 * (1 - seconds / STRIKE_SECONDS)).clamp_max(1)  # what rings on must not end in a click
 
 
 def synthesise(body: Tensor, strikes: list[tuple[float, float]], hum: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from litestar import Request, get
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
-from zsky_box.pages.admin import cards, places, queue
+from zsky_box.pages.admin import audit, cards, people, places, queue
 
 
 @get("/admin", opt={"page": "owner"}, include_in_schema=False)
@@ -24,5 +24,7 @@ async def overview(request: Request[Any, Any, Any]) -> Redirect:
 HANDLERS: Final[list[ControllerRouterHandler]] = [
     overview,
     *cards.HANDLERS,
+    *audit.HANDLERS,
     *queue.HANDLERS,
+    *people.HANDLERS,
 ]

@@ -1,0 +1,185 @@
+"""`/admin/people`: who is on the box, what they may spend, and their way in; for the owner alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+
+import httpx
+import pytest
+
+from tests.api.asking import command
+from tests.boxes import running
+from tests.pages.test_admin_cards import audited
+from tests.people import Browser, add_people, signed_in
+from tests.running import RunningBox
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningBox]:
+    folder = tmp_path_factory.mktemp("people") / "data"
+    RunningBox(folder)
+    add_people(folder, "ada", "ben")
+    with running(folder) as box:
+        yield box
+    assert command(folder, "ledger", "verify")["verifies"]
+
+
+def id_of(owner: httpx.Client, name: str) -> str:
+    found = re.search(rf'href="/admin/people/(acc_\w+)">{name}<', owner.get("/admin/people").text)
+    assert found is not None
+    return found[1]
+
+
+def secret_of(page: str) -> str:
+    found = re.search(r'<code id="secret-1">([^<]+)</code>', page)
+    assert found is not None
+    return found[1]
+
+
+def change(owner: Browser, path: str, **fields: str) -> str:
+    """Send the form of the page, and confirm it; what the page says then."""
+    asked = owner.submit(path, **fields)
+    assert asked.status_code == 200, asked.text
+    assert "is this right?" in asked.text
+    answer = owner.submit(path, sure="yes", **fields)
+    assert (answer.status_code, answer.headers["location"]) == (303, path)
+    return owner.get(path).text
+
+
+def test_it_works(studio: RunningBox) -> None:
+    with signed_in(studio) as owner:
+        page = owner.get("/admin/people").text
+        for part in (">owner</a>", ">ada</a>", ">ben</a>", "0 of 300", "never"):
+            assert part in page
+        assert ">ben</a>" not in owner.get("/admin/people?q=AD").text
+        assert "Nobody of that name" in owner.get("/admin/people?q=zoe").text
+        assert owner.get(f"/admin/people/{id_of(owner, 'ada')}").status_code == 200
+        assert owner.get("/admin/people/acc_no").status_code == 404
+
+
+def test_it_is_there_for_the_owner_alone(studio: RunningBox) -> None:
+    with signed_in(studio, "ada") as ada, signed_in(studio) as owner:
+        mine = id_of(owner, "ada")
+        for path in ("/admin/people", f"/admin/people/{mine}"):
+            assert ada.get(path).status_code == 404
+            ada.submit(path, do="topup", amount_usd="1000", name="eve", sure="yes")
+        assert ada.get("/v1/me/overage").json()["wallet_usd"] == "0.00"
+        assert ">eve</a>" not in owner.get("/admin/people").text
+
+
+def test_somebody_is_added_and_signs_in_with_the_link_that_is_shown_once(studio: RunningBox) -> None:
+    with signed_in(studio) as owner, Browser(studio) as visitor:
+        answer = owner.submit("/admin/people", name="Zoë", plan="free")
+        path = answer.headers["location"]
+        page = owner.get(path).text
+        link = secret_of(page)
+        assert link.startswith(f"{studio.url}/setup?token=")
+        assert link not in owner.get(path).text
+        token = link.partition("token=")[2]
+        password = "seven lamps over the canal"
+        set_up = visitor.post("/setup", data={"token": token, "name": "Zoë", "password": password, "again": password})
+        assert set_up.status_code == 303
+        assert visitor.get("/v1/me").json()["plan"] == "free"
+        again = secret_of(owner.get(owner.submit(path, do="invite").headers["location"]).text)
+        assert again != link
+        owner.submit("/admin/people", name="ada")
+        assert "already" in owner.get("/admin/people").text
+
+
+def test_money_is_shown_as_it_would_come_and_moved_once_it_is_confirmed(studio: RunningBox) -> None:
+    with signed_in(studio, "ada") as ada, signed_in(studio) as owner:
+        path = f"/admin/people/{id_of(owner, 'ada')}"
+        asked = owner.submit(path, do="topup", amount_usd="25.50", note="cash").text
+        assert "$0.00" in asked
+        assert "$25.50" in asked
+        assert ada.get("/v1/me/overage").json()["wallet_usd"] == "0.00", "nothing is moved by asking"
+        page = change(owner, path, do="topup", amount_usd="25.50", note="cash")
+        assert "The wallet is filled." in page
+        change(owner, path, do="correct", amount_usd="0.5", direction="out", reason="typed wrongly")
+        change(owner, path, do="overage", enabled="yes")
+        change(owner, path, do="cap", cap_usd="40")
+        change(owner, path, do="ceiling", ceiling_usd="30")
+        change(owner, path, do="replenish", below_usd="5", add_usd="10", month_usd="20")
+        now = ada.get("/v1/me/overage").json()
+        assert (now["wallet_usd"], now["enabled"], now["cap_usd"]) == ("25.00", True, "30.00")
+        assert "$10.00 whenever it is below $5.00" in owner.get(path).text
+        change(owner, path, do="replenish-end")
+        change(owner, path, do="ceiling", ceiling_usd="")
+        assert ada.get("/v1/me/overage").json()["cap_usd"] == "40.00"
+        me = owner.get("/v1/me").json()["account"]
+        actors = {actor for actor, _ in audited(studio.folder, "overage.")}
+        assert actors == {f"browser:{me}"}
+        assert {actor for actor, _ in audited(studio.folder, "ledger.correct")} == {f"browser:{me}"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"do": "topup", "amount_usd": "1.005"}, "at most two decimals"),
+        ({"do": "topup", "amount_usd": "-3"}, "at most two decimals"),
+        ({"do": "topup", "amount_usd": "0"}, "top-up is $0.01"),
+        ({"do": "topup", "amount_usd": "1e3"}, "at most two decimals"),
+        ({"do": "correct", "amount_usd": "900", "direction": "out", "reason": "x"}, "to take from"),
+        ({"do": "correct", "amount_usd": "1", "direction": "in", "reason": " "}, "says why"),
+        ({"do": "cap", "cap_usd": "1000.01"}, "the cap is $5.00 to $1000.00"),
+        ({"do": "ceiling", "ceiling_usd": "2000000"}, "out of bounds"),
+        ({"do": "replenish", "below_usd": "5", "add_usd": "10", "month_usd": "5"}, "would never add"),
+        ({"do": "plan", "plan": "gold"}, "A plan is max"),
+        ({"do": "nothing"}, "nothing that can be done"),
+    ],
+)
+def test_what_cannot_be_is_told_before_it_is_confirmed(studio: RunningBox, fields: dict[str, str], told: str) -> None:
+    with signed_in(studio) as owner:
+        path = f"/admin/people/{id_of(owner, 'ben')}"
+        answer = owner.submit(path, **fields)
+        assert (answer.status_code, answer.headers["location"]) == (303, path)
+        assert told in owner.get(path).text
+
+
+def test_a_plan_is_changed_and_its_fee_told_first(studio: RunningBox) -> None:
+    with signed_in(studio) as owner:
+        path = f"/admin/people/{id_of(owner, 'ben')}"
+        asked = owner.submit(path, do="plan", plan="max-annual").text
+        assert "is entered on this month" in asked
+        assert "annual" in change(owner, path, do="plan", plan="max-annual")
+        asked = owner.submit(path, do="plan", plan="free").text
+        assert "goes on until" in asked
+        change(owner, path, do="plan", plan="free")
+        assert "ends 20" in owner.get(path).text
+
+
+def test_the_box_has_a_ceiling_over_all(studio: RunningBox) -> None:
+    with signed_in(studio) as owner:
+        asked = owner.submit("/admin/people", do="box-ceiling", ceiling_usd="500").text
+        assert "at most $500.00 a month over all accounts together" in asked
+        assert "None: each account" in owner.get("/admin/people").text
+        owner.submit("/admin/people", do="box-ceiling", ceiling_usd="500", sure="yes")
+        assert "<strong>$500.00</strong>" in owner.get("/admin/people").text
+        owner.submit("/admin/people", do="box-ceiling", ceiling_usd="", sure="yes")
+        assert "None: each account" in owner.get("/admin/people").text
+
+
+def test_sessions_are_ended_and_keys_revoked_but_the_owners_own_session_stays(studio: RunningBox) -> None:
+    with signed_in(studio, "ada") as ada, signed_in(studio) as owner, signed_in(studio) as other:
+        path = f"/admin/people/{id_of(owner, 'ada')}"
+        assert ada.get("/v1/me").status_code == 200
+        owner.submit(path, do="end-sessions")
+        assert ada.get("/v1/me").status_code == 401
+        assert "Nobody is signed in." in owner.get(path).text
+        mine = f"/admin/people/{id_of(owner, 'owner')}"
+        key = re.findall(r'name="key" value="(key_\w+)"', owner.get(mine).text)
+        assert len(key) == 2
+        owner.submit(mine, do="revoke", key=key[0])
+        assert len(re.findall(r'name="key" value="(key_\w+)"', owner.get(mine).text)) == 1
+        owner.submit(mine, do="revoke", key="key_no")
+        assert 'role="alert"' in owner.get(mine).text
+        owner.submit(mine, do="end-sessions")
+        assert owner.get("/v1/me").status_code == 200
+        assert other.get("/v1/me").status_code == 401
+
+
+def test_names_are_shown_as_they_are_written(studio: RunningBox) -> None:
+    with signed_in(studio) as owner:
+        path = owner.submit("/admin/people", name="<script>x</script>").headers["location"]
+        assert "<script>x" not in owner.get(path).text + owner.get("/admin/people").text

@@ -1,0 +1,222 @@
+"""`/admin/people`: who is on the box, what they may spend, and their way in."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from litestar import Request, Response, get, post
+from litestar.response import Template
+from litestar.types import ControllerRouterHandler
+from msgspec import Struct
+
+from zsky_box import accounts, keys, overage, people, sessions
+from zsky_box.accounts import NAME_MAX, Account, Plan
+from zsky_box.api.deps import Services, base_url, services
+from zsky_box.clock import DAY_US, rfc3339
+from zsky_box.control import (
+    AddAccount,
+    InviteAccount,
+    OfAccount,
+    Rehearsal,
+    RevokeKey,
+    SetCeiling,
+    account_view,
+    rehearse,
+    run,
+)
+from zsky_box.db import Rows, Tx
+from zsky_box.ledger import spend
+from zsky_box.pages import frame
+from zsky_box.pages.admin import money, places
+from zsky_box.pages.entry import signed_in
+from zsky_box.pricing import usd
+from zsky_box.schemas import OverageView
+
+PATH: Final = "/admin/people"
+_FIELD_MAX: Final = 200
+
+
+class PersonRow(Struct, frozen=True):
+    """One line of the list."""
+
+    account: Account
+    stands: OverageView
+    seen: str | None
+
+
+@get(PATH, opt={"page": "owner"}, include_in_schema=False)
+async def list_people(request: Request[Any, Any, Any]) -> Template:
+    """Everybody."""
+    box, text = services(request), str(request.query_params.get("q", ""))[:_FIELD_MAX].strip()
+    given = str(request.query_params.get("start", ""))
+    start = int(given) // people.PAGE * people.PAGE if given.isascii() and given.isdigit() and len(given) < 6 else 0
+
+    def read() -> tuple[list[PersonRow], int, int | None]:
+        with box.store.snapshot() as rows:
+            page = people.page(rows, text, start)
+            seen = people.last_seen(rows, [account.id for account in page.people])
+            found = [_row(rows, box, account, seen.get(account.id)) for account in page.people]
+            return found, page.matching, spend.box_ceiling_micros(rows)
+
+    found, matching, ceiling = await box.store.read(read)
+    return places.page(
+        request,
+        "admin/people.html",
+        tab="people",
+        title="People",
+        people=found,
+        matching=matching,
+        start=start,
+        after=start + people.PAGE if start + people.PAGE < matching else None,
+        q=text,
+        ceiling=None if ceiling is None else usd(ceiling),
+        name_max=NAME_MAX,
+    )
+
+
+@post(PATH, opt={"page": "owner"}, status_code=200, include_in_schema=False)
+async def add_or_bound(request: Request[Any, Any, Any]) -> Response[Any] | Template:
+    """A further person, or the ceiling of the whole box."""
+    box, form = services(request), await frame.form(request)
+    means = frame.means(request)
+    if form.get("do") == "box-ceiling":
+        ceiling = money.optional_micros(form, "ceiling_usd")
+        told = "no ceiling" if ceiling is None else f"at most ${usd(ceiling)} a month over all accounts together"
+        if form.get("sure") != "yes":
+            return _asked(request, form, "The ceiling of the box", PATH, sentences=[f"The box gets {told}."])
+        await box.store.read(lambda: run(money.checked(SetCeiling(account=None, ceiling_micros=ceiling)), means))
+        return frame.done(request, PATH, f"The box has {told}.")
+    plan: Plan = "free" if form.get("plan") == "free" else "max"
+    name = form.get("name", "")
+    command = AddAccount(name=name, plan=plan, annual=form.get("plan") == "max-annual")
+
+    def work() -> dict[str, Any]:
+        added = run(command, means)
+        return run(InviteAccount(account=added["id"]), means)
+
+    invited = await box.store.read(work)
+    return frame.done(
+        request,
+        f"{PATH}/{invited['id']}",
+        f"{name} is added. Give them this link: it works once, for three days, and sets their password.",
+        secret=f"{base_url(request)}{invited['path']}",
+    )
+
+
+@get(f"{PATH}/{{account_id:str}}", opt={"page": "owner"}, include_in_schema=False)
+async def person(request: Request[Any, Any, Any], account_id: str) -> Template:
+    """One of them."""
+    box, means = services(request), frame.means(request)
+
+    def read() -> dict[str, Any]:
+        with box.store.snapshot() as rows:
+            account = accounts.get(rows, account_id)
+            seen = people.last_seen(rows, [account.id]).get(account.id)
+            return {
+                "account": account,
+                "view": account_view(rows, account, means),
+                "stands": overage.view(rows, account.id, box.clock(), box.terms),
+                "seen": None if seen is None else rfc3339(seen),
+                "sessions": _sessions(rows, box, account.id),
+                "keys": [key.view() for key in keys.listed(rows, account.id)],
+            }
+
+    found = await box.store.read(read)
+    return places.page(
+        request,
+        "admin/person.html",
+        tab="people",
+        title=found["account"].name,
+        at=rfc3339,
+        cap_min=usd(overage.CAP_MIN_MICROS),
+        cap_max=usd(overage.CAP_MAX_MICROS),
+        **found,
+    )
+
+
+@post(f"{PATH}/{{account_id:str}}", opt={"page": "owner"}, status_code=200, include_in_schema=False)
+async def change_person(request: Request[Any, Any, Any], account_id: str) -> Response[Any] | Template:
+    """What changes money or a plan is shown first, as it would come, and done once it is confirmed."""
+    box, form = services(request), await frame.form(request)
+    back = f"{PATH}/{account_id}"
+    wish = form.get("do", "")
+    if wish in ("invite", "end-sessions", "revoke"):
+        return await _access(request, account_id, wish, form.get("key", ""))
+    command = money.command(form, account_id)
+    means = frame.means(request)
+    if form.get("sure") == "yes":
+        await box.store.read(lambda: run(command, means))
+        return frame.done(request, back, money.DONE[wish])
+    return await _confirm(request, form, command, back)
+
+
+async def _confirm(request: Request[Any, Any, Any], form: dict[str, str], command: OfAccount, back: str) -> Template:
+    box, means = services(request), frame.means(request)
+    found: Rehearsal = await box.store.read(lambda: rehearse(command, means))
+    return _asked(
+        request,
+        form,
+        found.before["name"],
+        back,
+        changes=money.changes(found),
+        sentences=money.sentences(command, found),
+    )
+
+
+def _asked(
+    request: Request[Any, Any, Any],
+    form: dict[str, str],
+    of: str,
+    back: str,
+    *,
+    sentences: list[str],
+    changes: list[money.Change] | None = None,
+) -> Template:
+    """The page that asks whether this is meant; its form sends the same again."""
+    kept = {name: value[:1_000] for name, value in form.items() if name not in ("csrf", "sure")}
+    return places.page(
+        request,
+        "admin/sure.html",
+        tab="people",
+        title="Confirm",
+        of=of,
+        back=back,
+        kept=kept,
+        sentences=sentences,
+        changes=changes or [],
+    )
+
+
+async def _access(
+    request: Request[Any, Any, Any], account_id: str, wish: Literal["invite", "end-sessions", "revoke"], key_id: str
+) -> Response[Any]:
+    """A new link, all sessions ended, or a key."""
+    box, means, back = services(request), frame.means(request), f"{PATH}/{account_id}"
+    if wish == "invite":
+        told = await box.store.read(lambda: run(InviteAccount(account=account_id), means))
+        sentence = f"A link for {told['name']}: it works once, for three days, and sets their password."
+        return frame.done(request, back, sentence, secret=f"{base_url(request)}{told['path']}")
+    if wish == "revoke":
+        await box.store.read(lambda: run(RevokeKey(account=account_id, key_id=key_id), means))
+        return frame.done(request, back, "The key is revoked: it opens nothing any more.")
+    own = signed_in(request).session
+
+    def work(tx: Tx) -> int:
+        account = accounts.get(tx, account_id)
+        return sessions.end_all(tx, account.id, but=own.id, now=box.clock(), actor=means.actor)
+
+    count = await box.store.write_async(work)
+    return frame.done(request, back, f"{count} sessions are ended." if count != 1 else "One session is ended.")
+
+
+def _row(rows: Rows, box: Services, account: Account, seen: int | None) -> PersonRow:
+    stands = overage.view(rows, account.id, box.clock(), box.terms)
+    return PersonRow(account, stands, None if seen is None else rfc3339(seen))
+
+
+def _sessions(rows: Rows, box: Services, account_id: str) -> list[sessions.Session]:
+    idle_us, whole_us = box.settings.session_idle_days * DAY_US, box.settings.session_days * DAY_US
+    return sessions.listed(rows, account_id, now=box.clock(), idle_us=idle_us, whole_us=whole_us)
+
+
+HANDLERS: Final[list[ControllerRouterHandler]] = [list_people, add_or_bound, person, change_person]
