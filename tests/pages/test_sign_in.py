@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import sqlite3
 from collections.abc import Generator
+from contextlib import closing
 
 import httpx
 import pytest
 
-from tests.api.asking import IMAGE, problem
+from tests.api.asking import IMAGE, problem, until
+from tests.boxes import running
 from tests.people import PASSWORD, Browser, add_people, signed_in
 from tests.running import RunningBox
 
@@ -77,6 +81,9 @@ def test_after_sign_in_only_a_page_of_this_box_is_gone_to(studio: RunningBox) ->
         ("/\\evil.test", None),
         ("javascript:alert(1)", None),
         ("/a\nb", None),
+        ("//[", None),
+        ("http://[::", None),
+        ("/" + "a" * 10_000, None),
     ):
         with Browser(studio) as browser:
             answer = browser.post("/sign-in", data={"name": "ada", "password": PASSWORD, "next": onward})
@@ -160,3 +167,41 @@ def test_pages_want_somebody_signed_in_and_come_with_their_headers(studio: Runni
         assert missing.status_code == 404
         assert "text/html" in missing.headers["content-type"]
         problem(browser.get("/v1/no-such"), 404, "not_found")
+
+
+def test_a_session_that_is_used_does_not_grow_old_by_idleness(studio: RunningBox) -> None:
+    """By its pages or by what they ask of the API; not more often than the store need know."""
+    with signed_in(studio, "ada") as browser, closing(sqlite3.connect(studio.folder / "ledger.db")) as ledger:
+
+        def used_at() -> int:
+            return int(ledger.execute("SELECT max(used_at) FROM session").fetchone()[0])
+
+        for path in ("/usage", "/v1/me"):
+            with ledger:
+                ledger.execute("UPDATE session SET used_at = used_at - 3600000000")
+            before = used_at()
+            assert browser.get(path).status_code == 200
+            until(lambda before=before: used_at() > before, "the use is stored")
+
+
+def test_a_cookie_is_secure_where_the_connection_is(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("proxied") / "data"
+    with running(folder, public_url="https://box.studio.example", ready=False) as box:
+        box.stop()
+        add_people(folder)
+        box.start(ready=False)
+        for host, origin, is_secure in (
+            ("box.studio.example", "https://box.studio.example", True),
+            ("BOX.studio.example:443", "https://box.studio.example", True),
+            (f"localhost:{box.port}", f"http://localhost:{box.port}", True),
+            # Around the proxy, over the network's plain HTTP: a browser would drop a Secure cookie.
+            (f"{socket.gethostname()}:{box.port}", f"http://{socket.gethostname()}:{box.port}", False),
+        ):
+            with Browser(box) as browser:
+                headers = {"Host": host, "Origin": origin}
+                answer = browser.post("/sign-in", data={"name": "owner", "password": PASSWORD}, headers=headers)
+                assert answer.status_code == 303, answer.text
+                cookie = answer.headers["set-cookie"]
+                assert cookie.startswith("__Host-zsky=" if is_secure else "zsky=")
+                assert ("secure" in cookie.lower()) is is_secure
+                assert "httponly" in cookie.lower()

@@ -55,6 +55,8 @@ async def enter(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     """Litestar guard of all pages: this box's name, the page's own origin, the right person, the session's token."""
     browser.require_host(connection)
     browser.require_same_origin(connection)
+    if connection.scope.get("method") == "OPTIONS":
+        return  # Litestar answers it by itself, with nothing but the methods of the address
     audience, found = handler.opt["page"], recognise(connection)
     if found is not None:
         limit(connection, services(connection).rate_limit, found.session.id)

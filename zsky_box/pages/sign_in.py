@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final
 
 from litestar import Request, Response, get, post
@@ -46,12 +45,13 @@ async def try_sign_in(request: Request[Any, Any, Any]) -> Response[Any] | Templa
     address = browser.address_of(request)
     try:
         box.guesses.allow(name, address)
+        account, stored = await box.store.read(lambda: _known(box, name))
+        is_right = await passwords.aside(lambda: passwords.matches(stored, password))
     except Refusal as refusal:
         return await _shown(
-            request, onward=onward, name=name, wrong=refusal.detail, status=429, headers=refusal.headers
+            request, onward=onward, name=name, wrong=refusal.detail, status=refusal.status, headers=refusal.headers
         )
-    account, stored = await box.store.read(lambda: _known(box, name))
-    if not await asyncio.to_thread(passwords.matches, stored, password) or account is None or stored is None:
+    if not is_right or account is None or stored is None:
         box.guesses.wrong(name, address)
         return await _shown(request, onward=onward, name=name, wrong=_WRONG, status=422)
     box.guesses.right(name, address)
@@ -100,7 +100,7 @@ def _known(box: Services, name: str) -> tuple[Account | None, str | None]:
 async def _strengthen(box: Services, account: Account, stored: str, password: str) -> None:
     """A hash made with weaker parameters than today's is made anew, now that the password is at hand."""
     if passwords.is_outdated(stored):
-        fresh = await asyncio.to_thread(passwords.hashed, password)
+        fresh = await passwords.aside(lambda: passwords.hashed(password))
         await box.store.write_async(lambda tx: passwords.renew(tx, account.id, stored, fresh))
 
 

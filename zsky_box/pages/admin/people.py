@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, Literal
 
 from litestar import Request, Response, get, post
+from litestar.params import FromPath
 from litestar.response import Template
 from litestar.types import ControllerRouterHandler
 from msgspec import Struct
@@ -104,7 +105,7 @@ async def add_or_bound(request: Request[Any, Any, Any]) -> Response[Any] | Templ
 
 
 @get(f"{PATH}/{{account_id:str}}", opt={"page": "owner"}, include_in_schema=False)
-async def person(request: Request[Any, Any, Any], account_id: str) -> Template:
+async def person(request: Request[Any, Any, Any], account_id: FromPath[str]) -> Template:
     """One of them."""
     box, means = services(request), frame.means(request)
 
@@ -135,7 +136,7 @@ async def person(request: Request[Any, Any, Any], account_id: str) -> Template:
 
 
 @post(f"{PATH}/{{account_id:str}}", opt={"page": "owner"}, status_code=200, include_in_schema=False)
-async def change_person(request: Request[Any, Any, Any], account_id: str) -> Response[Any] | Template:
+async def change_person(request: Request[Any, Any, Any], account_id: FromPath[str]) -> Response[Any] | Template:
     """What changes money or a plan is shown first, as it would come, and done once it is confirmed."""
     box, form = services(request), await frame.form(request)
     back = f"{PATH}/{account_id}"
