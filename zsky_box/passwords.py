@@ -125,6 +125,12 @@ def hash_of(rows: Reader, account_id: str) -> str | None:
     return None if row is None else str(row["hash"])
 
 
+def set_at(rows: Reader, account_id: str) -> int | None:
+    """When an account's password was chosen, in microseconds; making its hash anew is no choice. None without one."""
+    row = rows.one("SELECT set_at FROM password WHERE account_id = ?", (account_id,))
+    return None if row is None else int(row["set_at"])
+
+
 def exist(rows: Reader) -> bool:
     """Whether anybody can sign in at all."""
     return rows.one("SELECT 1 FROM password LIMIT 1") is not None

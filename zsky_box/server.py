@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import msgspec
 import uvicorn
+from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from zsky_box import ids
@@ -133,7 +134,7 @@ def with_request_log(app: ASGIApp) -> ASGIApp:
     """
 
     async def logged(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != ScopeType.HTTP:
             await app(scope, receive, send)
             return
         request_id = ids.new("req")

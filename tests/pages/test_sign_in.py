@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,7 +15,10 @@ import pytest
 from tests.api.asking import IMAGE, problem, until
 from tests.boxes import running
 from tests.people import PASSWORD, Browser, add_people, signed_in
-from tests.running import RunningBox
+from tests.running import RunningBox, make_owner
+from zsky_box import passwords
+from zsky_box.app import Box, create_app
+from zsky_box.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -205,3 +210,37 @@ def test_a_cookie_is_secure_where_the_connection_is(tmp_path_factory: pytest.Tem
                 assert cookie.startswith("__Host-zsky=" if is_secure else "zsky=")
                 assert ("secure" in cookie.lower()) is is_secure
                 assert "httponly" in cookie.lower()
+
+
+def test_a_password_that_is_changed_at_that_moment_lets_nobody_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at its hash and the new session: its change has ended all sessions, and must have ended this."""
+    folder = tmp_path / "data"
+    account_id = make_owner(folder)["account"]
+    add_people(folder)
+    box = Box(folder, Settings(devices="cpu"))
+    aside = passwords.aside
+
+    async def and_changed(work: Callable[[], bool]) -> bool:
+        answer = await aside(work)
+        await box.store.write_async(
+            lambda tx: passwords.set_for(tx, account_id, "$other", now=box.services.clock(), actor="terminal")
+        )
+        return answer
+
+    async def sign_in() -> httpx.Response:
+        url = "http://127.0.0.1:8420"
+        transport = httpx.ASGITransport(create_app(box))
+        async with httpx.AsyncClient(transport=transport, base_url=url, headers={"Origin": url}) as client:
+            return await client.post("/sign-in", data={"name": "owner", "password": PASSWORD})
+
+    try:
+        monkeypatch.setattr(passwords, "aside", and_changed)
+        refused = asyncio.run(sign_in())
+        assert refused.status_code == 422
+        assert "changed at this moment" in refused.text
+        assert "set-cookie" not in refused.headers
+        assert box.store.all("SELECT * FROM session") == []
+    finally:
+        box.close()

@@ -46,7 +46,8 @@ async def set_up(request: Request[Any, Any, Any]) -> Response[Any] | Template:
         account = await box.store.write_async(lambda tx: _use(tx, token, name, hashed, box.clock()))
     except Refusal as refusal:
         return await _shown(request, token, name=name, wrong=refusal.detail)
-    return await begun(request, account, "/settings#api" if account.role == "owner" else "/")
+    chosen_at = await box.store.read(lambda: passwords.set_at(box.store, account.id))
+    return await begun(request, account, "/settings#api" if account.role == "owner" else "/", chosen_at)
 
 
 def _use(tx: Tx, token: str, name: str, hashed: str, now: int) -> Account:
