@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -231,7 +232,8 @@ def test_a_password_that_is_changed_at_that_moment_lets_nobody_in(
 
     async def sign_in() -> httpx.Response:
         url = "http://127.0.0.1:8420"
-        transport = httpx.ASGITransport(create_app(box))
+        app: Any = create_app(box)  # the two libraries name the same protocol's types in their own way
+        transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url=url, headers={"Origin": url}) as client:
             return await client.post("/sign-in", data={"name": "owner", "password": PASSWORD})
 
