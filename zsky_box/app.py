@@ -40,7 +40,7 @@ from zsky_box.api import (
 from zsky_box.api.access import authenticate, tell_limits
 from zsky_box.api.bodies import LargeBodies, with_picture_max_bytes
 from zsky_box.api.deps import Services
-from zsky_box.api.document import CONFIG, build
+from zsky_box.api.document import build, config
 from zsky_box.assets import Assets
 from zsky_box.backups import Backups
 from zsky_box.bookkeeping import Bookkeeping
@@ -67,7 +67,7 @@ from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
 from zsky_box.library import Library
 from zsky_box.metrics import Metrics
-from zsky_box.pages import wrong
+from zsky_box.pages import docs, wrong
 from zsky_box.pages.files import StaticFiles, static_file
 from zsky_box.pages.said import Said
 from zsky_box.pauses import Pauses
@@ -420,6 +420,7 @@ def create_app(box: Box) -> Litestar:
             health.document,
         ],
     )
+    pages.answer_head(static_file)
     app = Litestar(
         route_handlers=[
             v1,
@@ -440,7 +441,7 @@ def create_app(box: Box) -> Litestar:
             StoreError: wrong.for_browsers(problems.from_store, wrong.of_store),
             Exception: wrong.for_browsers(problems.from_any, wrong.of_any),
         },
-        openapi_config=CONFIG,
+        openapi_config=config(),
         template_config=TemplateConfig(directory=CHECKOUT / "web" / "templates", engine=JinjaTemplateEngine),
         request_max_body_size=box.settings.body_max_bytes,
         multipart_form_part_limit=uploads.PARTS_MAX,
@@ -450,6 +451,7 @@ def create_app(box: Box) -> Litestar:
     app.state["streams"] = streams.StreamCount(box.settings.streams_per_key_max, box.settings.streams_max)
     app.state["large_bodies"] = LargeBodies()
     app.state["document"] = build(app)
+    app.state["docs"] = docs.draw(app, app.state["document"])
     app.state["static"] = StaticFiles(CHECKOUT / "web" / "static")
     app.state["said"] = Said()
     app.state["paths"] = frozenset(route.path for route in app.routes)

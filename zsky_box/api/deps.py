@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from litestar.connection import ASGIConnection
 
@@ -20,7 +19,7 @@ from zsky_box.errands import Errands
 from zsky_box.eta import Eta
 from zsky_box.feed import Feed
 from zsky_box.guesses import Guesses
-from zsky_box.hosts import Hosts
+from zsky_box.hosts import Hosts, is_wellformed
 from zsky_box.inventory import Inventory
 from zsky_box.jobs.desk import Desk
 from zsky_box.jobs.keeper import Keeper
@@ -40,8 +39,6 @@ from zsky_box.settings_file import SettingsFile
 from zsky_box.terms import Terms
 from zsky_box.uploads import Uploads
 from zsky_box.verifier import Verifier
-
-_HOST: Final = re.compile(r"^(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:\d{1,5})?$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +86,14 @@ def services(connection: ASGIConnection[Any, Any, Any, Any]) -> Services:
 
 def base_url(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
     """`public_url`, else the address that the request itself used, else the socket's own; no final slash."""
-    settings = services(connection).settings
-    if settings.public_url:
-        return settings.public_url
+    return services(connection).settings.public_url or own_url(connection)
+
+
+def own_url(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+    """The address that the request itself used, else the socket's own; no final slash."""
     host = connection.headers.get("host", "")
-    if not _HOST.fullmatch(host):
+    if not is_wellformed(host):
+        settings = services(connection).settings
         address, port = connection.scope.get("server") or (settings.host, settings.port)
         host = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     return f"{connection.scope['scheme']}://{host}"

@@ -12,7 +12,7 @@ from litestar import Request, get
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
-from zsky_box.pages.admin import audit, cards, health, people, places, queue, settings
+from zsky_box.pages.admin import audit, cards, health, models, people, places, queue, settings
 
 
 @get("/admin", opt={"page": "owner"}, include_in_schema=False)
@@ -28,5 +28,6 @@ HANDLERS: Final[list[ControllerRouterHandler]] = [
     *health.HANDLERS,
     *settings.HANDLERS,
     *queue.HANDLERS,
+    *models.HANDLERS,
     *people.HANDLERS,
 ]
