@@ -167,6 +167,7 @@ class Scorer:
         parts = Eye(), Way(), Ear()
         for part, weights in zip(parts, torch.load(path, weights_only=True), strict=True):
             part.load_state_dict(weights)
+            part.eval()
         return cls(*parts)
 
     @torch.no_grad()
