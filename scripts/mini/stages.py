@@ -187,7 +187,7 @@ class Flows:
         return parts
 
 
-_DECAY_STEPS: Final = 1_500
+_DECAY_STEPS: Final = 1_000
 """A longer training is a shorter one with more in its middle."""
 _GROUP_WEIGHTS: Final = {"scene": 3.0, "thing": 4.0, "voice": 3.0, "motion": 1.0, "sound": 2.0}
 """The motion has 240 of a clip's 356 numbers; the few that fix what is seen must not drown in it."""
