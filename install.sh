@@ -8,6 +8,7 @@ source "$root/scripts/environment.sh"
 DEFAULT_DATA="$root/data"
 DEFAULT_PORT=8420
 CPU_TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Where the model that answers says what it can do, its first example is asked for instead.
 FIRST_PROMPT="A lighthouse in a storm at dusk, waves breaking over the rocks, thunder rolling"
 
 usage() {
@@ -142,7 +143,9 @@ make_first_clip() {
     first_clip="$data/first-clip.mp4"
     [ ! -e "$first_clip" ] || return 0
     say "Making the first clip ..."
-    "$box_program" generate "$FIRST_PROMPT" --type video --out "$first_clip" >/dev/null || first_clip=""
+    local prompt
+    prompt=$("$box_program" models list --json | "$root/.venv/bin/python" "$root/scripts/probe.py" example) || prompt=""
+    "$box_program" generate "${prompt:-$FIRST_PROMPT}" --type video --out "$first_clip" >/dev/null || first_clip=""
 }
 
 show_summary() {

@@ -4,6 +4,7 @@ probe.py port PORT                 ends 0 if a service may listen there, else sa
 probe.py ready DATA PID SECONDS    ends 0 once that folder's box, of that process, is ready; else says what it saw
 probe.py setting NAME DATA         prints one setting of the folder's zsky.toml, nothing where it is absent
 probe.py field NAME <JSON          prints one field of an object, nothing where it is absent
+probe.py example <JSON             prints what the default for video of a list of models gives as its first example
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import time
 import tomllib
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 LOOPBACK = "127.0.0.1"
@@ -91,6 +93,12 @@ def setting(name: str, data: Path) -> str:
         return ""
 
 
+def example(models: list[dict[str, Any]]) -> str:
+    """A prompt that the model which answers for video is made for; empty where it reads any words."""
+    vocabularies = [model.get("vocabulary") for model in models if "video" in model["default_for"]]
+    return next((str(known["examples"][0]) for known in vocabularies if known), "")
+
+
 def main(arguments: list[str]) -> int:
     """Answers one question; 0 is yes, 1 comes with a sentence on standard error."""
     problem: str | None = None
@@ -103,6 +111,8 @@ def main(arguments: list[str]) -> int:
             print(setting(name, Path(data)))
         case ["field", name]:
             print(json.load(sys.stdin).get(name) or "")
+        case ["example"]:
+            print(example(json.load(sys.stdin)["data"]))
         case _:
             problem = f"probe.py: unknown question {arguments}"
     if problem is not None:

@@ -49,6 +49,17 @@ def make_owner(folder: Path) -> dict[str, str]:
         store.close()
 
 
+def hide_mini(folder: Path) -> None:
+    """Let a data folder's box answer with the film leader where nothing is installed, whatever mini is worth by now.
+
+    A manifest in the data folder replaces the shipped one, and has no weights beside it. One that is there stays.
+    """
+    manifest = folder / "models" / "mini.toml"
+    if not manifest.exists():
+        manifest.parent.mkdir(parents=True, exist_ok=True)
+        manifest.write_bytes((ROOT / "models" / manifest.name).read_bytes())
+
+
 class RunningBox:
     """`double=True` runs the acting worker (tests/doubles), else the real one. `options` are settings."""
 
@@ -70,6 +81,7 @@ class RunningBox:
 
     def start(self, *, ready: bool = True) -> RunningBox:
         """Start and wait until it answers (`ready`: until a worker is up)."""
+        hide_mini(self.folder)
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         if self._double:
             command = ["-m", "tests.doubles.serve", str(self.folder), str(self.port)]

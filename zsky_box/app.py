@@ -65,7 +65,7 @@ from zsky_box.jobs.rows import News
 from zsky_box.jobs.views import JobReader
 from zsky_box.library import Library
 from zsky_box.metrics import Metrics
-from zsky_box.pages import wrong
+from zsky_box.pages import docs, wrong
 from zsky_box.pages.files import StaticFiles, static_file
 from zsky_box.pages.said import Said
 from zsky_box.pauses import Pauses
@@ -430,6 +430,7 @@ def create_app(box: Box) -> Litestar:
     app.state["streams"] = streams.StreamCount(box.settings.streams_per_key_max, box.settings.streams_max)
     app.state["large_bodies"] = LargeBodies()
     app.state["document"] = build(app)
+    app.state["docs"] = docs.draw(app, app.state["document"])
     app.state["static"] = StaticFiles(CHECKOUT / "web" / "static")
     app.state["said"] = Said()
     app.state["paths"] = frozenset(route.path for route in app.routes)

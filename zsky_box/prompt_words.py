@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Final
 
@@ -9,14 +10,16 @@ from zsky_box.db import Tx
 
 WORDS_MAX: Final = 12
 TEXT_MAX: Final = 200
+_WITHOUT_SPACES: Final = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])")
+"""Han and kana, which are written without spaces: each sign is kept as a word, and some of them sought as a phrase."""
 
 
-def keep(tx: Tx, job_id: str) -> None:
+def keep(tx: Tx, job_id: str, prompt: str) -> None:
     """Index a job's prompt, in the transaction that the job comes in; a test job is in no library."""
     tx.execute(
         "INSERT INTO prompt_words (rowid, account, prompt)"
-        " SELECT seq, substr(account_id, 5), prompt FROM job WHERE id = ? AND test = 0",
-        (job_id,),
+        " SELECT seq, substr(account_id, 5), ? FROM job WHERE id = ? AND test = 0",
+        (_spaced(prompt), job_id),
     )
 
 
@@ -27,8 +30,13 @@ def match(account_id: str, text: str) -> str | None:
     syntax. None where there is no word in it. Of the id, what follows its prefix is one word to the tokeniser.
     """
     plain = "".join(" " if unicodedata.category(each).startswith("C") else each for each in text[:TEXT_MAX])
-    words = [word.replace('"', '""') for word in plain.split() if any(each.isalnum() for each in word)][:WORDS_MAX]
+    words = [word for word in plain.split() if any(each.isalnum() for each in word)][:WORDS_MAX]
     if not words:
         return None
-    prompt = "prompt : (" + " AND ".join(f'"{word}"' for word in words) + " *)"
+    quoted = (f'"{_spaced(word.replace(chr(34), chr(34) * 2))}"' for word in words)
+    prompt = f"prompt : ({' AND '.join(quoted)} *)"
     return f'account : "{account_id[4:]}" AND {prompt}' if account_id else prompt
+
+
+def _spaced(text: str) -> str:
+    return _WITHOUT_SPACES.sub(r" \1 ", text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from decimal import Decimal, InvalidOperation
 from functools import cache
-from typing import Annotated, Any, Final, Literal, TypeVar, get_args
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -34,23 +34,54 @@ S = TypeVar("S", bound=Struct)
 class GenerateBody(Struct, kw_only=True, forbid_unknown_fields=True):
     """One prompt, one job."""
 
-    type: JobType
-    prompt: Prompt
-    model: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
-    negative_prompt: Annotated[str, Meta(max_length=PROMPT_MAX)] | None = None
-    seed: Annotated[int, Meta(ge=0, le=SEED_MAX)] | None = None
-    aspect_ratio: AspectRatio | None = None
-    resolution: Resolution | None = None
-    duration: Annotated[float, Meta(gt=0, le=3_600)] | None = None
-    fps: Annotated[int, Meta(ge=1, le=240)] | None = None
-    image: Annotated[str, Meta(max_length=IMAGE_MAX)] | None = None
-    strength: Annotated[float, Meta(ge=0, le=1)] | None = None
-    n: Annotated[int, Meta(ge=1, le=10)] | None = None
+    type: Annotated[JobType, Meta(description="What to make; a video has its sound in the same file.")]
+    prompt: Annotated[Prompt, Meta(description="What is to be seen, and heard.")]
+    model: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=64)] | None,
+        Meta(description="One of `GET /v1/models`; else the default of the type, which the answer names."),
+    ] = None
+    negative_prompt: Annotated[
+        Annotated[str, Meta(max_length=PROMPT_MAX)] | None,
+        Meta(description="What is not to be seen, where the model can be told."),
+    ] = None
+    seed: Annotated[
+        Annotated[int, Meta(ge=0, le=SEED_MAX)] | None,
+        Meta(description="The same seed and request give the same result; drawn where it is absent, and always told."),
+    ] = None
+    aspect_ratio: Annotated[AspectRatio | None, Meta(description="Width to height; 16:9 where it is absent.")] = None
+    resolution: Annotated[Resolution | None, Meta(description="1080p where it is absent.")] = None
+    duration: Annotated[
+        Annotated[float, Meta(gt=0, le=3_600)] | None,
+        Meta(description="Seconds of a video; 5 where it is absent. The job says how long it is exactly."),
+    ] = None
+    fps: Annotated[Annotated[int, Meta(ge=1, le=240)] | None, Meta(description="Frames a second of a video.")] = None
+    image: Annotated[
+        Annotated[str, Meta(max_length=IMAGE_MAX)] | None,
+        Meta(description="The picture to begin with: the id of an upload, or a data URI."),
+    ] = None
+    strength: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(description="How far to go from that picture: 0 keeps it, 1 leaves it."),
+    ] = None
+    n: Annotated[
+        Annotated[int, Meta(ge=1, le=10)] | None,
+        Meta(description="So many images of one request; all are accepted or none."),
+    ] = None
     webhook_url: Annotated[str, Meta(max_length=2048)] | None = None
-    metadata: Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16)] | None = None
-    priority: Literal["interactive", "batch"] | None = None
-    start_deadline: DeadlineSeconds | None = None
-    deadline: DeadlineSeconds | None = None
+    metadata: Annotated[
+        Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16)] | None,
+        Meta(description="Your own pairs of text: echoed, filtered by, and a column of statements."),
+    ] = None
+    priority: Annotated[
+        Literal["interactive", "batch"] | None,
+        Meta(description="`interactive` where it is absent; `batch` waits for it."),
+    ] = None
+    start_deadline: Annotated[
+        DeadlineSeconds | None, Meta(description="Seconds within which it must begin; missed, it is free.")
+    ] = None
+    deadline: Annotated[
+        DeadlineSeconds | None, Meta(description="Seconds within which it must be done; missed, it is free.")
+    ] = None
 
 
 class RerunBody(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -463,7 +494,7 @@ def _told(path: str, kind: Any, given: Any, message: str) -> FieldError:
     if "key` in `$" in message:
         text = f"its name: {text[0].lower()}{text[1:]}"
     if text.startswith("Invalid enum value"):
-        allowed = [value for part in (kind, *get_args(kind)) for value in get_args(part) if isinstance(value, str)]
+        allowed = _literals(kind)
         text = f"{_shown(str(given))!r} is not one of {', '.join(allowed)}"
     for code, word in _WORDS.items():
         text = text.replace(f"`{code}`", word)
@@ -489,3 +520,11 @@ _WORDS: Final = {
     "object | null": "an object",
     "null": "null",
 }
+
+
+def _literals(kind: Any) -> list[str]:
+    """The words that a type names: as a literal, among alternatives, beneath what is annotated."""
+    if get_origin(kind) is Literal:
+        return [value for value in get_args(kind) if isinstance(value, str)]
+    inner = get_args(kind)[:1] if get_origin(kind) is Annotated else get_args(kind)
+    return [value for part in inner for value in _literals(part)]

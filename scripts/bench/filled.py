@@ -164,7 +164,7 @@ class _Writer:
                 None if status == "running" else created_us + RUN_US,
             ),
         )
-        prompt_words.keep(tx, job_id)
+        prompt_words.keep(tx, job_id, submission.work.prompt)
 
 
 def _files(number: int) -> tuple[File, ...]:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Page, expect
+from pathlib import Path
 
-from tests.browser.conftest import Visit
-from tests.people import PASSWORD
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from scripts.tiny_models import cached
+from tests.boxes import running
+from tests.browser.conftest import Visit, visiting
+from tests.doubles.hub import a_hub, files_of
+from tests.hub.checkpoint import TINY_REPOSITORY, write_manifest
+from tests.people import PASSWORD, add_people
+from tests.running import RunningBox
 
 
 def opened(visit: Visit, path: str) -> Page:
@@ -88,3 +96,42 @@ def test_a_wallet_is_filled_with_the_keyboard(visit: Visit) -> None:
     visit.has_no_sideways_scroll()
     page.get_by_role("button", name="Make a link").click()
     expect(page.locator(".secret code")).to_contain_text("/setup?token=")
+
+
+def test_a_model_is_installed_while_one_watches(
+    chromium: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    RunningBox(tmp_path / "data")
+    write_manifest(tmp_path / "data")
+    add_people(tmp_path / "data")
+    with (
+        a_hub(TINY_REPOSITORY, files_of(cached("tiny-klein"))) as hub,
+        running(tmp_path / "data", hub_url=hub.url) as box,
+        visiting(chromium, box) as visit,
+    ):
+        hub.faults.hold_after = 300_000
+        page = opened(visit, "/admin/models")
+        tiny = page.locator("#model-tiny-klein")
+        tiny.locator("summary", has_text="Install").click()
+        tiny.get_by_label("I have read").check()
+        visit.axe()
+        tiny.get_by_role("button", name="Install").click()
+        bar = page.get_by_role("progressbar", name="fetching")
+        expect(bar).to_be_visible()
+        page.reload()
+        expect(bar).to_be_visible()
+        visit.axe()
+        page.get_by_role("button", name="Cancel").click()
+        expect(tiny.get_by_role("button", name="Go on")).to_be_visible()
+        hub.faults.hold_after = None
+        hub.released.set()
+        tiny.get_by_label("I have read").check()
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("tiny-klein is installed.")).to_be_visible()
+        expect(tiny.get_by_text("installed", exact=True)).to_be_visible()
+        page.set_viewport_size({"width": 390, "height": 844})
+        visit.has_no_sideways_scroll()
+        tiny.get_by_role("link", name="Remove").click()
+        page.get_by_role("button", name="Remove it").click()
+        expect(tiny.get_by_text("not installed")).to_be_visible()

@@ -269,13 +269,15 @@ def test_what_is_pressed_twice_by_haste_is_made_once(visit: Visit) -> None:
     page.get_by_label("Image", exact=True).check()
     prompt_of(page).fill("pressed by haste")
     page.get_by_role("button", name="Generate").dblclick()
+    cards = page.locator(".job.finished", has_text="pressed by haste")
+    expect(cards).to_have_count(1, timeout=MADE_MS)
+    expect(page.get_by_role("button", name="Generate")).to_be_enabled()
     prompt_of(page).focus()
     page.keyboard.down("Control")
     for _ in range(3):  # held down: the second and the third are repeats
         page.keyboard.down("Enter")
     page.keyboard.up("Enter")
     page.keyboard.up("Control")
-    cards = page.locator(".job.finished", has_text="pressed by haste")
     expect(cards).to_have_count(2, timeout=MADE_MS)
     with signed_in(visit.box, "ben") as ben:
         asked = [job["prompt"] for job in ben.get("/v1/jobs").json()["data"]]

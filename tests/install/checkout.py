@@ -65,6 +65,9 @@ elif arguments[0] == "generate":
     if os.environ.get("GENERATE_FAILS"):
         sys.exit("The double makes no clip.")
     pathlib.Path(arguments[arguments.index("--out") + 1]).write_bytes(b"a clip")
+elif arguments[0] == "models":
+    known = {{"examples": [os.environ["EXAMPLE"]]}} if "EXAMPLE" in os.environ else None
+    print(json.dumps({{"data": [{{"default_for": []}}, {{"default_for": ["video"], "vocabulary": known}}]}}))
 elif arguments[0] == "serve":
     if os.environ.get("SERVE_FAILS"):
         sys.exit("The double cannot open its ledger.")

@@ -23,6 +23,18 @@ def test_it_installs_starts_and_makes_a_first_clip(checkout: Checkout) -> None:
         assert KEY not in path.read_text(), f"{path.name} holds the key"
 
 
+def test_the_first_prompt_is_one_that_the_model_knows(checkout: Checkout) -> None:
+    checkout.install(EXAMPLE="a red ball")
+    (asked,) = [call for call in checkout.lines(checkout.data / "calls.log") if call.startswith("generate ")]
+    assert asked.startswith("generate a red ball --type video")
+
+
+def test_a_model_that_reads_any_words_is_asked_for_a_lighthouse(checkout: Checkout) -> None:
+    checkout.install()
+    (asked,) = [call for call in checkout.lines(checkout.data / "calls.log") if call.startswith("generate ")]
+    assert asked.startswith("generate A lighthouse in a storm")
+
+
 def test_torch_goes_first_and_everything_else_by_hash(checkout: Checkout) -> None:
     checkout.install("--no-start", "--torch-index", "https://torch.test/cpu")
     torch, locked, project = [call for call in checkout.pip_calls if call.startswith("install")]
@@ -52,7 +64,7 @@ def test_a_stopped_box_is_started_again_without_a_second_key_or_clip(checkout: C
     assert "zs_live_" not in checkout.install()
     assert checkout.is_ready()
     calls = checkout.lines(checkout.data / "calls.log")
-    assert [call.split()[0] for call in calls] == ["init", "serve", "generate", "init", "serve"]
+    assert [call.split()[0] for call in calls] == ["init", "serve", "models", "generate", "init", "serve"]
 
 
 def test_the_port_of_the_settings_is_used(checkout: Checkout) -> None:

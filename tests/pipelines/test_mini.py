@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,23 @@ def test_after_an_image_that_failed_the_next_can_be_asked_for(mini: Pipeline) ->
         next(stills)
     assert next(stills).seed == 8
     assert next(stills, None) is None
+
+
+def test_torch_has_its_threads_back_however_a_clip_ends(mini: Pipeline) -> None:
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(Cancelled):
+            mini.video(ask(), CancelAt(1))
+        assert torch.get_num_threads() == 2
+        pictures = mini.video(ask(), Listener()).pictures
+        assert torch.get_num_threads() == 2
+        next(pictures)
+        assert torch.get_num_threads() == 1, "nothing else computes while a clip is drawn"
+        assert isinstance(pictures, Generator)
+        pictures.close()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_numbers_that_are_none_are_told(folder: Path) -> None:

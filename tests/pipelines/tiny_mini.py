@@ -35,10 +35,13 @@ def write_mini(folder: Path) -> None:
     model.save(folder)
 
 
-def add_mini(data: Path) -> None:
+def add_mini(data: Path, *, experimental: bool = True) -> None:
     """Lay it into a data folder: the manifest beside its weights, which replaces the shipped one."""
     folder = data / "models" / "mini"
     write_mini(folder)
     seal(folder)
-    text = MANIFEST.read_text().replace("steps = 16", f"steps = {STEPS}")
+    lines = [line for line in MANIFEST.read_text().splitlines(keepends=True) if not line.startswith("experimental")]
+    if experimental:
+        lines.insert(lines.index("bundled = true\n"), "experimental = true\n")
+    text = "".join(lines).replace("steps = 16", f"steps = {STEPS}")
     (data / "models" / "mini.toml").write_text(text)

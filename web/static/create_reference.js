@@ -127,7 +127,7 @@ export class Reference {
 async function frameOf(video) {
   if (!video.videoWidth) return null;
   const canvas = Object.assign(document.createElement("canvas"), { width: video.videoWidth, height: video.videoHeight });
-  const pen = canvas.getContext("2d");
+  const pen = canvas.getContext("2d", { willReadFrequently: true });
   const isDrawn = () => {
     pen.drawImage(video, 0, 0);
     return pen.getImageData(canvas.width >> 1, canvas.height >> 1, 1, 1).data[3] > 0;

@@ -192,7 +192,7 @@ class Desk:
                 self._expected_seconds(work),
             ),
         )
-        prompt_words.keep(tx, job_id)
+        prompt_words.keep(tx, job_id, work.prompt)
 
     async def cancel(self, caller: Caller, job_id: str) -> None:
         """Queued: ended at once, free. Running: marked, and the worker stops within two steps. Ended: 409."""

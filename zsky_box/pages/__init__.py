@@ -9,7 +9,20 @@ from litestar.exceptions import HTTPException
 from litestar.types import ControllerRouterHandler
 
 from zsky_box.errors import Refusal, StoreError
-from zsky_box.pages import admin, create, frame, library, reference, result, settings, setup, sign_in, usage, wrong
+from zsky_box.pages import (
+    admin,
+    create,
+    docs,
+    frame,
+    library,
+    reference,
+    result,
+    settings,
+    setup,
+    sign_in,
+    usage,
+    wrong,
+)
 from zsky_box.pages.entry import FORM_MAX_BYTES, enter
 
 HANDLERS: Final[list[ControllerRouterHandler]] = [
@@ -25,6 +38,8 @@ HANDLERS: Final[list[ControllerRouterHandler]] = [
     setup.setup,
     setup.set_up,
     *settings.HANDLERS,
+    docs.docs,
+    docs.create_test_key,
     *admin.HANDLERS,
     usage.show_usage,
     usage.list_statements,
