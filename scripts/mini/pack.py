@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from scripts.mini.legs import averages
 from scripts.mini.score import passed, text
+from scripts.mini.seal import seal
 from scripts.mini.train import CODECS, RECIPES, so_far
 from zsky_box.pipelines.mini_latents import FPS, HEIGHT, SAMPLE_RATE_HZ, SECONDS, WIDTH
 from zsky_box.pipelines.mini_words import SLOTS
@@ -36,6 +37,7 @@ def main() -> None:
     assert max(weights) <= SHARD_BYTES, "a component outgrew its one shard"
     assert sum(weights) <= TOTAL_BYTES
     (asked.out / "README.md").write_text(card(asked.folder, runs, sum(weights)), "utf-8")
+    seal(asked.out)
     print(f"{sum(weights) / 1e6:.1f} MB in {asked.out}")
 
 

@@ -14,14 +14,17 @@ import torch
 from msgspec.structs import replace
 from PIL import Image
 
+from scripts.mini.seal import weights_sha256
 from tests.pipelines.tiny import CancelAt, Listener, a_picture, a_run, watched
 from tests.pipelines.tiny_mini import STEPS, mini_spec, write_mini
 from zsky_box.errors import JobFailure
 from zsky_box.events import Run
+from zsky_box.install.stock import compare, read_inventory
 from zsky_box.manifest import LeaderOptions, Recipe
 from zsky_box.pipelines import loader
 from zsky_box.pipelines.base import Cancelled, Clip, Pipeline
 from zsky_box.pipelines.mini_words import GLUE, SLOTS, WORDS_READ, split
+from zsky_box.settings import CHECKOUT
 from zsky_box.vocabulary import words_of
 
 SPEC = mini_spec()
@@ -233,6 +236,21 @@ def test_a_broken_folder_is_told_in_a_sentence(tmp_path: Path, harm: str) -> Non
             config.write_text("{")
     with pytest.raises(JobFailure, match="mini cannot be loaded"):
         loader("mini")(SPEC, WAY, tmp_path, "cpu")
+
+
+# What is shipped
+
+
+def test_the_shipped_weights_are_as_their_record_says_and_load() -> None:
+    folder = CHECKOUT / "models" / "mini"
+    assert compare(folder) == [], "python -m scripts.mini.seal models/mini"
+    recorded = read_inventory(folder)
+    assert recorded is not None
+    assert recorded.record.weights_sha256 == weights_sha256(recorded.files)
+    shipped = loader("mini")(SPEC, WAY, folder, "cpu")
+    clip = shipped.video(ask(prompt="a small red rubber ball bounces quickly on grass under a sky"), Listener())
+    picture = next(clip.pictures)
+    assert picture[-20:, :, 1].mean() > picture[-20:, :, 2].mean() + 20, "grass is green"
 
 
 # What it says of itself

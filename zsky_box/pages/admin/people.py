@@ -26,7 +26,7 @@ from zsky_box.control import (
 )
 from zsky_box.db import Rows, Tx
 from zsky_box.ledger import spend
-from zsky_box.pages import frame
+from zsky_box.pages import agents, frame
 from zsky_box.pages.admin import money, places
 from zsky_box.pages.entry import signed_in
 from zsky_box.pricing import usd
@@ -128,6 +128,7 @@ async def person(request: Request[Any, Any, Any], account_id: str) -> Template:
         tab="people",
         title=found["account"].name,
         at=rfc3339,
+        in_words=agents.in_words,
         cap_min=usd(overage.CAP_MIN_MICROS),
         cap_max=usd(overage.CAP_MAX_MICROS),
         **found,
