@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from pathlib import Path
@@ -140,3 +141,22 @@ def test_an_outdated_hash_is_renewed_unless_the_password_was_changed(tmp_path: P
         assert passwords.hash_of(store, ann.id) == "$anew"
         store.write(lambda tx: passwords.renew(tx, ann.id, "$old", "$late"))
         assert passwords.hash_of(store, ann.id) == "$anew"
+
+
+def test_a_storm_of_sign_ins_waits_for_itself_alone_and_has_a_bound() -> None:
+    let_go = threading.Event()
+
+    async def storm() -> list[bool | BaseException]:
+        waiting = [asyncio.ensure_future(passwords.aside(let_go.wait)) for _ in range(passwords.WAITING_MAX)]
+        await asyncio.sleep(0)  # each has its place by now
+        with pytest.raises(Refusal) as refused:
+            await passwords.aside(lambda: True)
+        assert (refused.value.status, refused.value.code) == (429, "rate_limited")
+        assert int(refused.value.headers["Retry-After"]) > 0
+        assert await asyncio.to_thread(lambda: "a file's next piece") == "a file's next piece"
+        waiting.pop().cancel()
+        let_go.set()
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert asyncio.run(storm()) == [True] * (passwords.WAITING_MAX - 1)
+    assert asyncio.run(passwords.aside(lambda: passwords.matches(None, GOOD))) is False

@@ -48,15 +48,28 @@ class Hosts:
 
         The port is not compared: a tunnel or a proxy has another.
         """
-        found = _HEADER.fullmatch(host_header) if len(host_header) <= _HEADER_MAX else None
-        if found is None or int(found["port"] or 1) not in range(1, _PORT_MAX + 1):
+        host = _host(host_header)
+        if not host:
             return False
-        host = found["host"]
         address = _address(host.strip("[]")) if host.startswith("[") or host[-1].isdigit() else None
         if address is None:
-            return not host.startswith("[") and _plain(host) in self._names
+            return _plain(host) in self._names
         own = _address(server_address or "")
         return address.is_loopback or address in self._addresses or (address == own and not address.is_unspecified)
+
+
+def is_wellformed(host_header: str) -> bool:
+    """Whether a `Host` header is a host with or without a port, of this box or of any other."""
+    return bool(_host(host_header))
+
+
+def _host(header: str) -> str:
+    """The host that a header names, an IPv6 address with its brackets; "" where it names none, or no possible port."""
+    found = _HEADER.fullmatch(header) if len(header) <= _HEADER_MAX else None
+    if found is None or int(found["port"] or 1) not in range(1, _PORT_MAX + 1):
+        return ""
+    host = found["host"]
+    return "" if host.startswith("[") and _address(host[1:-1]) is None else host
 
 
 def _plain(name: str) -> str:

@@ -1,14 +1,17 @@
 """Passwords: what one must be like, and their argon2id hashes. A hash never leaves this room but to the store.
 
-Hashing takes much memory and time on purpose: it belongs on a thread, never into a write of the store.
+Hashing takes much memory and time on purpose: the service does it `aside`, never in a write of the store.
 """
 
 from __future__ import annotations
 
+import asyncio
 import string
 import threading
 import unicodedata
-from typing import Final
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -18,10 +21,15 @@ from zsky_box.accounts import Reader
 from zsky_box.db import Tx
 from zsky_box.errors import Refusal
 
+T = TypeVar("T")
+
 LENGTH_MIN: Final = 10
 LENGTH_MAX: Final = 200
 HASHING_MAX: Final = 2
 """So many are hashed at once; others wait. A storm of sign-ins takes the memory and the cores of two."""
+WAITING_MAX: Final = 64
+"""So many are hashed or wait for it, in the service; who comes then is told to try again in a moment."""
+WAIT_SECONDS: Final = 5
 
 _NAME_MIN: Final = 4
 _ROWS: Final = (
@@ -41,6 +49,8 @@ _ALLOWED: Final = (
 # 46 MiB and two passes: measured at 75 ms on one core of a server of 2024.
 _hasher = PasswordHasher(time_cost=2, memory_cost=46 * 1024, parallelism=1)
 _slots: Final = threading.BoundedSemaphore(HASHING_MAX)
+_threads: Final = ThreadPoolExecutor(HASHING_MAX, thread_name_prefix="passwords")
+_waiting: Final = threading.BoundedSemaphore(WAITING_MAX)
 
 # Of 32 random bytes that were thrown away: who has no password takes as long to be refused as who has one.
 _NOBODYS: Final = "$argon2id$v=19$m=47104,t=2,p=1$/gp8D10AKS7e6VS6QdrWjg$p9jROg0WgzZ0F9ZJRgkaRgIgaBdNB9KeHPgmG++MROs"
@@ -75,6 +85,19 @@ def matches(stored: str | None, password: str) -> bool:
             return False
 
 
+async def aside(work: Callable[[], T]) -> T:
+    """Hash or compare off the event loop, on threads of its own: who signs in waits for others who do, and nobody else.
+
+    Raises 429 `rate_limited` where too many wait already.
+    """
+    if not _waiting.acquire(blocking=False):
+        detail = f"Too many people sign in at this moment; try again in {WAIT_SECONDS} s."
+        raise Refusal(429, "rate_limited", detail, headers={"Retry-After": str(WAIT_SECONDS)})
+    future = _threads.submit(work)
+    future.add_done_callback(lambda _: _waiting.release())
+    return await asyncio.wrap_future(future)
+
+
 def is_outdated(stored: str) -> bool:
     """Whether it was made with other parameters than today's: to be made anew when its password is known."""
     return _hasher.check_needs_rehash(stored)
@@ -100,6 +123,12 @@ def hash_of(rows: Reader, account_id: str) -> str | None:
     """The hash of an account's password, or None where it has none."""
     row = rows.one("SELECT hash FROM password WHERE account_id = ?", (account_id,))
     return None if row is None else str(row["hash"])
+
+
+def set_at(rows: Reader, account_id: str) -> int | None:
+    """When an account's password was chosen, in microseconds; making its hash anew is no choice. None without one."""
+    row = rows.one("SELECT set_at FROM password WHERE account_id = ?", (account_id,))
+    return None if row is None else int(row["set_at"])
 
 
 def exist(rows: Reader) -> bool:

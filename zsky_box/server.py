@@ -12,16 +12,22 @@ import time
 from pathlib import Path
 from types import FrameType
 from typing import Final, Protocol
+from urllib.parse import quote
 
+import msgspec
 import uvicorn
+from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from zsky_box import ids
 from zsky_box.errors import SettingsError
+from zsky_box.hosts import is_wellformed
+from zsky_box.schemas import Problem
 
 GRACEFUL_SECONDS: Final = 5
 KEEP_ALIVE_SECONDS: Final = 75
 BACKLOG: Final = 2_048
+_PLAIN_IN_PATH: Final = "/:@!$&'()*+,;="
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("zsky_box.access")
@@ -128,11 +134,13 @@ def with_request_log(app: ASGIApp) -> ASGIApp:
     """
 
     async def logged(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != ScopeType.HTTP:
             await app(scope, receive, send)
             return
         request_id = ids.new("req")
         scope.setdefault("state", {})["request_id"] = request_id
+        asked = app if _names_a_host(scope) else _refuse_host
+        path = quote(scope["path"], safe=_PLAIN_IN_PATH)  # what is decoded may break the log's lines
         started = time.perf_counter()
         status = 0
 
@@ -144,9 +152,30 @@ def with_request_log(app: ASGIApp) -> ASGIApp:
             await send(message)
 
         try:
-            await app(scope, receive, answer)
+            await asked(scope, receive, answer)
         finally:
             milliseconds = (time.perf_counter() - started) * 1000
-            access.info("%s %s %s %d %.1fms", request_id, scope["method"], scope["path"], status, milliseconds)
+            access.info("%s %s %s %d %.1fms", request_id, scope["method"], path, status, milliseconds)
 
     return logged
+
+
+def _names_a_host(scope: Scope) -> bool:
+    """Whether the request's Host is one, once, or missing: nothing behind this has to read what is none."""
+    named = [value for name, value in scope["headers"] if name == b"host"]
+    return len(named) <= 1 and all(not value or is_wellformed(value.decode("latin-1")) for value in named)
+
+
+async def _refuse_host(scope: Scope, _: Receive, send: Send) -> None:
+    problem = Problem(
+        type="urn:zsky-box:problem:wrong_host",
+        title="Not this host",
+        status=421,
+        detail="The header Host names no host; send the name or address, and the port, that this box is called by.",
+        code="wrong_host",
+        request_id=scope["state"]["request_id"],
+    )
+    body = msgspec.json.encode(problem)
+    headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 421, "headers": [*headers, (b"cache-control", b"no-store")]})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

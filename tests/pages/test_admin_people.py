@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -19,7 +20,7 @@ from tests.running import RunningBox
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningBox]:
     folder = tmp_path_factory.mktemp("people") / "data"
     RunningBox(folder)
-    add_people(folder, "ada", "ben")
+    add_people(folder, "ada", "ben", "cid")
     with running(folder) as box:
         yield box
     assert command(folder, "ledger", "verify")["verifies"]
@@ -42,9 +43,31 @@ def change(owner: Browser, path: str, **fields: str) -> str:
     asked = owner.submit(path, **fields)
     assert asked.status_code == 200, asked.text
     assert "is this right?" in asked.text
-    answer = owner.submit(path, sure="yes", **fields)
+    answer = owner.submit(path, sure="yes", once=once_of(asked.text), **fields)
     assert (answer.status_code, answer.headers["location"]) == (303, path)
     return owner.get(path).text
+
+
+def once_of(page: str) -> str:
+    found = re.search(r'name="once" value="([^"]+)"', page)
+    assert found is not None
+    return found[1]
+
+
+def test_a_form_about_money_is_carried_out_once_however_often_it_is_sent(studio: RunningBox) -> None:
+    with signed_in(studio) as owner, signed_in(studio, "cid") as cid, ThreadPoolExecutor(8) as threads:
+        path = f"/admin/people/{id_of(owner, 'cid')}"
+        fields = {"do": "topup", "amount_usd": "12.50", "csrf": owner.csrf, "sure": "yes"}
+        fields["once"] = once_of(owner.submit(path, do="topup", amount_usd="12.50").text)
+        sent = [threads.submit(owner.post, path, data=fields) for _ in range(8)]
+        answers = [each.result() for each in sent]
+        assert {answer.headers["location"] for answer in answers} == {path}
+        assert cid.get("/v1/me/overage").json()["wallet_usd"] == "12.50"
+        for other in ({**fields, "amount_usd": "99"}, {**fields, "once": ""}, {**fields, "once": "é"}):
+            assert owner.post(path, data=other).status_code in (409, 422)
+        assert cid.get("/v1/me/overage").json()["wallet_usd"] == "12.50"
+        change(owner, path, do="topup", amount_usd="12.50")
+        assert cid.get("/v1/me/overage").json()["wallet_usd"] == "25.00"
 
 
 def test_it_works(studio: RunningBox) -> None:

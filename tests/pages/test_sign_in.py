@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import asyncio
+import socket
+import sqlite3
+from collections.abc import Callable, Generator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.api.asking import IMAGE, problem
+from tests.api.asking import IMAGE, problem, until
+from tests.boxes import running
 from tests.people import PASSWORD, Browser, add_people, signed_in
-from tests.running import RunningBox
+from tests.running import RunningBox, make_owner
+from zsky_box import passwords
+from zsky_box.app import Box, create_app
+from zsky_box.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +87,9 @@ def test_after_sign_in_only_a_page_of_this_box_is_gone_to(studio: RunningBox) ->
         ("/\\evil.test", None),
         ("javascript:alert(1)", None),
         ("/a\nb", None),
+        ("//[", None),
+        ("http://[::", None),
+        ("/" + "a" * 10_000, None),
     ):
         with Browser(studio) as browser:
             answer = browser.post("/sign-in", data={"name": "ada", "password": PASSWORD, "next": onward})
@@ -160,3 +173,76 @@ def test_pages_want_somebody_signed_in_and_come_with_their_headers(studio: Runni
         assert missing.status_code == 404
         assert "text/html" in missing.headers["content-type"]
         problem(browser.get("/v1/no-such"), 404, "not_found")
+
+
+def test_a_session_that_is_used_does_not_grow_old_by_idleness(studio: RunningBox) -> None:
+    """By its pages or by what they ask of the API; not more often than the store need know."""
+    with signed_in(studio, "ada") as browser, closing(sqlite3.connect(studio.folder / "ledger.db")) as ledger:
+
+        def used_at() -> int:
+            return int(ledger.execute("SELECT max(used_at) FROM session").fetchone()[0])
+
+        for path in ("/usage", "/v1/me"):
+            with ledger:
+                ledger.execute("UPDATE session SET used_at = used_at - 3600000000")
+            before = used_at()
+            assert browser.get(path).status_code == 200
+            until(lambda before=before: used_at() > before, "the use is stored")
+
+
+def test_a_cookie_is_secure_where_the_connection_is(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("proxied") / "data"
+    with running(folder, public_url="https://box.studio.example", ready=False) as box:
+        box.stop()
+        add_people(folder)
+        box.start(ready=False)
+        for host, origin, is_secure in (
+            ("box.studio.example", "https://box.studio.example", True),
+            ("BOX.studio.example:443", "https://box.studio.example", True),
+            (f"localhost:{box.port}", f"http://localhost:{box.port}", True),
+            # Around the proxy, over the network's plain HTTP: a browser would drop a Secure cookie.
+            (f"{socket.gethostname()}:{box.port}", f"http://{socket.gethostname()}:{box.port}", False),
+        ):
+            with Browser(box) as browser:
+                headers = {"Host": host, "Origin": origin}
+                answer = browser.post("/sign-in", data={"name": "owner", "password": PASSWORD}, headers=headers)
+                assert answer.status_code == 303, answer.text
+                cookie = answer.headers["set-cookie"]
+                assert cookie.startswith("__Host-zsky=" if is_secure else "zsky=")
+                assert ("secure" in cookie.lower()) is is_secure
+                assert "httponly" in cookie.lower()
+
+
+def test_a_password_that_is_changed_at_that_moment_lets_nobody_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at its hash and the new session: its change has ended all sessions, and must have ended this."""
+    folder = tmp_path / "data"
+    account_id = make_owner(folder)["account"]
+    add_people(folder)
+    box = Box(folder, Settings(devices="cpu"))
+    aside = passwords.aside
+
+    async def and_changed(work: Callable[[], bool]) -> bool:
+        answer = await aside(work)
+        await box.store.write_async(
+            lambda tx: passwords.set_for(tx, account_id, "$other", now=box.services.clock(), actor="terminal")
+        )
+        return answer
+
+    async def sign_in() -> httpx.Response:
+        url = "http://127.0.0.1:8420"
+        app: Any = create_app(box)  # the two libraries name the same protocol's types in their own way
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url=url, headers={"Origin": url}) as client:
+            return await client.post("/sign-in", data={"name": "owner", "password": PASSWORD})
+
+    try:
+        monkeypatch.setattr(passwords, "aside", and_changed)
+        refused = asyncio.run(sign_in())
+        assert refused.status_code == 422
+        assert "changed at this moment" in refused.text
+        assert "set-cookie" not in refused.headers
+        assert box.store.all("SELECT * FROM session") == []
+    finally:
+        box.close()

@@ -1,5 +1,8 @@
 // The one event stream of a tab: browsers allow six connections to a host.
+import { call } from "./csrf.js";
 import { tellOffline } from "./frame.js";
+
+const AGAIN_MS = 5_000;
 
 const KINDS = ["snapshot", "status", "progress", "preview", "alert"];
 const listeners = new Map(KINDS.map((kind) => [kind, new Set()]));
@@ -10,8 +13,9 @@ function open() {
   source.addEventListener("open", () => tellOffline(false));
   source.addEventListener("error", () => {
     tellOffline(true);
-    // Closed for good: refused (signed out, too many streams). Look again later rather than never.
-    if (source.readyState === EventSource.CLOSED) setTimeout(open, 5000);
+    // Closed for good: refused (signed out, too many streams). Look again later rather than never; `call` leads whoever is
+    // signed out to the sign-in.
+    if (source.readyState === EventSource.CLOSED) call("GET", "/v1/me").catch(() => {}).then(() => setTimeout(open, AGAIN_MS));
   });
   for (const kind of KINDS) {
     source.addEventListener(kind, (event) => {

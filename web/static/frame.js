@@ -20,6 +20,15 @@ document.addEventListener("submit", (event) => {
   if (question && !window.confirm(question)) event.preventDefault();
 });
 
+// A double click sends a form once. The page may stay, as with a download: then it can be sent again in a moment.
+const DOUBLE_CLICK_MS = 1_000;
+const sent = new WeakMap();
+document.addEventListener("submit", (event) => {
+  if (event.defaultPrevented || event.target.method !== "post") return;
+  if (performance.now() - (sent.get(event.target) ?? -Infinity) < DOUBLE_CLICK_MS) event.preventDefault();
+  else sent.set(event.target, performance.now());
+});
+
 const offline = document.getElementById("offline");
 export function tellOffline(isOffline) {
   offline.hidden = !isOffline;

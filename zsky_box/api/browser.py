@@ -18,7 +18,7 @@ from litestar.datastructures import Cookie
 from msgspec import Struct
 
 from zsky_box import accounts, sessions
-from zsky_box.api.deps import Services, base_url, is_from_here, is_loopback, services
+from zsky_box.api.deps import Services, is_from_here, is_loopback, own_url, services
 from zsky_box.clock import DAY_US
 from zsky_box.db import Store
 from zsky_box.errors import Refusal
@@ -156,8 +156,15 @@ def _cookie_name(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
 
 
 def is_secure(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
-    """Whether a browser takes the connection for safe: HTTPS, or this machine by a name that says so."""
-    address = urlsplit(base_url(connection))
+    """Whether a browser takes the connection for safe: HTTPS, or this machine by a name that says so.
+
+    HTTPS that ends at a proxy is known by `public_url`, and only where that is how the request came: whoever goes to
+    the box by another name may be on plain HTTP, where a browser would keep no Secure cookie.
+    """
+    address, public = urlsplit(own_url(connection)), urlsplit(services(connection).settings.public_url)
+    unsaid = ":443" if public.scheme == "https" else ":80"
+    if public.netloc and address.netloc.lower().removesuffix(unsaid) == public.netloc.lower().removesuffix(unsaid):
+        return public.scheme == "https"
     return address.scheme == "https" or (
         is_from_here(connection) and (address.hostname == "localhost" or is_loopback(address.hostname or ""))
     )

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from litestar.connection import ASGIConnection
 
 from zsky_box.assets import Assets
+from zsky_box.backups import Backups
 from zsky_box.cards import CardWatch
 from zsky_box.catalog import Catalog
+from zsky_box.checkup import Checkup
 from zsky_box.clock import Clock
 from zsky_box.db import Store
 from zsky_box.errands import Errands
 from zsky_box.eta import Eta
 from zsky_box.feed import Feed
 from zsky_box.guesses import Guesses
-from zsky_box.hosts import Hosts
+from zsky_box.hosts import Hosts, is_wellformed
 from zsky_box.inventory import Inventory
 from zsky_box.jobs.desk import Desk
 from zsky_box.jobs.keeper import Keeper
@@ -29,15 +30,15 @@ from zsky_box.library import Library
 from zsky_box.metrics import Metrics
 from zsky_box.pauses import Pauses
 from zsky_box.rate_limit import RateLimit
+from zsky_box.record import Record
 from zsky_box.room import Room
 from zsky_box.scheduler import Scheduler
 from zsky_box.secretfile import Secrets
 from zsky_box.settings import Settings
+from zsky_box.settings_file import SettingsFile
 from zsky_box.terms import Terms
 from zsky_box.uploads import Uploads
 from zsky_box.verifier import Verifier
-
-_HOST: Final = re.compile(r"^(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:\d{1,5})?$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,10 @@ class Services:
     pauses: Pauses
     errands: Errands
     verifier: Verifier
+    backups: Backups
+    settings_file: SettingsFile
+    checkup: Checkup
+    record: Record
     inventory: Inventory
     scheduler: Scheduler
     cards: CardWatch
@@ -81,11 +86,14 @@ def services(connection: ASGIConnection[Any, Any, Any, Any]) -> Services:
 
 def base_url(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
     """`public_url`, else the address that the request itself used, else the socket's own; no final slash."""
-    settings = services(connection).settings
-    if settings.public_url:
-        return settings.public_url
+    return services(connection).settings.public_url or own_url(connection)
+
+
+def own_url(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+    """The address that the request itself used, else the socket's own; no final slash."""
     host = connection.headers.get("host", "")
-    if not _HOST.fullmatch(host):
+    if not is_wellformed(host):
+        settings = services(connection).settings
         address, port = connection.scope.get("server") or (settings.host, settings.port)
         host = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     return f"{connection.scope['scheme']}://{host}"

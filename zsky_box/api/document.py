@@ -5,33 +5,49 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-from litestar import Litestar
+from litestar import Litestar, Router
+from litestar.connection import ASGIConnection
+from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.routes import HTTPRoute
 
 from zsky_box import __version__
+from zsky_box.errors import not_found
 from zsky_box.idempotency import KEY_MAX
 
 _REF: Final = "#/components/schemas/{name}"
 _FILES: Final = ("getFile", "headFile")
 _FILE_TYPES: Final = ("video/mp4", "image/png", "image/jpeg")
 
-CONFIG: Final = OpenAPIConfig(
-    title="zsky-box",
-    version=__version__,
-    summary="One prompt, one job, one URL, on the card in the room.",
-    use_handler_docstrings=True,
-    path="/unused",
-    render_plugins=[],
-    components=Components(
-        security_schemes={
-            "ApiKey": SecurityScheme(type="apiKey", name="X-API-Key", security_scheme_in="header"),
-            "Bearer": SecurityScheme(type="http", scheme="bearer"),
-        }
-    ),
-    security=[{"ApiKey": []}, {"Bearer": []}],
-)
+CLOSED: Final = "/unused"
+"""Where Litestar would serve the document by itself: with no renderer it takes its own, whose pages run scripts of
+another host, and it has no way to serve none.
+"""
+
+
+def config() -> OpenAPIConfig:
+    """What the document is made of; Litestar's own addresses for it are closed. For one application."""
+    return OpenAPIConfig(
+        title="zsky-box",
+        version=__version__,
+        summary="One prompt, one job, one URL, on the card in the room.",
+        use_handler_docstrings=True,
+        openapi_router=Router(CLOSED, guards=[_closed], route_handlers=[], include_in_schema=False),
+        render_plugins=[JsonRenderPlugin()],
+        components=Components(
+            security_schemes={
+                "ApiKey": SecurityScheme(type="apiKey", name="X-API-Key", security_scheme_in="header"),
+                "Bearer": SecurityScheme(type="http", scheme="bearer"),
+            }
+        ),
+        security=[{"ApiKey": []}, {"Bearer": []}],
+    )
+
+
+def _closed(_: ASGIConnection[Any, Any, Any, Any], __: BaseRouteHandler) -> None:
+    raise not_found("page")
 
 
 def build(app: Litestar) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from litestar import Response, Router
 from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
 from litestar.types import ControllerRouterHandler
 
 from zsky_box.errors import Refusal, StoreError
@@ -56,6 +57,8 @@ HANDLERS: Final[list[ControllerRouterHandler]] = [
 
 def router() -> Router:
     """All pages, behind the one guard, with their headers and their own way to refuse."""
+    for handler in HANDLERS:
+        answer_head(handler)
     return Router(
         "/",
         guards=[enter],
@@ -70,6 +73,12 @@ def router() -> Router:
             Exception: wrong.of_any,
         },
     )
+
+
+def answer_head(handler: ControllerRouterHandler) -> None:
+    """Whatever is got can also be asked for without its body (RFC 9110, 9.1), which the server leaves out."""
+    if isinstance(handler, HTTPRouteHandler) and "GET" in handler.http_methods:
+        handler.http_methods.add("HEAD")
 
 
 def _with_headers(response: Response[Any]) -> Response[Any]:

@@ -152,7 +152,7 @@ async def _shown(
     kind = asked.get("type", _first_kind(models))
     model = _model_of(models, kind, asked.get("model"))
     money = await stands(box, caller)
-    jobs = await box.store.read(lambda: _jobs(box, caller, base_url(request)))
+    jobs = await box.store.read(lambda: _jobs(box, caller))
     state = {
         "account": caller.account.id,
         "base": base_url(request),
@@ -198,11 +198,13 @@ def _data_block(value: dict[str, Any]) -> Markup:
     return Markup(msgspec.json.encode(value).decode().replace("<", "\\u003c"))  # noqa: S704
 
 
-def _jobs(box: Services, caller: Caller, base: str) -> list[JobView]:
-    """What the page begins with, newest first; receipts are left to the library."""
-    newest = box.reader.page(caller, Filters(), SHOWN_JOBS, None, base).data
+def _jobs(box: Services, caller: Caller) -> list[JobView]:
+    """What the page begins with, newest first, its addresses of the host that the page is looked at by; receipts are
+    left to the library.
+    """
+    newest = box.reader.page(caller, Filters(), SHOWN_JOBS, None, "").data
     known = {view.job_id for view in newest}
-    older = [view for view in box.reader.open_jobs(caller, PAGE_MAX, base) if view.job_id not in known]
+    older = [view for view in box.reader.open_jobs(caller, PAGE_MAX, "") if view.job_id not in known]
     return [replace(view, receipt=None) for view in (*newest, *older) if view.removed_at is None]
 
 

@@ -6,9 +6,12 @@ A page's handler names its audience in `opt["page"]`: `open` (signed in or not),
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+import msgspec
 from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
@@ -19,11 +22,14 @@ from zsky_box.api.bodies import content_type, read_bytes
 from zsky_box.api.browser import Visitor
 from zsky_box.api.deps import services
 from zsky_box.errors import Refusal, not_found
+from zsky_box.idempotency import Idempotency
 from zsky_box.keys import Caller
 
 FORM_MAX_BYTES: Final = 256 * 1024
 FIELDS_MAX: Final = 2_000
 CSRF_FIELD: Final = "csrf"
+ONCE_FIELD: Final = "once"
+_ONCE_MAX: Final = 64
 _FORM: Final = "application/x-www-form-urlencoded"
 _VISITOR: Final = "visitor"
 
@@ -55,6 +61,8 @@ async def enter(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     """Litestar guard of all pages: this box's name, the page's own origin, the right person, the session's token."""
     browser.require_host(connection)
     browser.require_same_origin(connection)
+    if connection.scope.get("method") == "OPTIONS":
+        return  # Litestar answers it by itself, with nothing but the methods of the address
     audience, found = handler.opt["page"], recognise(connection)
     if found is not None:
         limit(connection, services(connection).rate_limit, found.session.id)
@@ -106,6 +114,21 @@ async def form(request: Request[Any, Any, Any]) -> Form:
     except ValueError as error:
         raise Refusal(422, "invalid_field", "The form could not be read; reload the page and send it again.") from error
     return Form(pairs)
+
+
+def only_once(form: Form, *asked: Any) -> Idempotency:
+    """The key under which a form is carried out, once for each page that was shown, however often it is sent; `asked`
+    is what it asks for. Raises 422 for a form without its page's `once`.
+    """
+    once = form.get(ONCE_FIELD, "")
+    if not (0 < len(once) <= _ONCE_MAX and once.isascii() and once.isprintable()):
+        raise Refusal(422, "invalid_field", "The form could not be read; reload the page and send it again.")
+    return Idempotency(f"page:{once}", hashlib.sha256(msgspec.json.encode(asked)).digest())
+
+
+def new_once() -> str:
+    """What a page writes into such a form."""
+    return secrets.token_urlsafe(16)
 
 
 def _request(connection: ASGIConnection[Any, Any, Any, Any]) -> Request[Any, Any, Any]:

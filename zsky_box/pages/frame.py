@@ -18,7 +18,7 @@ from zsky_box.pages.files import StaticFiles
 from zsky_box.pages.said import Notice, Said
 from zsky_box.terms import KINDS
 
-__all__ = ["HEADERS", "done", "form", "local_path", "means", "page", "person", "say"]
+__all__ = ["HEADERS", "done", "form", "local_path", "means", "page", "path_here", "person", "say"]
 
 HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -27,10 +27,12 @@ HEADERS: Final = {
         " connect-src 'self'; font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
+_PATH_MAX: Final = 2_000
 
 
 class Place(Struct, frozen=True):
@@ -68,7 +70,7 @@ def page(
         context={**framed(request, place, title), **context},
         status_code=status,
         headers={**HEADERS, **(headers or {})},
-        media_type="text/html; charset=utf-8",
+        media_type="text/html",
     )
 
 
@@ -79,8 +81,8 @@ def framed(request: Request[Any, Any, Any], place: str, title: str) -> dict[str,
     said: Said = request.app.state["said"]
     me = None if found is None else found.caller.account
     is_owner = me is not None and me.role == "owner"
-    # A part of a page that refreshes itself must not take the next whole page's messages.
-    whole = "hx-request" not in request.headers
+    # A part of a page that refreshes itself, or a look at its headers, must not take the next whole page's messages.
+    whole = "hx-request" not in request.headers and request.method != "HEAD"
     return {
         "me": me,
         "is_owner": is_owner,
@@ -124,10 +126,19 @@ def done(
 
 def local_path(text: str, otherwise: str) -> str:
     """A path of this box that a client names, such as where to go after sign-in; `otherwise` where it is none."""
-    parts = urlsplit(text) if text.isprintable() and "\\" not in text else None
-    if parts is None or parts.scheme or parts.netloc or not text.startswith("/") or text.startswith("//"):
-        return otherwise
-    return text
+    plain = text.isprintable() and "\\" not in text and len(text) <= _PATH_MAX
+    return text if plain and text.startswith("/") and not text.startswith("//") else otherwise
+
+
+def path_here(request: Request[Any, Any, Any], header: str) -> str:
+    """Path and query of a page of this box that a header of the request names in full, such as `Referer`; else ""."""
+    try:
+        named = urlsplit(request.headers.get(header, ""))
+    except ValueError:
+        return ""
+    if named.netloc.lower() != request.headers.get("host", "").lower():
+        return ""
+    return local_path(f"{named.path}?{named.query}" if named.query else named.path, "")
 
 
 def means(request: Request[Any, Any, Any]) -> control.Means:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 import shlex
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from litestar import Request, Response, get, post
@@ -17,16 +15,13 @@ from zsky_box.api.deps import Services, base_url, services
 from zsky_box.api.generate import again
 from zsky_box.clock import SECOND_US, rfc3339
 from zsky_box.db import Row
-from zsky_box.errors import Refusal
-from zsky_box.idempotency import Idempotency
 from zsky_box.jobs.rows import submission_of
 from zsky_box.keys import Caller
 from zsky_box.pages import frame
+from zsky_box.pages.entry import new_once, only_once
 from zsky_box.pages.library import length
 from zsky_box.requests import Work, asked_again
 from zsky_box.schemas import GenerateBody, JobAccepted, JobView, ResultView
-
-_ONCE_MAX: Final = 64
 
 
 class _Seen(Struct, frozen=True):
@@ -70,7 +65,7 @@ async def result(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Temp
         link_ends=_link_ends(large.url) if large else "",
         curl=curl(base, seen.body) if seen.mine else "",
         can_rerun=seen.mine and job.status in ("completed", "failed"),
-        once=secrets.token_urlsafe(16),
+        once=new_once(),
         length=length,
     )
 
@@ -104,10 +99,7 @@ async def receipt(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Res
 async def rerun(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[Any]:
     """The same again as a new job; a form that is sent twice makes one."""
     box, caller = services(request), frame.person(request)
-    once = (await frame.form(request)).get("once", "")
-    if not (0 < len(once) <= _ONCE_MAX and once.isascii() and once.isprintable()):
-        raise Refusal(422, "invalid_field", "The form could not be read; reload the page and send it again.")
-    key = Idempotency(f"page:{once}", hashlib.sha256(f"rerun:{job_id}".encode()).digest())
+    key = only_once(await frame.form(request), "rerun", job_id)
     answer = await again(box, caller, job_id, key)
     accepted = msgspec.json.decode(answer.body, type=JobAccepted)
     return frame.done(request, f"/library/{accepted.job_id}", "It is queued again, as it was.")

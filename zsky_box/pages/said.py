@@ -10,9 +10,12 @@ from collections import OrderedDict
 from typing import Final, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 SESSIONS_MAX: Final = 1_000
 OF_SESSION_MAX: Final = 10
+TEXT_MAX: Final = 2_000
+"""Refusals may quote what was sent, which can be as long as a form."""
 
 
 class Notice(Struct, frozen=True):
@@ -35,7 +38,7 @@ class Said:
         """Keep a message for the session's next page; of too many the oldest go."""
         with self._lock:
             kept = self._of.setdefault(session_id, [])
-            kept.append(notice)
+            kept.append(replace(notice, text=notice.text[:TEXT_MAX]))
             del kept[:-OF_SESSION_MAX]
             self._of.move_to_end(session_id)
             while len(self._of) > SESSIONS_MAX:

@@ -6,7 +6,6 @@ The link's token stands in the page's address. The pages' `Referrer-Policy: same
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final
 
 from litestar import Request, Response, get, post
@@ -43,11 +42,12 @@ async def set_up(request: Request[Any, Any, Any]) -> Response[Any] | Template:
         if password != again:
             raise Refusal(422, "invalid_field", "The two passwords differ; write the same one twice.")
         passwords.check(password, name or invited.name)
-        hashed = await asyncio.to_thread(passwords.hashed, password)
+        hashed = await passwords.aside(lambda: passwords.hashed(password))
         account = await box.store.write_async(lambda tx: _use(tx, token, name, hashed, box.clock()))
     except Refusal as refusal:
         return await _shown(request, token, name=name, wrong=refusal.detail)
-    return await begun(request, account, "/settings#api" if account.role == "owner" else "/")
+    chosen_at = await box.store.read(lambda: passwords.set_at(box.store, account.id))
+    return await begun(request, account, "/settings#api" if account.role == "owner" else "/", chosen_at)
 
 
 def _use(tx: Tx, token: str, name: str, hashed: str, now: int) -> Account:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final
 
 from litestar import Request, Response, get, post
@@ -46,17 +45,21 @@ async def try_sign_in(request: Request[Any, Any, Any]) -> Response[Any] | Templa
     address = browser.address_of(request)
     try:
         box.guesses.allow(name, address)
+        account, stored, chosen_at = await box.store.read(lambda: _known(box, name))
+        is_right = await passwords.aside(lambda: passwords.matches(stored, password))
     except Refusal as refusal:
         return await _shown(
-            request, onward=onward, name=name, wrong=refusal.detail, status=429, headers=refusal.headers
+            request, onward=onward, name=name, wrong=refusal.detail, status=refusal.status, headers=refusal.headers
         )
-    account, stored = await box.store.read(lambda: _known(box, name))
-    if not await asyncio.to_thread(passwords.matches, stored, password) or account is None or stored is None:
+    if not is_right or account is None or stored is None:
         box.guesses.wrong(name, address)
         return await _shown(request, onward=onward, name=name, wrong=_WRONG, status=422)
     box.guesses.right(name, address)
     await _strengthen(box, account, stored, password)
-    return await begun(request, account, onward or _first_place(request))
+    try:
+        return await begun(request, account, onward or _first_place(request), chosen_at)
+    except Refusal as refusal:
+        return await _shown(request, onward=onward, name=name, wrong=refusal.detail, status=refusal.status)
 
 
 @post("/sign-out", opt={"page": "member"}, status_code=303, include_in_schema=False)
@@ -72,13 +75,19 @@ async def sign_out(request: Request[Any, Any, Any]) -> Redirect:
     return Redirect("/sign-in", status_code=303, cookies=[browser.ended_cookie(request)])
 
 
-async def begun(request: Request[Any, Any, Any], account: Account, onward: str) -> Response[Any]:
-    """A fresh session for this browser, whatever cookie it came with; the one before ends."""
+async def begun(request: Request[Any, Any, Any], account: Account, onward: str, chosen_at: int | None) -> Response[Any]:
+    """A fresh session for this browser, whatever cookie it came with; the one before ends.
+
+    Raises 422 where the password that let the person in, chosen at that time, has been changed since it was looked at:
+    with a password end all the sessions that it began, and no other begins with it.
+    """
     box, before = services(request), visitor_of(request)
     agent = request.headers.get("user-agent", "")[:_AGENT_MAX]
     address, now = browser.address_of(request), box.clock()
 
     def work(tx: Tx) -> tuple[Session, str]:
+        if passwords.set_at(tx, account.id) != chosen_at:
+            raise Refusal(422, "invalid_field", "The password was changed at this moment; sign in with the new one.")
         if before is not None:
             owner = before.session.account_id
             sessions.end(tx, owner, before.session.id, now=now, actor=f"{browser.BROWSER}:{owner}")
@@ -89,18 +98,19 @@ async def begun(request: Request[Any, Any, Any], account: Account, onward: str) 
     return Redirect(onward, status_code=303, cookies=cookies, headers={"Cache-Control": "no-store"})
 
 
-def _known(box: Services, name: str) -> tuple[Account | None, str | None]:
-    try:
-        account = accounts.named(box.store, name)
-    except Refusal:
-        return None, None
-    return account, passwords.hash_of(box.store, account.id)
+def _known(box: Services, name: str) -> tuple[Account | None, str | None, int | None]:
+    with box.store.snapshot() as rows:
+        try:
+            account = accounts.named(rows, name)
+        except Refusal:
+            return None, None, None
+        return account, passwords.hash_of(rows, account.id), passwords.set_at(rows, account.id)
 
 
 async def _strengthen(box: Services, account: Account, stored: str, password: str) -> None:
     """A hash made with weaker parameters than today's is made anew, now that the password is at hand."""
     if passwords.is_outdated(stored):
-        fresh = await asyncio.to_thread(passwords.hashed, password)
+        fresh = await passwords.aside(lambda: passwords.hashed(password))
         await box.store.write_async(lambda tx: passwords.renew(tx, account.id, stored, fresh))
 
 

@@ -7,7 +7,7 @@ import logging
 import sqlite3
 from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
@@ -36,11 +36,12 @@ def refused(request: Request[Any, Any, Any], refusal: Refusal) -> Response[Any] 
     """A page's own refusal: back to the form that was sent, with the reason; to the sign-in; or a page that says it."""
     to_form = request.method not in browser.SAFE_METHODS
     if isinstance(refusal, SignedOut) and not to_form:
-        to = f"/sign-in?next={quote(_path_of(request))}"
-        if "hx-request" in request.headers:
+        if "hx-request" in request.headers:  # a part that refreshes itself: the whole page is what one comes back to
+            to = f"/sign-in?next={quote(frame.path_here(request, 'hx-current-url'))}"
             return Response(b"", status_code=200, headers={"HX-Redirect": to, "Cache-Control": "no-store"})
+        to = f"/sign-in?next={quote(_path_of(request))}"
         return Redirect(to, status_code=303, headers={"Cache-Control": "no-store"})
-    back = _came_from(request)
+    back = frame.path_here(request, "referer")
     if to_form and back and visitor_of(request) is not None and refusal.code != "cross_site":
         frame.say(request, refusal.detail, kind="bad")
         return Redirect(back, status_code=303, headers={"Cache-Control": "no-store"})
@@ -96,11 +97,3 @@ def _page(request: Request[Any, Any, Any], status: int, detail: str, headers: di
 def _path_of(request: Request[Any, Any, Any]) -> str:
     query = request.url.query
     return f"{request.url.path}?{query}" if query else request.url.path
-
-
-def _came_from(request: Request[Any, Any, Any]) -> str:
-    """The page of this box that held the form; "" where the browser does not say."""
-    came = urlsplit(request.headers.get("referer", ""))
-    if came.netloc.lower() != request.headers.get("host", "").lower():
-        return ""
-    return frame.local_path(f"{came.path}?{came.query}" if came.query else came.path, "")

@@ -6,6 +6,7 @@ import os
 from typing import Any, Final
 
 from litestar import Request, Response, get, post
+from litestar.params import FromPath
 from litestar.response import Template
 from litestar.types import ControllerRouterHandler
 from msgspec import Struct
@@ -113,7 +114,7 @@ async def begin(request: Request[Any, Any, Any]) -> Response[Any]:
 
 
 @get(f"{PATH}/{{name:str}}/remove", opt={"page": "owner"}, include_in_schema=False)
-async def ask_to_remove(request: Request[Any, Any, Any], name: str) -> Template:
+async def ask_to_remove(request: Request[Any, Any, Any], name: FromPath[str]) -> Template:
     """Whether a model is to go."""
     box = services(request)
     if name not in box.catalog.specs:
@@ -123,7 +124,7 @@ async def ask_to_remove(request: Request[Any, Any, Any], name: str) -> Template:
 
 
 @post(f"{PATH}/{{name:str}}/remove", opt={"page": "owner"}, status_code=303, include_in_schema=False)
-async def remove(request: Request[Any, Any, Any], name: str) -> Response[Any]:
+async def remove(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[Any]:
     """Take it away, on record."""
     box, actor = services(request), places.actor(request)
     await box.store.read(lambda: box.errands.remove(name, actor=actor))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
+import msgspec
 from litestar import Request, Response, get, post
+from litestar.params import FromPath
 from litestar.response import Template
 from litestar.types import ControllerRouterHandler
 from msgspec import Struct
 
-from zsky_box import accounts, keys, overage, people, sessions
+from zsky_box import accounts, idempotency, keys, overage, people, sessions
 from zsky_box.accounts import NAME_MAX, Account, Plan
 from zsky_box.api.deps import Services, base_url, services
 from zsky_box.clock import DAY_US, rfc3339
@@ -21,14 +23,16 @@ from zsky_box.control import (
     RevokeKey,
     SetCeiling,
     account_view,
+    on_account,
     rehearse,
     run,
 )
 from zsky_box.db import Rows, Tx
+from zsky_box.idempotency import Answer
 from zsky_box.ledger import spend
 from zsky_box.pages import agents, frame
 from zsky_box.pages.admin import money, places
-from zsky_box.pages.entry import signed_in
+from zsky_box.pages.entry import ONCE_FIELD, Form, new_once, only_once, signed_in
 from zsky_box.pricing import usd
 from zsky_box.schemas import OverageView
 
@@ -104,7 +108,7 @@ async def add_or_bound(request: Request[Any, Any, Any]) -> Response[Any] | Templ
 
 
 @get(f"{PATH}/{{account_id:str}}", opt={"page": "owner"}, include_in_schema=False)
-async def person(request: Request[Any, Any, Any], account_id: str) -> Template:
+async def person(request: Request[Any, Any, Any], account_id: FromPath[str]) -> Template:
     """One of them."""
     box, means = services(request), frame.means(request)
 
@@ -136,17 +140,16 @@ async def person(request: Request[Any, Any, Any], account_id: str) -> Template:
 
 
 @post(f"{PATH}/{{account_id:str}}", opt={"page": "owner"}, status_code=200, include_in_schema=False)
-async def change_person(request: Request[Any, Any, Any], account_id: str) -> Response[Any] | Template:
+async def change_person(request: Request[Any, Any, Any], account_id: FromPath[str]) -> Response[Any] | Template:
     """What changes money or a plan is shown first, as it would come, and done once it is confirmed."""
-    box, form = services(request), await frame.form(request)
+    form = await frame.form(request)
     back = f"{PATH}/{account_id}"
     wish = form.get("do", "")
     if wish in ("invite", "end-sessions", "revoke"):
         return await _access(request, account_id, wish, form.get("key", ""))
     command = money.command(form, account_id)
-    means = frame.means(request)
     if form.get("sure") == "yes":
-        await box.store.read(lambda: run(command, means))
+        await _carry_out(request, form, command)
         return frame.done(request, back, money.DONE[wish])
     return await _confirm(request, form, command, back)
 
@@ -164,6 +167,17 @@ async def _confirm(request: Request[Any, Any, Any], form: dict[str, str], comman
     )
 
 
+async def _carry_out(request: Request[Any, Any, Any], form: Form, command: OfAccount) -> None:
+    """Once, however often the form is sent: nobody's wallet is filled twice by a second click."""
+    box, means = services(request), frame.means(request)
+
+    def work(tx: Tx, _: int) -> Answer:
+        return Answer(200, msgspec.json.encode(on_account(tx, command, means)["id"]))
+
+    key = only_once(form, command)
+    await idempotency.once(box.store, frame.person(request), key, box.clock, work)
+
+
 def _asked(
     request: Request[Any, Any, Any],
     form: dict[str, str],
@@ -174,7 +188,7 @@ def _asked(
     changes: list[money.Change] | None = None,
 ) -> Template:
     """The page that asks whether this is meant; its form sends the same again."""
-    kept = {name: value[:1_000] for name, value in form.items() if name not in ("csrf", "sure")}
+    kept = {name: value[:1_000] for name, value in form.items() if name not in ("csrf", "sure", ONCE_FIELD)}
     return places.page(
         request,
         "admin/sure.html",
@@ -185,6 +199,7 @@ def _asked(
         kept=kept,
         sentences=sentences,
         changes=changes or [],
+        once=new_once(),
     )
 
 

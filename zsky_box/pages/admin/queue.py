@@ -6,6 +6,7 @@ from typing import Any, Final, get_args
 from urllib.parse import urlencode
 
 from litestar import Request, Response, get, post
+from litestar.params import FromPath
 from litestar.response import Template
 from litestar.types import ControllerRouterHandler
 
@@ -53,7 +54,7 @@ async def move(request: Request[Any, Any, Any]) -> Response[Any]:
 
 
 @get(f"{PATH}/{{job_id:str}}", opt={"page": "owner"}, include_in_schema=False)
-async def ask_to_cancel(request: Request[Any, Any, Any], job_id: str) -> Template:
+async def ask_to_cancel(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Template:
     """One open job, to be cancelled for a reason."""
     box = services(request)
     job = await box.store.read(lambda: box.lineup.one(job_id))
@@ -71,7 +72,7 @@ async def ask_to_cancel(request: Request[Any, Any, Any], job_id: str) -> Templat
 
 
 @post(f"{PATH}/{{job_id:str}}/cancel", opt={"page": "owner"}, status_code=303, include_in_schema=False)
-async def cancel(request: Request[Any, Any, Any], job_id: str) -> Response[Any]:
+async def cancel(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[Any]:
     """Cancel anybody's job, on record."""
     box, form = services(request), await frame.form(request)
     await box.keeper.cancel(job_id, form.get("reason", ""), actor=places.actor(request))

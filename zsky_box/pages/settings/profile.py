@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final
 
 from litestar import Request, Response, post
@@ -74,11 +73,11 @@ async def _change(request: Request[Any, Any, Any], form: Form) -> int:
     passwords.check(password, account.name)
     box.guesses.allow(account.name, address)
     stored = await box.store.read(lambda: passwords.hash_of(box.store, account.id))
-    if stored is None or not await asyncio.to_thread(passwords.matches, stored, present):
+    if stored is None or not await passwords.aside(lambda: passwords.matches(stored, present)):
         box.guesses.wrong(account.name, address)
         raise Refusal(422, "invalid_field", "The present password is another one; nothing was changed.")
     box.guesses.right(account.name, address)
-    hashed = await asyncio.to_thread(passwords.hashed, password)
+    hashed = await passwords.aside(lambda: passwords.hashed(password))
 
     def work(tx: Tx) -> int:
         if passwords.hash_of(tx, account.id) != stored:
