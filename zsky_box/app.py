@@ -42,9 +42,11 @@ from zsky_box.api.bodies import LargeBodies, with_picture_max_bytes
 from zsky_box.api.deps import Services
 from zsky_box.api.document import build, config
 from zsky_box.assets import Assets
+from zsky_box.backups import Backups
 from zsky_box.bookkeeping import Bookkeeping
 from zsky_box.cards import CardWatch
 from zsky_box.catalog import open_catalog
+from zsky_box.checkup import Checkup
 from zsky_box.clock import DAY_US, Clock, rfc3339, system_clock
 from zsky_box.control import FILE_NAME as CONTROL_FILE
 from zsky_box.control import Address
@@ -70,11 +72,13 @@ from zsky_box.pages.files import StaticFiles, static_file
 from zsky_box.pages.said import Said
 from zsky_box.pauses import Pauses
 from zsky_box.rate_limit import RateLimit
+from zsky_box.record import Record
 from zsky_box.restart_budget import RestartBudget
 from zsky_box.room import Room
 from zsky_box.scheduler import Scheduler
 from zsky_box.server import Server, configuration, listen
 from zsky_box.settings import CHECKOUT, Settings
+from zsky_box.settings_file import SettingsFile
 from zsky_box.starter import Rules
 from zsky_box.tasks import Tasks
 from zsky_box.terms import open_terms
@@ -111,10 +115,13 @@ class Box:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = InstanceLock(folder)
         self._lock.acquire(LOCK_SECONDS)
+        self.record = Record(clock())
+        self.record.listen()
         try:
             self._certificate = tls.certificate(settings)
             self._furnish(clock, worker_entry, on_fatal)
         except BaseException:
+            self.record.close()
             self._lock.release()
             raise
 
@@ -127,6 +134,7 @@ class Box:
         self.catalog = open_catalog(folder)
         for name in repair_all(self.catalog.weights):
             log.warning("the installation of %s was interrupted at its very end; it is whole again", name)
+            self.record.repairs.append(f"The installation of {name} had been interrupted; it is whole again.")
         for reason in self.catalog.refused:
             log.error("a model manifest is refused: %s", reason)
         self.catalog.use_check(settings.output_check)
@@ -178,6 +186,9 @@ class Box:
         self.scheduler = self._new_scheduler(worker_entry, on_fatal or _no_one_to_tell)
         self.cards = CardWatch(self.inventory.devices, self.scheduler.tell_card)
         self.verifier = Verifier(self.store.path, clock)
+        self.backups = Backups(folder, self.store, clock, settings.backups_kept)
+        self.checkup = Checkup(folder, self.assets.root, self.catalog.weights, self.store)
+        self.settings_file = SettingsFile(folder, settings, self.store, clock)
         self.errands = Errands(self.store, self.catalog, settings, clock)
         self.tasks = Tasks(
             folder,
@@ -215,6 +226,10 @@ class Box:
             pauses=self.pauses,
             errands=self.errands,
             verifier=self.verifier,
+            backups=self.backups,
+            settings_file=self.settings_file,
+            checkup=self.checkup,
+            record=self.record,
             inventory=self.inventory,
             scheduler=self.scheduler,
             cards=self.cards,
@@ -236,8 +251,10 @@ class Box:
         recovered = self.book.recover()
         if recovered:
             log.warning("%d jobs were running when the box stopped", recovered)
+            self.record.repairs.append(f"{recovered} jobs were running when the box stopped; they were taken up again.")
         self.assets.clear_temporary()
         self.assets.purge(self._clock())
+        self.backups.clear()
         self.uploads.clear()
         self.bookkeeping.sweep()
         self.scheduler.start()
@@ -267,10 +284,12 @@ class Box:
         self.cards.stop()
         self.errands.close()
         self.verifier.close()
+        self.backups.close()
         self.scheduler.stop()
         self.tasks.stop()
         self.decoder.close()
         self.store.close()
+        self.record.close()
         self._lock.release()
 
     def _new_scheduler(self, worker_entry: str, failed: Callable[[BaseException], None]) -> Scheduler:
@@ -350,6 +369,7 @@ class Box:
             self.store.write(lambda tx: sessions.forget(tx, now, idle_us=idle_us, whole_us=whole_us))
             self.uploads.expire(now)
         self._tidied_at = now
+        self.backups.begin_if_due()
         self.assets.purge(self._clock())
 
 

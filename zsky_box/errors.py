@@ -8,6 +8,7 @@ ZskyError
 ├── SettingsError      a setting that stops the start
 ├── ManifestError      a model manifest that is not loaded
 ├── InstallError       a model that is not installed, verified or removed; says what to do
+├── BackupError        a backup that was not made, or does not read back
 └── StoreError         the ledger's file: locked by another box, newer than the code, failed to commit
 """
 
@@ -100,6 +101,10 @@ class ManifestError(ZskyError):
 
 class InstallError(ZskyError):
     """A model could not be installed, verified or removed; the message says why, and what to do."""
+
+
+class BackupError(ZskyError):
+    """A backup was not made, or does not read back; the message says why."""
 
 
 class StoreError(ZskyError):

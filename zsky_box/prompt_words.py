@@ -33,9 +33,13 @@ def match(account_id: str, text: str) -> str | None:
     words = [word for word in plain.split() if any(each.isalnum() for each in word)][:WORDS_MAX]
     if not words:
         return None
-    quoted = (f'"{_spaced(word.replace(chr(34), chr(34) * 2))}"' for word in words)
-    prompt = f"prompt : ({' AND '.join(quoted)} *)"
+    prompt = f"prompt : ({' AND '.join(map(_quoted, words))} *)"
     return f'account : "{account_id[4:]}" AND {prompt}' if account_id else prompt
+
+
+def _quoted(word: str) -> str:
+    doubled = word.replace('"', '""')
+    return f'"{_spaced(doubled)}"'
 
 
 def _spaced(text: str) -> str:

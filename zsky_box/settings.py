@@ -97,6 +97,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     idempotency_days: Positive = 7
     session_idle_days: Annotated[int, Meta(ge=1, le=3_650)] = 14
     session_days: Annotated[int, Meta(ge=1, le=3_650)] = 90
+    backups_kept: Annotated[int, Meta(ge=1, le=1_000)] = 14
 
     attempts_max: Annotated[int, Meta(ge=1, le=10)] = 3
     drain_seconds: Seconds = 30.0
@@ -137,14 +138,24 @@ def data_dir(option: str | None, environ: Mapping[str, str] = os.environ) -> Pat
 
 def load(folder: Path, environ: Mapping[str, str] = os.environ, **options: Any) -> Settings:
     """Merge file, environment and command-line options, in that order; raises SettingsError for the first bad one."""
-    values: dict[str, Any] = {}
+    return merge(folder, read_file(folder), environ, **options)
+
+
+def read_file(folder: Path) -> dict[str, Any]:
+    """What `zsky.toml` says, unchecked; nothing where there is none. Raises SettingsError for what is no TOML."""
     path = folder / FILE_NAME
-    if path.is_file():
-        try:
-            values = tomllib.loads(path.read_text("utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{path}: {error}") from error
-    sources = {name: f"{name} in {path}" for name in values}
+    if not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def merge(folder: Path, in_file: Mapping[str, Any], environ: Mapping[str, str], **options: Any) -> Settings:
+    """The settings that a file of such values would give; raises SettingsError for the first bad one."""
+    values = dict(in_file)
+    sources = {name: f"{name} in {folder / FILE_NAME}" for name in values}
     for variable, text in sorted(environ.items()):
         if variable.startswith(_PREFIX) and variable not in _NOT_SETTINGS:
             name = variable.removeprefix(_PREFIX).lower()
@@ -153,6 +164,22 @@ def load(folder: Path, environ: Mapping[str, str] = os.environ, **options: Any) 
         if value is not None:
             values[name], sources[name] = value, f"--{name.replace('_', '-')}"
     return _checked(values, sources)
+
+
+def variable(name: str) -> str:
+    """The variable of the environment that gives a setting."""
+    return f"{_PREFIX}{name.upper()}"
+
+
+def converted(name: str, text: str) -> Any:
+    """What a person has written for a setting, as its kind; raises SettingsError."""
+    kind = next((field.type for field in msgspec.structs.fields(Settings) if field.encode_name == name), None)
+    if kind is None:
+        raise SettingsError(f"there is no setting {name!r}")
+    try:
+        return _converted(text, kind)
+    except msgspec.DecodeError as error:
+        raise SettingsError(f"{name} = {_shown(text)}: {error}") from error
 
 
 def _checked(values: dict[str, Any], sources: dict[str, str]) -> Settings:

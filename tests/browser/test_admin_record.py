@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import Visit
 
-PAGES = ("/admin/audit",)
+PAGES = ("/admin/audit", "/admin/health", "/admin/settings")
 
 
 @pytest.fixture
@@ -46,3 +46,48 @@ def test_the_audit_is_searched_and_verified(owner: Visit) -> None:
     assert download.value.suggested_filename == "zsky-audit.jsonl"
     page.get_by_role("link", name="Clear").click()
     expect(page.get_by_label("Action")).to_have_value("")
+
+
+def test_a_backup_is_made_and_saved(owner: Visit) -> None:
+    page = owner.open("/admin/health")
+    expect(page.get_by_role("heading", name="Findings")).to_be_visible()
+    page.get_by_role("button", name="Back up now").press("Enter")
+    expect(page.locator("#backup-list .notice")).to_contain_text("verified and read back")
+    owner.axe()
+    with page.expect_download() as download:
+        page.get_by_role("link", name=re.compile("^Download zsky-")).first.click()
+    assert download.value.suggested_filename.endswith(".tar.gz")
+
+
+def test_a_setting_is_found_and_changed(owner: Visit) -> None:
+    page = owner.open("/admin/settings")
+    page.get_by_label("Find a setting").fill("wallet below")
+    page.get_by_label("Find a setting").press("Enter")
+    row = page.locator("#low_wallet_usd")
+    expect(page.locator(".settings li")).to_have_count(1)
+    row.locator("summary").press("Enter")
+    owner.axe()
+    row.get_by_label("New value of low_wallet_usd").fill("12.5x")
+    row.get_by_role("button", name="Save low_wallet_usd").press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("allowed is an amount")
+    page = owner.open("/admin/settings?find=low_wallet")
+    row.locator("summary").click()
+    row.get_by_label("New value of low_wallet_usd").fill("12.50")
+    row.get_by_role("button", name="Save low_wallet_usd").click()
+    expect(page.locator(".said")).to_contain_text("takes effect at the next start")
+    expect(row).to_contain_text("then 12.50")
+    row.locator("summary").click()
+    row.get_by_role("button", name="Back to 5.00").click()
+    expect(page.locator(".said")).to_contain_text("back to its default")
+
+
+def test_a_setting_that_can_lock_out_asks_first(owner: Visit) -> None:
+    page = owner.open("/admin/settings?find=host")
+    row = page.locator("#host")
+    row.locator("summary").click()
+    expect(row.locator(".warn")).to_contain_text("may not be reached")
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    row.get_by_label("New value of host").fill("192.0.2.7")
+    row.get_by_role("button", name="Save host").click()
+    expect(row.get_by_label("New value of host")).to_have_value("192.0.2.7")
+    expect(page.locator(".said")).to_have_count(0)

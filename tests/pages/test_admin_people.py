@@ -164,7 +164,8 @@ def test_a_plan_is_changed_and_its_fee_told_first(studio: RunningBox) -> None:
     with signed_in(studio) as owner:
         path = f"/admin/people/{id_of(owner, 'ben')}"
         asked = owner.submit(path, do="plan", plan="max-annual").text
-        assert "is entered on this month" in asked
+        assert "Entered on this month" in asked
+        assert "Plan max, a year: $948.00" in asked
         assert "annual" in change(owner, path, do="plan", plan="max-annual")
         asked = owner.submit(path, do="plan", plan="free").text
         assert "goes on until" in asked

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Generator
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.api.asking import IMAGE, SLOW, VIDEO, made, newest_id, problem, submit
+from tests.boxes import add_models, running
 from tests.people import Browser, add_people, signed_in
 from tests.running import RunningBox
 
@@ -209,3 +211,26 @@ def test_only_the_owner_is_told_what_could_be_installed(studio: RunningBox, ada:
     with signed_in(studio, "owner") as owner:
         assert "Not installed:" in owner.get("/create").text
     assert "Not installed:" not in ada.get("/create").text
+
+
+def test_without_scripts_a_result_is_begun_with(tmp_path: Path) -> None:
+    add_models(tmp_path / "data")
+    with running(tmp_path / "data") as box:
+        box.stop()
+        add_people(box.folder)
+        box.start()
+        with signed_in(box) as owner, box.client() as client:
+            first = made(box, client, {**IMAGE, "n": 2})
+            page = owner.get(f"/create?reference={first['job_id']}&result=2")
+            hidden = {name: prefilled(page, name) for name in ("from_job", "from_result", "once")}
+            assert (hidden["from_job"], hidden["from_result"]) == (first["job_id"], "2")
+            fields = {"type": "video", "prompt": "and now it moves", "duration": "1", "strength": "0.2", **hidden}
+            for _ in range(2):  # as by a reload of the answer: it is one job
+                assert owner.submit("/create", **fields).status_code == 303
+            job = box.ended(client, str(newest_id(client)))
+            assert "begins with RGB 854x480 at 0.2" in job["notes"]
+            jobs = client.get("/v1/jobs").json()["data"]
+            assert [each["prompt"] for each in jobs].count("and now it moves") == 1
+            kept = owner.get(f"/create?rerun={job['job_id']}")
+            assert prefilled(kept, "image") == job["reference"]
+            assert f'src="/create/pictures/{job["reference"]}"' in kept.text

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ PAGE_MAX_BYTES = 150_000
 """Of the page with all that it loads, as it comes over the wire."""
 RUNNERS = {
     "curl": ("quick_start.sh", ["bash", "-eu"]),
-    "python": ("quick_start.py", ["python3"]),
+    "python": ("quick_start.py", [sys.executable]),
     "javascript": ("quick_start.mjs", ["node"]),
     "go": ("quick_start.go", ["go", "run"]),
 }
@@ -163,8 +164,8 @@ def test_the_page_and_what_it_loads_stay_within_their_weight(studio: RunningBox)
 @pytest.mark.parametrize("language", RUNNERS)
 def test_the_quick_start_runs(studio: RunningBox, tmp_path: Path, language: str) -> None:
     name, command = RUNNERS[language]
-    if language == "go" and shutil.which("go") is None:
-        pytest.skip("there is no Go on this machine")
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"there is no {command[0]} on this machine")
     with signed_in(studio, "owner") as browser:
         assert browser.submit("/docs/test-key", "/docs").status_code == 303
         page = browser.get("/docs").text

@@ -42,7 +42,8 @@ export class Quote {
 
   show(quote, body) {
     this.noted(quote.notes);
-    this.cost.textContent = this.price(quote, body);
+    const price = this.price(quote, body);
+    if (this.cost.textContent !== price) this.cost.textContent = price; // what has not changed is not read out again
     this.when.textContent = quote.would_accept && quote.eta_seconds !== null ? `ready in ${about(quote.eta_seconds)}` : "";
     this.refuse(quote.refusal, quote.refusal_detail, body);
   }

@@ -9,8 +9,10 @@ from typing import Any
 from litestar.connection import ASGIConnection
 
 from zsky_box.assets import Assets
+from zsky_box.backups import Backups
 from zsky_box.cards import CardWatch
 from zsky_box.catalog import Catalog
+from zsky_box.checkup import Checkup
 from zsky_box.clock import Clock
 from zsky_box.db import Store
 from zsky_box.errands import Errands
@@ -28,10 +30,12 @@ from zsky_box.library import Library
 from zsky_box.metrics import Metrics
 from zsky_box.pauses import Pauses
 from zsky_box.rate_limit import RateLimit
+from zsky_box.record import Record
 from zsky_box.room import Room
 from zsky_box.scheduler import Scheduler
 from zsky_box.secretfile import Secrets
 from zsky_box.settings import Settings
+from zsky_box.settings_file import SettingsFile
 from zsky_box.terms import Terms
 from zsky_box.uploads import Uploads
 from zsky_box.verifier import Verifier
@@ -63,6 +67,10 @@ class Services:
     pauses: Pauses
     errands: Errands
     verifier: Verifier
+    backups: Backups
+    settings_file: SettingsFile
+    checkup: Checkup
+    record: Record
     inventory: Inventory
     scheduler: Scheduler
     cards: CardWatch

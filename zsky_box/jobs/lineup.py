@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import groupby
+from collections.abc import Callable, Sequence
+from itertools import groupby, islice
 from typing import Final, Literal
 
+import msgspec
 from msgspec import Struct
 
 from zsky_box.accounts import ACCOUNTS_MAX
@@ -113,9 +114,12 @@ class Lineup:
 
     def page(self, filters: Filters, start: int, *, test: bool) -> Line:
         """At most `PAGE` of the matching jobs, from the one with the index `start` on."""
-        line = self._in_line(test=test, with_prompts=bool(filters.text))
+        waiting = self._waiting(test=test, with_prompts=bool(filters.text))
+        line = in_line(_flows(waiting), self._standing(test))
+        if filters == Filters():  # nobody behind the page need be put in order
+            line = islice(line, start + PAGE)
         wanted = filters.text.casefold()
-        matching = [
+        found = [
             (position, job.id)
             for position, job in enumerate(line, start=1)
             if filters.account_id in ("", job.account_id)
@@ -124,15 +128,16 @@ class Lineup:
             and filters.priority in ("", "batch" if job.batch else "interactive")
             and (not wanted or wanted in job.prompt.casefold())
         ]
-        chosen = matching[start : start + PAGE]
+        matching = len(waiting) if filters == Filters() else len(found)
+        chosen = found[start : start + PAGE]
         marks = ",".join("?" * len(chosen))
-        found = self._store.all(
+        read = self._store.all(
             f"{_FULL} WHERE job.id IN ({marks}) AND job.status = 'queued'",
             tuple(job_id for _, job_id in chosen),
         )
-        rows = {row["id"]: row for row in found}
+        rows = {row["id"]: row for row in read}
         shown = [self._open(rows[job_id], position) for position, job_id in chosen if job_id in rows]
-        return Line(waiting=len(line), matching=len(matching), start=start, shown=shown)
+        return Line(waiting=len(waiting), matching=matching, start=start, shown=shown)
 
     def one(self, job_id: str) -> OpenJob:
         """An open job, its position left out. Raises 404 for what is not there, or has ended."""
@@ -157,7 +162,7 @@ class Lineup:
         )
         return sorted(row["model"] for row in found)
 
-    def _in_line(self, *, test: bool, with_prompts: bool) -> list[Standby]:
+    def _waiting(self, *, test: bool, with_prompts: bool) -> list[Standby]:
         now, prompt = self._clock(), "prompt" if with_prompts else "''"  # prompts are long
         found = self._store.all(
             "SELECT id, seq, turn, account_id, model, type, priority, created_at, start_deadline_at,"  # noqa: S608 - ours
@@ -165,18 +170,9 @@ class Lineup:
             " ORDER BY priority, account_id, model, turn LIMIT ?",
             (int(test), LINE_MAX),
         )
-        waiting = [_standby(row, now) for row in found]
-        # Those whose start deadline is near wait behind none of their flow, as in the scheduler's own queue.
-        flows = [[job] for job in waiting if is_urgent(job)]
-        calm = (job for job in waiting if not is_urgent(job))
-        flows += [list(flow) for _, flow in groupby(calm, key=lambda job: (job.batch, job.account_id, job.model))]
-        return list(in_line(flows, self._standing(test)))
+        return [_standby(row, now) for row in found]
 
     def _open(self, row: Row, position: int) -> OpenJob:
-        if row["status"] == "queued":
-            eta = self._eta.queued(row, submission_of(row).work).seconds
-        else:
-            eta = self._eta.running_seconds(row["id"], row["progress"])
         prompt = " ".join(row["prompt"].split())
         return OpenJob(
             id=row["id"],
@@ -189,7 +185,7 @@ class Lineup:
             priority="batch" if row["priority"] == BATCH else "interactive",
             created_at=row["created_at"],
             position=position,
-            eta_seconds=eta,
+            eta_seconds=self._eta_of(row),
             why=self._reason(row["id"], bool(row["test"])) if position else None,
             moved=moved(row),
             status=row["status"],
@@ -199,6 +195,23 @@ class Lineup:
             work_begun=bool(row["work_begun"]),
             cancel_requested=bool(row["cancel_requested"]),
         )
+
+    def _eta_of(self, row: Row) -> float | None:
+        if row["status"] == "running":
+            return self._eta.running_seconds(row["id"], row["progress"])
+        try:
+            return self._eta.queued(row, submission_of(row).work).seconds
+        except msgspec.DecodeError:  # what was asked for cannot be read any more; its start will tell
+            return None
+
+
+def _flows(waiting: Sequence[Standby]) -> list[list[Standby]]:
+    """Those of an account, model and priority together; one whose start deadline is near waits behind none of its own,
+    as in the scheduler's queue.
+    """
+    calm = (job for job in waiting if not is_urgent(job))
+    flows = [list(flow) for _, flow in groupby(calm, key=lambda job: (job.batch, job.account_id, job.model))]
+    return [[job] for job in waiting if is_urgent(job)] + flows
 
 
 def _standby(row: Row, now: int) -> Standby:

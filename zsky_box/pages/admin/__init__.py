@@ -12,7 +12,7 @@ from litestar import Request, get
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
-from zsky_box.pages.admin import audit, cards, models, people, places, queue
+from zsky_box.pages.admin import audit, cards, health, models, people, places, queue, settings
 
 
 @get("/admin", opt={"page": "owner"}, include_in_schema=False)
@@ -25,6 +25,8 @@ HANDLERS: Final[list[ControllerRouterHandler]] = [
     overview,
     *cards.HANDLERS,
     *audit.HANDLERS,
+    *health.HANDLERS,
+    *settings.HANDLERS,
     *queue.HANDLERS,
     *models.HANDLERS,
     *people.HANDLERS,

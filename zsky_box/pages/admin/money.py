@@ -126,10 +126,10 @@ def changes(found: Rehearsal) -> list[Change]:
 
 def sentences(asked: OfAccount, found: Rehearsal) -> list[str]:
     """What the figures do not say."""
-    said = [
-        f"{description}: ${usd(amount)} is entered on this month's statement. The box charges no card."
-        for description, amount in found.fees
-    ]
+    said: list[str] = []
+    if found.fees:
+        lines = "; ".join(f"{description}: {_dollars(amount)}" for description, amount in found.fees)
+        said.append(f"Entered on this month's statement (the box itself charges no card): {lines}.")
     if found.before == found.after and not found.fees:
         said.append("Nothing changes: it is so already.")
     if isinstance(asked, ChoosePlan) and found.after["renews"] == "no" and found.after["plan"] == "max":
@@ -139,6 +139,10 @@ def sentences(asked: OfAccount, found: Rehearsal) -> list[str]:
     if isinstance(asked, Correct):
         said.append(f"Reason on record: {asked.reason}")
     return said
+
+
+def _dollars(amount_micros: int) -> str:
+    return f"-${usd(-amount_micros)}" if amount_micros < 0 else f"${usd(amount_micros)}"
 
 
 def _said(name: str, value: Any) -> str:

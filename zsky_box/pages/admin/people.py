@@ -30,7 +30,7 @@ from zsky_box.control import (
 from zsky_box.db import Rows, Tx
 from zsky_box.idempotency import Answer
 from zsky_box.ledger import spend
-from zsky_box.pages import frame
+from zsky_box.pages import agents, frame
 from zsky_box.pages.admin import money, places
 from zsky_box.pages.entry import ONCE_FIELD, Form, new_once, only_once, signed_in
 from zsky_box.pricing import usd
@@ -132,6 +132,7 @@ async def person(request: Request[Any, Any, Any], account_id: FromPath[str]) -> 
         tab="people",
         title=found["account"].name,
         at=rfc3339,
+        in_words=agents.in_words,
         cap_min=usd(overage.CAP_MIN_MICROS),
         cap_max=usd(overage.CAP_MAX_MICROS),
         **found,
