@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -13,8 +17,9 @@ from tests.doubles.hub import HubDouble, a_hub, files_of
 from tests.hub.checkpoint import TINY_REPOSITORY, write_manifest
 from tests.stores import Rooms
 from zsky_box.catalog import open_catalog
-from zsky_box.errands import Errand, Errands, Order
+from zsky_box.errands import ENTRY, Errand, Errands, Order
 from zsky_box.errors import Refusal
+from zsky_box.settings import CHECKOUT
 
 NAME = "tiny-klein"
 SECONDS = 60.0
@@ -146,6 +151,27 @@ def test_the_child_ends_with_the_service(office: Office) -> None:
     with pytest.raises(Refusal, match="draining"):
         office.install()
     office.hub.released.set()
+
+
+def test_the_child_ends_when_the_service_is_killed(office: Office) -> None:
+    """Nothing is left of a killed process but closed pipes: the end of one of them is what the child heeds."""
+    office.hub.faults.hold_after = 1
+    inside, lifeline = os.pipe()
+    command = [sys.executable, "-P", "-m", ENTRY, str(inside), "models", "install", NAME, "--accept-licence"]
+    environment = {**os.environ, "ZSKY_DATA": str(office.rooms.folder), "ZSKY_HUB_URL": office.hub.url}
+    environment |= {"ZSKY_FREE_SPACE_FLOOR_BYTES": "0", "PYTHONPATH": str(CHECKOUT)}
+    child = subprocess.Popen(command, env=environment, pass_fds=(inside,), start_new_session=True)
+    os.close(inside)
+    try:
+        assert office.hub.holding.wait(SECONDS)
+        assert child.poll() is None
+    finally:
+        os.close(lifeline)
+    assert child.wait(SECONDS) == -signal.SIGKILL
+    office.hub.faults.hold_after = None
+    office.hub.released.set()
+    office.install()  # its lock is gone with it
+    assert office.ended().state == "done"
 
 
 def test_what_goes_wrong_is_told_in_its_own_sentence(office: Office) -> None:

@@ -204,10 +204,10 @@ class Errands:
         with self._lock:
             self._child = None
             errand.ended_at = self._clock()
-            if errand.state == "cancelling":
-                errand.state, errand.told = "cancelled", "Cancelled. What has arrived is kept, and is gone on with."
-            elif status == 0 or errand.findings:
+            if status == 0 or errand.findings:
                 errand.state = "done"  # a verification that found something has done what it should
+            elif errand.state == "cancelling":
+                errand.state, errand.told = "cancelled", "Cancelled. What has arrived is kept, and is gone on with."
             else:
                 errand.state = "failed"
                 errand.told = errand.told or last.removeprefix("zsky-box: ") or f"Its process {obituary(status)[0]}."

@@ -95,7 +95,7 @@ def _provenance(folder: Path, runs: list[dict[str, Any]]) -> str:
     versions = sorted({run["torch"] for run in runs})
     rows = {
         "command": f"`python -m scripts.mini.train --recipe {last['recipe']} --seed {last['seed']} --folder F`",
-        "commit": f"`{last['commit']}`",
+        "commits of the legs": ", ".join(dict.fromkeys(f"`{run['commit'][:12]}`" for run in runs)),
         "world (SHA-256 of its code)": f"`{last['world']}`",
         "torch": ", ".join(versions),
         "legs": f"{len(runs)}, from {runs[0]['began']} on",

@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--guidance", type=float, default=GUIDANCE)
     parser.add_argument("--folder", type=Path, default=Path(), help="where the trained scorer is kept")
+    parser.add_argument("--out", type=Path, help="keep the table here, as pack.py reads it")
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
@@ -65,7 +66,8 @@ def main() -> None:
         model = MiniModel.from_folder(asked.model)
         made = read(model, clips) if asked.of == "codecs" else generated(model, clips, asked.steps, asked.guidance)
     rows = table([scorer.judge(frames, sound) for frames, sound in made], clips)
-    print(json.dumps(rows))
+    if asked.out:
+        asked.out.write_text(json.dumps(rows), "utf-8")
     print(text(rows))
 
 

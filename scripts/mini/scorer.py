@@ -21,7 +21,7 @@ from torch.nn import functional
 from scripts.mini import draw, strike, world
 from scripts.mini.stages import cells
 from zsky_box.pipelines.mini_latents import FPS, FRAMES, SAMPLE_RATE_HZ
-from zsky_box.pipelines.mini_picture import ASPECT, HORIZON
+from zsky_box.pipelines.mini_picture import ASPECT, GROUND, HORIZON
 from zsky_box.pipelines.mini_words import SLOTS
 
 PICTURES: Final = 8_000
@@ -32,11 +32,15 @@ _BATCH: Final = 32
 _CUT: Final = 56
 """Pixels along the side of what is cut out around the object: it holds the biggest."""
 
-EDGE_SECONDS: Final = 0.1
+EDGE_SECONDS: Final = 0.15
 """Nothing is heard or seen to strike so near the clip's ends: there is nothing before or after it to tell."""
 
 _KINK: Final = 0.014
 """Least change of speed at a strike, in picture heights a frame."""
+_COMING: Final = 0.008
+"""Least speed before it."""
+_TOUCH: Final = 0.06
+"""What is farther from the ground or the side, in picture heights, does not strike it."""
 _APART_SECONDS: Final = 0.14
 
 
@@ -167,6 +171,7 @@ class Scorer:
         parts = Eye(), Way(), Ear()
         for part, weights in zip(parts, torch.load(path, weights_only=True), strict=True):
             part.load_state_dict(weights)
+            part.eval()
         return cls(*parts)
 
     @torch.no_grad()
@@ -182,15 +187,22 @@ class Scorer:
         found |= {"material": self.ear(profile(sound)[None]).argmax().item()}
         found |= {"size": int(float(way[:, 2].median()) > sum(world.RADII) / 2)}
         values = {slot: list(SLOTS[slot])[int(found[slot])] for slot in SLOTS}
-        return Verdict(values, strikes(way[:, :2].numpy().astype(np.float64)), onsets(sound))
+        return Verdict(values, strikes(way.numpy().astype(np.float64)), onsets(sound))
 
 
 def strikes(way: NDArray[np.float64]) -> list[float]:
-    """When an object on a way [FRAMES, 2] strikes something: it is turned back, or stopped, at once."""
-    bend = (way[4:] - 2 * way[2:-2] + way[:-4]) / 2
+    """When an object on a way [FRAMES, 3] (x, y, radius) strikes the ground or a side of the picture.
+
+    It comes down to the ground, or near to a side, and is turned back or stopped there from one frame to the next.
+    """
+    before, after = way[2:-2] - way[:-4], way[4:] - way[2:-2]
+    x, y, radius = way[2:-2, 0], way[2:-2, 1], np.median(way[:, 2])
     kink = np.zeros(len(way))
-    # Gravity bends a way downwards all the time; only the ground and the sides bend it otherwise.
-    kink[2:-2] = np.maximum(-bend[:, 1], np.abs(bend[:, 0]))
+    gaps = (GROUND - y - radius, ASPECT - x - radius, x - radius)
+    comings = ((before[:, 1], after[:, 1]), (before[:, 0], after[:, 0]), (-before[:, 0], -after[:, 0]))
+    for gap, (coming, going) in zip(gaps, comings, strict=True):
+        touches = (gap < _TOUCH) & (coming / 2 > _COMING)
+        kink[2:-2] = np.maximum(kink[2:-2], touches * (coming - going) / 2)
     return _peaks(kink, _KINK, FPS, 0)
 
 

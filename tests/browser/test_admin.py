@@ -135,3 +135,19 @@ def test_a_model_is_installed_while_one_watches(
         tiny.get_by_role("link", name="Remove").click()
         page.get_by_role("button", name="Remove it").click()
         expect(tiny.get_by_text("not installed")).to_be_visible()
+
+
+def test_a_box_that_does_not_answer_is_told_and_what_is_shown_stays(chromium: Browser, tmp_path: Path) -> None:
+    RunningBox(tmp_path / "data")
+    add_people(tmp_path / "data")
+    with running(tmp_path / "data") as box, visiting(chromium, box) as visit:
+        page = opened(visit, "/admin/cards")
+        page.route("**/admin/cards/now", lambda route: route.fulfill(status=503, body="<h1>No</h1>"))
+        expect(page.locator("#offline")).to_be_visible()
+        page.unroute("**/admin/cards/now")
+        expect(page.locator("#offline")).to_be_hidden()
+        visit.expect("ERR_CONNECTION", "503", "htmx")
+        box.kill()
+        expect(page.locator("#offline")).to_be_visible()
+        expect(page.locator(".device")).to_have_count(1)
+        expect(page.get_by_role("heading", name="No")).to_have_count(0)

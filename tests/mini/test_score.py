@@ -8,7 +8,7 @@ import torch
 
 from scripts.mini import score, strike, world
 from scripts.mini.scorer import Verdict, inside, onsets, strikes
-from zsky_box.pipelines.mini_latents import CHUNKS
+from zsky_box.pipelines.mini_latents import CHUNKS, FRAMES
 from zsky_box.pipelines.mini_sound import Sound, synthesise
 from zsky_box.pipelines.mini_words import SLOTS
 
@@ -31,7 +31,8 @@ def test_strikes_are_seen_in_exact_ways(clips: world.Scenes) -> None:
     motion = world.move(clips)
     seen = wanted = both = 0
     for row in range(100):
-        found, true = strikes(motion.pose[row, :, :2].astype(np.float64)), told(motion, row)
+        way = np.concatenate((motion.pose[row, :, :2], np.full((FRAMES, 1), clips.radius[row])), 1)
+        found, true = strikes(way.astype(np.float64)), told(motion, row)
         seen, wanted, both = seen + len(found), wanted + len(true), both + score.matches(true, found, 0.04)
     assert both / wanted > 0.95
     assert both / seen > 0.95
@@ -50,7 +51,7 @@ def test_onsets_are_heard_in_the_worlds_sounds(clips: world.Scenes) -> None:
 def test_nothing_is_heard_in_silence_nor_seen_to_strike_where_nothing_moves() -> None:
     body = Sound().body(torch.zeros(1, 6))[0].detach()
     assert onsets(synthesise(body, [], torch.zeros(CHUNKS))) == []
-    assert strikes(np.full((72, 2), 0.5)) == []
+    assert strikes(np.full((FRAMES, 3), 0.5)) == []
 
 
 def test_who_knows_the_world_scores_one_and_the_controls_are_near_chance(clips: world.Scenes) -> None:

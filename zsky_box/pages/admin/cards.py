@@ -112,7 +112,7 @@ def _view(box: Services, slot: SlotView, running: list[OpenJob], kept: dict[str,
     card = box.inventory.cards[slot.label]
     paused = slot.device in kept or pauses.ALL in kept
     unloaded = kept.get(slot.device, False) or kept.get(pauses.ALL, False)
-    mood, said, why = _state(slot, paused=paused, unloaded=unloaded, quiet=quiet)
+    mood, said, why = state_of(slot, paused=paused, unloaded=unloaded, quiet=quiet)
     on_cpu = not slot.device.startswith("cuda:")
     return DeviceView(
         slot=slot,
@@ -130,7 +130,7 @@ def _view(box: Services, slot: SlotView, running: list[OpenJob], kept: dict[str,
     )
 
 
-def _state(slot: SlotView, *, paused: bool, unloaded: bool, quiet: bool) -> tuple[str, str, str]:
+def state_of(slot: SlotView, *, paused: bool, unloaded: bool, quiet: bool) -> tuple[str, str, str]:
     """The badge's colour and word, and what a person should know of it."""
     busy = slot.job_id is not None
     if slot.state == "quarantined":
