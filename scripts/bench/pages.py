@@ -7,7 +7,7 @@ one with many. Every page that the box has is asked for as a browser that is sig
 connection, by turns; the time is that until the last byte of the page's HTML, with the client's own part in it. The
 bytes are those on the wire, compressed where the box does that: of the HTML, and of it with all styles and scripts that
 it names, as at a first visit. Pictures and clips are not in it. A page with a parameter that has no value here is named
-below the table.
+below the table, with the downloads and what leads elsewhere.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Seen:
     def __init__(self, browser: Browser, path: str) -> None:
         self.path = path
         self.status = 0
+        self.is_page = False
         self.seconds: list[float] = []
         self.bytes = 0
         self._browser = browser
@@ -62,6 +63,7 @@ class Seen:
         answer = self._browser.get(self.path)
         self.seconds.append(time.perf_counter() - began)
         self.status, self.bytes, self._text = answer.status_code, answer.num_bytes_downloaded, answer.text
+        self.is_page = answer.status_code == 200 and answer.headers["content-type"].startswith("text/html")
 
     @property
     def ms(self) -> float:
@@ -149,7 +151,7 @@ def main() -> None:
             for path in pages[0]:
                 for side in pages:
                     side[path].ask()
-        shown = [path for path in pages[0] if pages[1][path].status == 200]
+        shown = [path for path in pages[0] if pages[1][path].is_page]
         rows = [told(pages[0][path], pages[1][path]) for path in shown]
     heads = ["page", f"{FEW} ms", f"{asked.results:,} ms", "aim", f"{FEW} kB", f"{asked.results:,} kB", "all kB", "aim"]
     show(f"pages with {FEW} and with {asked.results:,} jobs, medians of {asked.rounds} requests", heads, rows)

@@ -143,6 +143,18 @@ def test_a_form_that_will_not_do_keeps_what_was_written(studio: RunningBox) -> N
         assert len(key_ids(browser.get("/settings").text)) == before
 
 
+def test_a_page_that_shows_a_refused_form_leads_on_as_any_other(studio: RunningBox) -> None:
+    with signed_in(studio, "ada") as browser:
+        for path in ("/settings/keys", "/settings/overage/cap", "/settings/password"):
+            assert browser.submit(path, "/settings", cap_usd="x").status_code == 422
+            assert browser.get(path).headers["location"] == "/settings"
+            back = browser.submit("/settings/keys/rotate", path, key_id=new("key"), overlap="0")
+            assert (back.status_code, back.headers["location"]) == (303, path)
+            browser.follow_redirects = True
+            assert "There is no such key." in browser.get(path).text
+            browser.follow_redirects = False
+
+
 def test_there_are_at_most_twenty_keys_and_the_page_says_so(studio: RunningBox) -> None:
     with signed_in(studio, "emil") as browser:
         csrf = browser.csrf

@@ -8,6 +8,7 @@ from zsky_box.pages.settings import api_keys, money, profile, view
 
 HANDLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     view.settings,
+    view.after_a_refusal,
     api_keys.issue,
     api_keys.rotate,
     api_keys.revoke,

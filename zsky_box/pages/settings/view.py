@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from litestar import Request, get
-from litestar.response import Template
+from litestar.response import Redirect, Template
 from msgspec import Struct
 
 from zsky_box import accounts, keys, overage, sessions, timeline
@@ -88,6 +88,12 @@ class Shown(Struct, frozen=True, kw_only=True):
 async def settings(request: Request[Any, Any, Any]) -> Template:
     """API & Overage, profile and sessions of whoever is signed in."""
     return await page(request)
+
+
+@get(["/settings/keys", "/settings/overage/cap", "/settings/password"], opt={"page": "member"}, include_in_schema=False)
+async def after_a_refusal() -> Redirect:
+    """A form that was refused stands under its own address: loading that again, or going back to it, leads here."""
+    return Redirect("/settings", status_code=303)
 
 
 async def page(
