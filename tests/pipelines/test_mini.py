@@ -23,9 +23,8 @@ from zsky_box.install.stock import compare, read_inventory
 from zsky_box.manifest import LeaderOptions, Recipe
 from zsky_box.pipelines import loader
 from zsky_box.pipelines.base import Cancelled, Clip, Pipeline
-from zsky_box.pipelines.mini_words import GLUE, SLOTS, WORDS_READ, split
+from zsky_box.pipelines.mini_words import GLUE, SLOTS, WORDS_READ
 from zsky_box.settings import CHECKOUT
-from zsky_box.vocabulary import words_of
 
 SPEC = mini_spec()
 WAY = SPEC.ways[0]
@@ -264,8 +263,3 @@ def test_the_manifest_lists_the_words_that_the_model_reads() -> None:
     assert knows == [{word for words in values.values() for word in words} for values in SLOTS.values()]
     assert set(vocabulary.passes_over) == set(GLUE)
     assert vocabulary.words_read == WORDS_READ
-
-
-@pytest.mark.parametrize("text", ["It's a RED ball, the dog’s; well-made_thing 3 — Straße", "", "a" * 99, "x " * 99])  # noqa: RUF001
-def test_service_and_model_split_a_prompt_alike(text: str) -> None:
-    assert words_of(text)[:WORDS_READ] == split(text)

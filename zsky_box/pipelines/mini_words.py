@@ -6,12 +6,13 @@ among its neighbours. It knows nothing of pictures, sounds and noise.
 
 from __future__ import annotations
 
-import re
 from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from zsky_box.vocabulary import words_of
 
 SLOTS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "kind": {
@@ -89,7 +90,6 @@ WORDS_READ: Final = 32
 """Later words are not read."""
 
 _INDEX: Final = {word: index for index, word in enumerate(VOCABULARY)}
-_WORD: Final = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")  # noqa: RUF001 (people type the curly apostrophe)
 
 
 class Reading(NamedTuple):
@@ -105,7 +105,7 @@ class Reading(NamedTuple):
 
 def split(prompt: str) -> list[str]:
     """The words that are read, as lower case."""
-    return _WORD.findall(prompt.lower())[:WORDS_READ]
+    return words_of(prompt)[:WORDS_READ]
 
 
 def word_ids(prompt: str) -> Tensor:
