@@ -64,6 +64,8 @@ def test_a_backup_is_made_and_downloaded(owner: Browser, box: RunningBox, tmp_pa
     file = owner.get(f"/admin/health/backups/{name}")
     assert file.headers["content-disposition"] == f'attachment; filename="{name}"'
     assert file.headers["cache-control"] == "no-store"
+    looked_at = owner.head(f"/admin/health/backups/{name}")  # which is on record as no download
+    assert (looked_at.headers["content-length"], looked_at.content) == (str(len(file.content)), b"")
     path = tmp_path / name
     path.write_bytes(file.content)
     assert "ledger.db" in backups.check(path, nobody).files

@@ -104,6 +104,8 @@ def _known(box: Services, name: str) -> tuple[Account | None, str | None, int | 
             account = accounts.named(rows, name)
         except Refusal:
             return None, None, None
+        if account.name != name:  # an id is another name for the same guesses, which are counted by name
+            return None, None, None
         return account, passwords.hash_of(rows, account.id), passwords.set_at(rows, account.id)
 
 

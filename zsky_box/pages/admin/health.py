@@ -106,7 +106,8 @@ async def download(request: Request[Any, Any, Any], name: FromPath[str]) -> Send
         at = timeline.advance_anyhow(tx, box.clock())
         audit.append(tx, at=at, account_id=None, actor=actor, action="backup.downloaded", subject=name)
 
-    await box.store.write_async(record)
+    if request.method != "HEAD":
+        await box.store.write_async(record)
     headers = {
         "Cache-Control": "no-store",
         "Content-Disposition": f'attachment; filename="{name}"',
