@@ -457,6 +457,7 @@ def create_app(box: Box) -> Litestar:
     app.state["static"] = StaticFiles(CHECKOUT / "web" / "static")
     app.state["said"] = Said()
     app.state["paths"] = frozenset(route.path for route in app.routes)
+    app.state["forms"] = frozenset(route.path for route in app.routes if "GET" not in getattr(route, "methods", ()))
     return app
 
 
