@@ -58,7 +58,9 @@ def test_it_works(studio: RunningBox, ada: Browser) -> None:
     job = made(studio, ada, IMAGE)
     state = state_of(ada.get("/create"))
     assert state["jobs"][0]["job_id"] == job["job_id"]
-    assert state["jobs"][0]["result_url"] == job["result_url"]
+    assert (
+        f"{studio.url}{state['jobs'][0]['result_url']}" == job["result_url"]
+    )  # of the host that the page is looked at by
     assert state["money"]["plan"] == "max"
     assert {model["id"] for model in state["models"] if model["installed"]} == {"leader"}
 
