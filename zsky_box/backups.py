@@ -30,7 +30,7 @@ from msgspec import Struct
 from zsky_box import audit, db, secretfile, settings, timeline
 from zsky_box.clock import DAY_US, SECOND_US, Clock, rfc3339
 from zsky_box.db import Store
-from zsky_box.errors import BackupError, not_found
+from zsky_box.errors import BackupError, ZskyError, not_found
 from zsky_box.ledger.verify import verify
 
 log = logging.getLogger(__name__)
@@ -210,7 +210,7 @@ class Backups:
             self._prune()
         except _Stopped:
             self._end(making, "failed", "The box stopped before it was done.")
-        except (BackupError, OSError) as error:
+        except (ZskyError, OSError) as error:
             log.error("no backup was made: %s", error)
             text = str(error)
             self._end(making, "failed", f"{text[:1].upper()}{text[1:]}.")

@@ -15,6 +15,9 @@ from tests.hub.checkpoint import TINY_REPOSITORY, write_manifest
 from tests.people import PASSWORD, add_people
 from tests.running import RunningBox
 
+SLOW_MS = 60_000
+"""What waits for another process to begin, or to end."""
+
 
 def opened(visit: Visit, path: str) -> Page:
     """Sign in as the owner, on the way to a page."""
@@ -118,17 +121,17 @@ def test_a_model_is_installed_while_one_watches(
         visit.axe()
         tiny.get_by_role("button", name="Install").click()
         bar = page.get_by_role("progressbar", name="fetching")
-        expect(bar).to_be_visible()
+        expect(bar).to_be_visible(timeout=SLOW_MS)
         page.reload()
-        expect(bar).to_be_visible()
+        expect(bar).to_be_visible(timeout=SLOW_MS)
         visit.axe()
         page.get_by_role("button", name="Cancel").click()
-        expect(tiny.get_by_role("button", name="Go on")).to_be_visible()
+        expect(tiny.get_by_role("button", name="Go on")).to_be_visible(timeout=SLOW_MS)
         hub.faults.hold_after = None
         hub.released.set()
         tiny.get_by_label("I have read").check()
         page.keyboard.press("Enter")
-        expect(page.get_by_text("tiny-klein is installed.")).to_be_visible()
+        expect(page.get_by_text("tiny-klein is installed.")).to_be_visible(timeout=SLOW_MS)
         expect(tiny.get_by_text("installed", exact=True)).to_be_visible()
         page.set_viewport_size({"width": 390, "height": 844})
         visit.has_no_sideways_scroll()

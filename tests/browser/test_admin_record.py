@@ -39,7 +39,8 @@ def test_the_audit_is_searched_and_verified(owner: Visit) -> None:
     page.get_by_label("Action").press("Enter")
     rows = page.locator("table.audit tbody tr")
     expect(rows.first).to_contain_text("account.created")
-    rows.first.locator("summary").press("Enter")
+    page.wait_for_load_state("load")  # which goes to the rows, and takes the focus there
+    rows.first.locator("summary").click()
     expect(rows.first.get_by_text("Hash")).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("link", name="JSON lines").click()

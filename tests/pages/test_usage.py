@@ -153,6 +153,8 @@ def test_the_ledger_is_narrowed_by_its_filters(past: Past, owner: Browser) -> No
     assert key is not None
     narrowed = page(owner, month=EARLIER, key=key[1])
     assert ledger_jobs(narrowed) == {jobs["script"], jobs["refunded"]}
+    told = owner.get("/v1/me/ledger", params={"key_id": key[1], "limit": 100}).json()["data"]
+    assert {entry["job_id"] for entry in told} == {jobs["script"], jobs["refunded"]}
     assert "No entry fits these filters" in page(owner, month=EARLIER, type="alert")
 
 
