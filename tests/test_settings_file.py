@@ -184,3 +184,14 @@ def test_comments_are_counted(rooms: Rooms) -> None:
     assert opened(rooms).comments() == 1
     (rooms.folder / "zsky.toml").unlink()
     assert opened(rooms).comments() == 0
+
+
+@pytest.mark.parametrize("name", sorted(settings_file.BY_HAND))
+def test_what_is_run_or_trusted_is_changed_by_hand_only(rooms: Rooms, name: str) -> None:
+    """Whoever has taken a browser's session would run programs and read files of this machine with it."""
+    file = opened(rooms)
+    assert of(file, name).is_by_hand
+    for text in ("/anything/else", None):
+        with pytest.raises(Refusal, match="by hand, on this machine"):
+            change(file, name, text)
+    assert in_file(rooms) == tomllib.loads(WRITTEN)

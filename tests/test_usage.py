@@ -18,15 +18,24 @@ from zsky_box.accounts import Replenish
 from zsky_box.errors import Refusal
 from zsky_box.keys import Caller
 from zsky_box.pricing import micros
-from zsky_box.usage import UsageView
+from zsky_box.usage import MEMO_MAX, Memo, UsageView
 
 
 class Meter(Studio):
-    """The studio, and its usage."""
+    """The studio, and its usage: what was kept of an earlier count never differs from a fresh one."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        super().__init__(folder, **settings)
+        self.memo = Memo()
 
     def usage(self, key: str | None = None, caller: Caller | None = None) -> UsageView:
         with self.store.snapshot() as rows:
-            return usage.view(rows, caller or self.owner, key, self.clock(), self.terms)
+            kept, fresh = (
+                usage.view(rows, caller or self.owner, key, self.clock(), self.terms, memo)
+                for memo in (self.memo, Memo())
+            )
+        assert kept == fresh
+        return kept
 
 
 @pytest.fixture
@@ -180,3 +189,18 @@ def test_csv_reads_back_and_adds_up_and_has_no_formula(studio: Meter) -> None:
     assert {row["key_name"] for row in rows} == {"", "'@SUM(A1)"}
     assert (last["day"], last["jobs"], last["amount_usd"]) == ("total", "2", "0.15")
     assert sum(int(row["wallet_units"]) for row in rows) == int(last["wallet_units"]) == 3
+
+
+def test_a_month_is_counted_anew_only_when_something_was_added() -> None:
+    memo, counted = Memo(), list[int]()
+    of = ("acc_1", "2026-11", 0, 1)
+    for newest in (7, 7, 7, 8, 8, 7):
+        memo.counts(of, newest, lambda: counted.append(0) or {})
+    assert len(counted) == 3
+
+
+def test_what_is_kept_of_usage_is_bounded() -> None:
+    memo, counted = Memo(), list[int]()
+    for number in (*range(MEMO_MAX + 1), 0):
+        memo.counts((f"acc_{number}", "2026-11", 0, 1), 1, lambda: counted.append(0) or {})
+    assert len(counted) == MEMO_MAX + 2

@@ -83,6 +83,7 @@ from zsky_box.starter import Rules
 from zsky_box.tasks import Tasks
 from zsky_box.terms import open_terms
 from zsky_box.uploads import Uploads
+from zsky_box.usage import Memo
 from zsky_box.verifier import Verifier
 from zsky_box.ways import InstalledWays
 from zsky_box.worker import Patience, Worker
@@ -236,6 +237,7 @@ class Box:
             metrics=self.metrics,
             hosts=Hosts(settings, socket.gethostname()),
             guesses=Guesses(time.monotonic_ns),
+            usage_memo=Memo(),
         )
         self._clock = clock
         self._tidied_at = 0
@@ -455,6 +457,7 @@ def create_app(box: Box) -> Litestar:
     app.state["static"] = StaticFiles(CHECKOUT / "web" / "static")
     app.state["said"] = Said()
     app.state["paths"] = frozenset(route.path for route in app.routes)
+    app.state["forms"] = frozenset(route.path for route in app.routes if "GET" not in getattr(route, "methods", ()))
     return app
 
 

@@ -168,14 +168,14 @@ def _names_a_host(scope: Scope) -> bool:
 
 async def _refuse_host(scope: Scope, _: Receive, send: Send) -> None:
     problem = Problem(
-        type="urn:zsky-box:problem:wrong_host",
-        title="Not this host",
-        status=421,
+        type="urn:zsky-box:problem:malformed_json",
+        title="Bad request",
+        status=400,
         detail="The header Host names no host; send the name or address, and the port, that this box is called by.",
-        code="wrong_host",
+        code="malformed_json",
         request_id=scope["state"]["request_id"],
     )
     body = msgspec.json.encode(problem)
     headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 421, "headers": [*headers, (b"cache-control", b"no-store")]})
+    await send({"type": "http.response.start", "status": 400, "headers": [*headers, (b"cache-control", b"no-store")]})
     await send({"type": "http.response.body", "body": body, "more_body": False})

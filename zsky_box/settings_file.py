@@ -26,6 +26,8 @@ Check = Callable[[Settings], None]
 """What a start would find wrong beyond the values themselves; raises SettingsError."""
 
 SECRETS: Final = frozenset({"metrics_token"})
+BY_HAND: Final = frozenset({"ffmpeg", "hub_url", "hub_token_file"})
+"""A program that is run, a file that is sent, and where to: who has taken a browser's session has not the machine."""
 BEFORE: Final = f"{FILE_NAME}.before"
 TEXT_MAX: Final = 200_000
 _HIDDEN: Final = "(hidden)"
@@ -48,6 +50,11 @@ class Setting(Struct, frozen=True, kw_only=True):
     def is_secret(self) -> bool:
         """Whether its value is shown to nobody."""
         return self.name in SECRETS
+
+    @property
+    def is_by_hand(self) -> bool:
+        """Whether only an editor on this machine changes it."""
+        return self.name in BY_HAND
 
     @property
     def waits(self) -> bool:
@@ -112,6 +119,9 @@ class SettingsFile:
             raise Refusal(404, "not_found", f"There is no setting {name[:100]!r}.")
         if self._origins[name] in ("environment", "command line"):
             detail = f"{name} is given by the {self._origins[name]}, which wins over zsky.toml."
+            raise Refusal(422, "invalid_field", detail, field=name)
+        if name in BY_HAND:
+            detail = f"{name} is changed in zsky.toml by hand, on this machine: the box runs or trusts what it names."
             raise Refusal(422, "invalid_field", detail, field=name)
         with self._lock:
             try:

@@ -6,7 +6,9 @@ overage, while a statement shows refunds in the month they were made in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -31,6 +33,7 @@ from zsky_box.terms import Terms
 QUARTER_US: Final = 900 * SECOND_US
 """Every zone's days begin at a full quarter of an hour, UTC: jobs are added up by quarters, and those by days."""
 KEYS_SHOWN_MAX: Final = 100
+MEMO_MAX: Final = 256
 
 
 class Made(Struct, kw_only=True):
@@ -133,7 +136,32 @@ COLUMNS: Final = (
 )
 
 
-def view(rows: Rows, caller: Caller, key: str | None, now: int, terms: Terms) -> UsageView:
+class Memo:
+    """What was counted lately, by account and month, with the transfer up to which it holds.
+
+    To count is work that grows with the month; whoever looks at it looks again, mostly before anything was added.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[_Of, tuple[int, _Counts]] = OrderedDict()
+
+    def counts(self, of: _Of, newest: int, count: Callable[[], _Counts]) -> _Counts:
+        """What is kept for this state of the ledger, else what `count` finds."""
+        with self._lock:
+            kept = self._kept.get(of)
+        if kept is not None and kept[0] == newest:
+            return kept[1]
+        found = count()
+        with self._lock:
+            self._kept[of] = newest, found
+            self._kept.move_to_end(of)
+            while len(self._kept) > MEMO_MAX:
+                self._kept.popitem(last=False)
+        return found
+
+
+def view(rows: Rows, caller: Caller, key: str | None, now: int, terms: Terms, memo: Memo) -> UsageView:
     """The month's usage (None: of the current one).
 
     Raises ValueError for what is no month, 404 for one that has not begun or was over before the account existed.
@@ -143,11 +171,15 @@ def view(rows: Rows, caller: Caller, key: str | None, now: int, terms: Terms) ->
     if period.start_us > present or period.key < first_month(rows, account, terms):
         raise not_found("month of usage")
     test = caller.key.test
-    values = {"account": account.id, "period": period.key, "start": period.start_us, "end": period.end_us}
-    counts: dict[tuple[str, str, str, str], _Count] = {}
-    for row in rows.each(f"{_TEST if test else _LIVE} {_GROUPED}", values | {"quarter": QUARTER_US}):
-        day = _local_day(row["quarter"] * QUARTER_US, period, terms)
-        counts.setdefault((day, row["type"], row["model"], row["key_id"]), _Count()).add(row)
+    if test:
+        counts = _counted(rows, account.id, period, terms, test=True)
+    else:  # whatever becomes of a live job is a transfer; one of a later month may take back one of this
+        newest = rows.one(_NEWEST, (account.id, period.key))
+        counts = memo.counts(
+            (account.id, period.key, period.start_us, period.end_us),
+            0 if newest is None else newest["id"] or 0,
+            lambda: _counted(rows, account.id, period, terms, test=False),
+        )
     names = {
         row["id"]: row["name"] for row in rows.each("SELECT id, name FROM api_key WHERE account_id = ?", (account.id,))
     }
@@ -163,6 +195,15 @@ def view(rows: Rows, caller: Caller, key: str | None, now: int, terms: Terms) ->
         data=sorted((_row_view(of, counts[of], names) for of in counts), key=_order),
         limits=None if test else _limits(rows, account, period.key, now),
     )
+
+
+def _counted(rows: Rows, account_id: str, period: Period, terms: Terms, *, test: bool) -> _Counts:
+    values = {"account": account_id, "period": period.key, "start": period.start_us, "end": period.end_us}
+    counts: _Counts = {}
+    for row in rows.each(f"{_TEST if test else _LIVE} {_GROUPED}", values | {"quarter": QUARTER_US}):
+        day = _local_day(row["quarter"] * QUARTER_US, period, terms)
+        counts.setdefault((day, row["type"], row["model"], row["key_id"]), _Count()).add(row)
+    return counts
 
 
 def csv_pieces(found: UsageView) -> Iterator[bytes]:
@@ -192,6 +233,11 @@ class _Count:
         figures: dict[str, Any] = dict(self.sums)
         return figures | {"amount_usd": usd(figures.pop("amount"))}
 
+
+_Counts = dict[tuple[str, str, str, str], _Count]
+"""By day, type, model and key."""
+_Of = tuple[str, str, int, int]
+"""An account, and a month with its bounds."""
 
 _SUMMED: Final = ("jobs", "completed", "failed", "units", "included_units", "wallet_units", "amount")
 
@@ -289,6 +335,9 @@ _TEST: Final = (
     "WITH made AS (SELECT created_at / :quarter AS quarter, type, model, key_id, status, n AS units,"
     " 0 AS included_units, 0 AS wallet_units, 0 AS amount FROM job INDEXED BY job_by_account"
     " WHERE account_id = :account AND test = 1 AND created_at >= :start AND created_at < :end)"
+)
+_NEWEST: Final = (
+    "SELECT max(id) AS id FROM transfer INDEXED BY transfer_by_account WHERE account_id = ? AND period >= ?"
 )
 _CAPPED: Final = (
     "SELECT * FROM api_key WHERE account_id = ? AND cap_micros IS NOT NULL AND revoked_at IS NULL"

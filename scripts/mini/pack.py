@@ -1,7 +1,7 @@
 """Pack a training's folder into a model to ship: `python -m scripts.mini.pack --folder F --out models/mini`.
 
 Weights in float16, in the folder layout of diffusers, and a model card with what made them: command, seed, commit,
-world, duration, losses, and the table of `scripts.mini.score` where it was kept as F/score.json.
+world, duration, losses, the table of `scripts.mini.score` where it was kept as F/score.json, and what F/notes.md adds.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ def _provenance(folder: Path, runs: list[dict[str, Any]]) -> str:
         "legs": f"{len(runs)}, from {runs[0]['began']} on",
         "time": "; ".join(parts),
     }
-    return "\n".join(("| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())))
+    table = "\n".join(("| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())))
+    notes = folder / "notes.md"
+    return f"{table}\n\n{notes.read_text('utf-8').strip()}" if notes.exists() else table
 
 
 def _curve(folder: Path) -> str:

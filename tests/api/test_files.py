@@ -253,8 +253,6 @@ def test_signatures_are_not_logged(shared_box: RunningBox, anyone: httpx.Client,
     [
         ("studio.local:8420", "http://studio.local:8420/"),
         ("[::1]:8420", "http://[::1]:8420/"),
-        ("user@evil.example", "http://127.0.0.1:PORT/"),
-        ("a:b:c", "http://127.0.0.1:PORT/"),
         ("", "http://127.0.0.1:PORT/"),
     ],
 )
@@ -265,7 +263,9 @@ def test_the_url_is_built_of_the_requests_host_or_the_sockets(
     assert answer.json()["result_url"].startswith(expected.replace("PORT", str(shared_box.port)) + "files/")
 
 
-@pytest.mark.parametrize("host", ["evil.example/path?", '"><script>', "a b", "evil.example#"])
+@pytest.mark.parametrize(
+    "host", ["evil.example/path?", '"><script>', "a b", "evil.example#", "user@evil.example", "a:b:c"]
+)
 def test_what_is_no_host_is_refused(live: httpx.Client, job: dict[str, Any], host: str) -> None:
     problem(live.get(f"/v1/job_status/{job['job_id']}", headers={"Host": host}), 400, "malformed_json")
 

@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Visit
+from tests.people import PASSWORD
 
 PAGES = ("/admin/audit", "/admin/health", "/admin/settings")
 
@@ -55,8 +56,12 @@ def test_a_backup_is_made_and_saved(owner: Visit) -> None:
     page.get_by_role("button", name="Back up now").press("Enter")
     expect(page.locator("#backup-list .notice")).to_contain_text("verified and read back")
     owner.axe()
+    page.get_by_role("link", name=re.compile("^Download zsky-")).first.click()
+    expect(page.get_by_label("Your password")).to_be_focused()
+    owner.axe()
+    page.keyboard.type(PASSWORD)
     with page.expect_download() as download:
-        page.get_by_role("link", name=re.compile("^Download zsky-")).first.click()
+        page.keyboard.press("Enter")
     assert download.value.suggested_filename.endswith(".tar.gz")
 
 

@@ -55,3 +55,12 @@ def test_signing_out_leads_to_the_sign_in(visit: Visit) -> None:
     page.wait_for_url(lambda url: url.endswith("/sign-in"))
     visit.open("/library")
     assert "/sign-in" in page.url
+
+
+def test_a_link_from_elsewhere_finds_who_is_signed_in(visit: Visit) -> None:
+    page = visit.sign_in("ada")
+    page.goto("about:blank")
+    page.set_content(f'<a href="{visit.box.url}/usage?month=2026-11">a link in a chat</a>')
+    page.get_by_text("a link in a chat").click()
+    expect(page.get_by_role("heading", name="Usage", exact=True)).to_be_visible()
+    assert page.url.endswith("/usage?month=2026-11")

@@ -28,6 +28,14 @@ from zsky_box.pipelines.mini_sound import ONSETS, Sound, onset_curve, onsets, sy
 from zsky_box.pipelines.mini_words import EXAMPLES, SLOTS
 
 
+def some_latents(clips: world.Scenes) -> Latents:
+    """Real motion and sound, and noise for what does not move."""
+    motion, n = world.move(clips), len(clips)
+    generator = torch.Generator().manual_seed(1)
+    scene, thing, voice = (torch.randn(n, size, generator=generator) for size in (12, 14, 6))
+    return Latents(3 * scene + 1, thing, 0.1 * voice, torch.from_numpy(motion.pose), bank.heard(motion))
+
+
 def test_it_makes_a_clip_with_its_sound(model: MiniModel) -> None:
     tokens = model.sample(model.words.read("a red ball bounces").slots, seed=1, steps=2)
     frames = list(model.decode_frames(tokens))
@@ -70,6 +78,14 @@ def test_a_first_frame_fixes_the_scene_and_the_object(model: MiniModel) -> None:
     assert torch.equal(tokens[:, :GIVEN_TOKENS], given)
 
 
+def test_a_clip_begins_where_its_first_frame_has_the_object(model: MiniModel, clips: world.Scenes) -> None:
+    model.whitening.fit(some_latents(clips))
+    frame = np.random.default_rng(1).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+    slots = torch.zeros(len(SLOTS), dtype=torch.long)
+    begun = model.latents(model.sample(slots, 1, steps=2, first_frame=frame))
+    assert (begun.thing[0, -2:] - begun.motion[0, 0, :2]).abs().max() < 0.02
+
+
 def test_a_first_frame_of_another_size_is_refused(model: MiniModel) -> None:
     with pytest.raises(ValueError, match="first frame"):
         model.encode_first_frame(np.zeros((HEIGHT, WIDTH + 1, 3), np.uint8))
@@ -84,16 +100,7 @@ def test_a_saved_model_makes_the_same_clip(model: MiniModel, tmp_path: Path) -> 
 
 
 def test_whitening_goes_both_ways_and_has_unit_variance(clips: world.Scenes) -> None:
-    motion = world.move(clips)
-    generator = torch.Generator().manual_seed(1)
-    n = len(clips)
-    latents = Latents(
-        torch.randn(n, 12, generator=generator) * 3 + 1,
-        torch.randn(n, 14, generator=generator),
-        torch.randn(n, 6, generator=generator) * 0.1,
-        torch.from_numpy(motion.pose),
-        bank.heard(motion),
-    )
+    latents, n = some_latents(clips), len(clips)
     whitening = Whitening()
     whitening.fit(latents)
     tokens = whitening.tokens(latents)

@@ -12,7 +12,7 @@ import pytest
 from tests.api.asking import until
 from tests.boxes import running
 from tests.pages.test_admin_cards import audited
-from tests.people import Browser, add_people, signed_in
+from tests.people import PASSWORD, Browser, add_people, signed_in
 from tests.running import RunningBox
 from tests.test_backups import nobody
 from zsky_box import backups
@@ -61,7 +61,13 @@ def test_a_backup_is_made_and_downloaded(owner: Browser, box: RunningBox, tmp_pa
     until(lambda: bool(set(backed_up(owner)) - before), "made")
     [name] = set(backed_up(owner)) - before
     until(lambda: "verified and read back" in owner.get("/admin/health").text, "told")
-    file = owner.get(f"/admin/health/backups/{name}")
+    here = f"/admin/health/backups/{name}"
+    assert 'type="password"' in owner.get(here).text
+    for password in ("", "not the owner's own"):  # whoever has the browser has not the box
+        refused = owner.submit(here, password=password)
+        assert (refused.status_code, refused.headers["location"]) == (303, here)
+        assert "The present password is another one" in owner.get(here).text
+    file = owner.submit(here, password=PASSWORD)
     assert file.headers["content-disposition"] == f'attachment; filename="{name}"'
     assert file.headers["cache-control"] == "no-store"
     path = tmp_path / name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -11,7 +12,8 @@ import pytest
 from litestar.routes import HTTPRoute
 from msgspec import Struct
 
-from tests.api.asking import problem
+from tests.api.asking import IMAGE, problem
+from tests.boxes import running
 from tests.people import Browser, add_people, signed_in
 from tests.running import RunningBox, make_owner
 from zsky_box.api.document import CLOSED
@@ -177,7 +179,7 @@ def test_a_host_that_is_none_gets_an_answer(studio: RunningBox) -> None:
     for host in ("[::::]", "[1.2.3]:80", "127.0.0.1:99999", "127.0.0.1:abc", "a b", "evil.test/x", "[::1"):
         for path in ("/v1/me", "/sign-in", "/no-such", "/healthz"):
             answer = httpx.get(f"{studio.url}{path}", headers={"Host": host, "Accept": "text/html"}, trust_env=False)
-            problem(answer, 421, "wrong_host")
+            problem(answer, 400, "malformed_json")
 
 
 def test_a_path_cannot_write_lines_into_the_log(studio: RunningBox) -> None:
@@ -205,6 +207,48 @@ def test_what_is_said_waits_for_a_page_that_is_looked_at(studio: RunningBox) -> 
         browser.get("/usage", headers={"HX-Request": "true"})
         assert "Overage is on" in browser.get("/usage").text
         assert "Overage is on" not in browser.get("/usage").text
+
+
+def test_whoever_is_led_here_by_another_site_is_recognised_all_the_same(studio: RunningBox) -> None:
+    """A browser sends no cookie with a link of another site, nor along its redirects: a page of ours must lead on."""
+    navigation = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    ways = [({"Sec-Fetch-Site": "cross-site"}, 200), ({"Referer": "http://chat.example/"}, 200)]
+    ways += [({"Sec-Fetch-Site": site}, 303) for site in ("none", "same-origin")]
+    ways += [({"Referer": f"{studio.url}/create"}, 303), ({}, 303)]
+    with Browser(studio) as browser:
+        for headers, status in ways:
+            answer = browser.get("/library?q=lake", headers={**navigation, **headers})
+            assert answer.status_code == status, headers
+            to = "/sign-in?next=/library%3Fq%3Dlake"
+            if status == 200:
+                assert f'<meta http-equiv="refresh" content="0; url={to}">' in answer.text
+            else:
+                assert answer.headers["location"] == to
+
+
+def test_a_refusal_leads_back_to_a_page_never_to_where_a_form_was_sent(studio: RunningBox) -> None:
+    with signed_in(studio) as browser:
+        for came_from in ("/settings/keys", "/settings/keys/rotate?a=b", "/library/delete", "/settings?a=b"):
+            answer = browser.submit("/settings/keys/revoke", came_from=came_from, key_id="key_none")
+            assert answer.status_code == 303
+            page = browser.get(answer.headers["location"], follow_redirects=True)
+            assert page.status_code == 200, came_from
+            assert "There is no such key" in page.text
+
+
+def test_results_are_shown_from_the_host_that_a_page_is_looked_at_by(tmp_path: Path) -> None:
+    """What `public_url` names is another origin to a page that is looked at by an address: it could show nothing."""
+    RunningBox(tmp_path / "data")
+    add_people(tmp_path / "data")
+    with running(tmp_path / "data", public_url="https://box.studio.example") as box, signed_in(box) as browser:
+        accepted = browser.post("/v1/generate", json=IMAGE, headers={"X-CSRF-Token": browser.csrf})
+        job = box.ended(browser, accepted.json()["job_id"])
+        assert job["result_url"].startswith("https://box.studio.example/files/")
+        shown = re.compile(r'(?:src|href|poster|data-media)="https?://|":"https://box\.studio\.example/files/')
+        for path in ("/create", f"/create?reference={job['job_id']}", "/library", f"/library/{job['job_id']}"):
+            page = browser.get(path).text
+            assert "/files/" in page
+            assert not shown.findall(page), path
 
 
 def test_a_part_that_refreshes_itself_leads_back_to_its_page(studio: RunningBox) -> None:

@@ -38,6 +38,7 @@ from zsky_box.settings import Settings
 from zsky_box.settings_file import SettingsFile
 from zsky_box.terms import Terms
 from zsky_box.uploads import Uploads
+from zsky_box.usage import Memo
 from zsky_box.verifier import Verifier
 
 
@@ -77,6 +78,7 @@ class Services:
     metrics: Metrics
     hosts: Hosts
     guesses: Guesses
+    usage_memo: Memo
 
 
 def services(connection: ASGIConnection[Any, Any, Any, Any]) -> Services:

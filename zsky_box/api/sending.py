@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+from litestar import Request
 from litestar.response import Stream
 from litestar.types import ASGIApp, Receive, Scope, Send
 
@@ -29,9 +30,9 @@ class Sending(Stream):
         self._pieces = pieces
         self._at_end = at_end
 
-    def to_asgi_response(self, *arguments: Any, **options: Any) -> ASGIApp:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Litestar's streamed response, with an end."""
-        response = super().to_asgi_response(*arguments, **options)
+    def to_asgi_response(self, app: Any, request: Request[Any, Any, Any], **options: Any) -> ASGIApp:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Litestar's streamed response, with an end; for HEAD nothing is read that nobody is sent."""
+        response = super().to_asgi_response(app, request, is_head_response=request.method == "HEAD", **options)
 
         async def sent(scope: Scope, receive: Receive, send: Send) -> None:
             try:

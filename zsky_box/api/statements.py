@@ -165,7 +165,7 @@ async def _usage(request: Request[Any, Any, Any], *, as_csv: bool) -> Response[A
 
     def read() -> UsageView:
         with box.store.snapshot() as rows:
-            return usage.view(rows, caller, key, now, box.terms)
+            return usage.view(rows, caller, key, now, box.terms, box.usage_memo)
 
     found = await box.store.read(read)
     if as_csv:

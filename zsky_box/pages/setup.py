@@ -43,11 +43,11 @@ async def set_up(request: Request[Any, Any, Any]) -> Response[Any] | Template:
             raise Refusal(422, "invalid_field", "The two passwords differ; write the same one twice.")
         passwords.check(password, name or invited.name)
         hashed = await passwords.aside(lambda: passwords.hashed(password))
-        account = await box.store.write_async(lambda tx: _use(tx, token, name, hashed, box.clock()))
+        now = box.clock()
+        account = await box.store.write_async(lambda tx: _use(tx, token, name, hashed, now))
     except Refusal as refusal:
         return await _shown(request, token, name=name, wrong=refusal.detail)
-    chosen_at = await box.store.read(lambda: passwords.set_at(box.store, account.id))
-    return await begun(request, account, "/settings#api" if account.role == "owner" else "/", chosen_at)
+    return await begun(request, account, "/settings#api" if account.role == "owner" else "/", now)
 
 
 def _use(tx: Tx, token: str, name: str, hashed: str, now: int) -> Account:

@@ -98,11 +98,28 @@ async def begun(request: Request[Any, Any, Any], account: Account, onward: str, 
     return Redirect(onward, status_code=303, cookies=cookies, headers={"Cache-Control": "no-store"})
 
 
+async def in_person(request: Request[Any, Any, Any], password: str) -> str:
+    """Whoever is signed in proves anew that it is they, not only their browser; the hash of their password.
+
+    Raises 422 for another password, whose guesses count as those at the sign-in do, and 429 where they have to wait.
+    """
+    box, account, address = services(request), signed_in(request).caller.account, browser.address_of(request)
+    box.guesses.allow(account.name, address)
+    stored = await box.store.read(lambda: passwords.hash_of(box.store, account.id))
+    if stored is None or not await passwords.aside(lambda: passwords.matches(stored, password)):
+        box.guesses.wrong(account.name, address)
+        raise Refusal(422, "invalid_field", "The present password is another one; nothing was done.", field="password")
+    box.guesses.right(account.name, address)
+    return stored
+
+
 def _known(box: Services, name: str) -> tuple[Account | None, str | None, int | None]:
     with box.store.snapshot() as rows:
         try:
             account = accounts.named(rows, name)
         except Refusal:
+            return None, None, None
+        if account.name != name:  # an id is another name for the same guesses, which are counted by name
             return None, None, None
         return account, passwords.hash_of(rows, account.id), passwords.set_at(rows, account.id)
 

@@ -89,7 +89,7 @@ def _month(box: Services, caller: Caller, asked: Asked) -> dict[str, Any]:
     now, account_id = box.clock(), caller.account.id
     with box.store.snapshot() as rows:
         try:
-            found = usage.view(rows, caller, asked.month, now, box.terms)
+            found = usage.view(rows, caller, asked.month, now, box.terms, box.usage_memo)
         except ValueError as error:
             raise not_found("month of usage") from error
         period = box.terms.calendar.period(found.period.key)

@@ -40,8 +40,10 @@ def refused(request: Request[Any, Any, Any], refusal: Refusal) -> Response[Any] 
             to = f"/sign-in?next={quote(frame.path_here(request, 'hx-current-url'))}"
             return Response(b"", status_code=200, headers={"HX-Redirect": to, "Cache-Control": "no-store"})
         to = f"/sign-in?next={quote(_path_of(request))}"
+        if _led_here_by_another_site(request):
+            return frame.page(request, "onward.html", title="One moment", to=to)
         return Redirect(to, status_code=303, headers={"Cache-Control": "no-store"})
-    back = frame.path_here(request, "referer")
+    back = _page_of(request, frame.path_here(request, "referer"))
     if to_form and back and visitor_of(request) is not None and refusal.code != "cross_site":
         frame.say(request, refusal.detail, kind="bad")
         return Redirect(back, status_code=303, headers={"Cache-Control": "no-store"})
@@ -92,6 +94,24 @@ def _page(request: Request[Any, Any, Any], status: int, detail: str, headers: di
         request_id=request_id(request),
         number=status,
     )
+
+
+def _led_here_by_another_site(request: Request[Any, Any, Any]) -> bool:
+    """Whether a link elsewhere led here: a browser then sends no cookie, nor with what it is redirected to, though
+    somebody may be signed in. It does with what a page of ours leads on to.
+    """
+    fetched = request.headers.get("sec-fetch-site")
+    if fetched is not None:
+        return fetched in ("cross-site", "same-site")
+    return "referer" in request.headers and not frame.path_here(request, "referer")
+
+
+def _page_of(request: Request[Any, Any, Any], path: str) -> str:
+    """The page itself of an address that only takes forms, where a page may have been shown in answer to one."""
+    forms: frozenset[str] = request.app.state["forms"]
+    while path.partition("?")[0] in forms:
+        path = path.partition("?")[0].rpartition("/")[0]
+    return path
 
 
 def _path_of(request: Request[Any, Any, Any]) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zsky_box.pipelines.mini_flow import Flow, OnStep, sample
-from zsky_box.pipelines.mini_latents import HEIGHT, TOKEN_SIZE, TOKENS, WIDTH, Latents, Whitening
+from zsky_box.pipelines.mini_latents import (
+    FRAMES,
+    GIVEN_TOKENS,
+    HEIGHT,
+    TOKEN_SIZE,
+    TOKENS,
+    WIDTH,
+    Latents,
+    Whitening,
+)
 from zsky_box.pipelines.mini_picture import Picture
 from zsky_box.pipelines.mini_sound import Sound
 from zsky_box.pipelines.mini_words import WordReader
@@ -31,6 +40,7 @@ from zsky_box.pipelines.mini_words import WordReader
 STEPS: Final = 16
 GUIDANCE: Final = 2.0
 WEIGHTS_NAME: Final = "diffusion_pytorch_model.safetensors"
+JOIN_FRAMES: Final = 16
 STILL_FRAME: Final = 24
 """Which frame of a clip is shown as an image: at one second everything has come into view."""
 
@@ -110,7 +120,8 @@ class MiniModel:
         """
         noise = torch.randn(1, TOKENS, TOKEN_SIZE, generator=torch.Generator().manual_seed(seed))
         given = None if first_frame is None else self.encode_first_frame(first_frame)
-        return sample(self.transformer, slots[None], noise, steps, guidance, on_step, given)
+        tokens = sample(self.transformer, slots[None], noise, steps, guidance, on_step, given)
+        return tokens if given is None else self._joined(tokens)
 
     @torch.no_grad()
     def encode_first_frame(self, frame: NDArray[np.uint8]) -> Tensor:
@@ -120,10 +131,19 @@ class MiniModel:
         picture = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float() / 255
         scene, thing, _ = self.picture.encode(picture)
         blank = self.whitening.latents(torch.zeros(1, TOKENS, TOKEN_SIZE))
-        return self.whitening.tokens(Latents(scene, thing, blank.voice, blank.motion, blank.sound))[:, :2]
+        return self.whitening.tokens(Latents(scene, thing, blank.voice, blank.motion, blank.sound))[:, :GIVEN_TOKENS]
+
+    def _joined(self, tokens: Tensor) -> Tensor:
+        """Let the motion begin where the given frame has the object; within JOIN_FRAMES it is on its own way."""
+        latents = self.latents(tokens)
+        gap = latents.thing[:, None, -2:] - latents.motion[:, :1, :2]
+        fade = (1 - torch.arange(FRAMES) / JOIN_FRAMES).clamp_min(0).square()[:, None]
+        motion = torch.cat((latents.motion[..., :2] + fade * gap, latents.motion[..., 2:]), 2)
+        joined = self.whitening.tokens(replace(latents, motion=motion))
+        return torch.cat((tokens[:, :GIVEN_TOKENS], joined[:, GIVEN_TOKENS:]), 1)
 
     def latents(self, tokens: Tensor) -> Latents:
-        """What the codecs read. The first frame has the object where its token says."""
+        """What the codecs read."""
         return self.whitening.latents(tokens)
 
     def decode_frames(self, tokens: Tensor) -> Iterator[NDArray[np.uint8]]:

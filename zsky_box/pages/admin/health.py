@@ -23,7 +23,7 @@ from zsky_box.api.sending import Sending
 from zsky_box.checkup import Finding, bad, good, note, of_clock, of_devices
 from zsky_box.clock import DAY_US, SECOND_US, rfc3339
 from zsky_box.db import Tx
-from zsky_box.pages import frame
+from zsky_box.pages import frame, sign_in
 from zsky_box.pages.admin import places
 from zsky_box.pages.admin.audit import PATH as AUDIT_PATH
 
@@ -96,10 +96,19 @@ async def back_up(request: Request[Any, Any, Any]) -> Response[Any]:
 
 
 @get(f"{PATH}/backups/{{name:str}}", opt={"page": "owner"}, include_in_schema=False)
+async def ask_to_download(request: Request[Any, Any, Any], name: FromPath[str]) -> Template:
+    """Who wants one of them: it holds what opens this box, so that a session is not enough."""
+    box = services(request)
+    await asyncio.to_thread(box.backups.path, name)
+    return places.page(request, "admin/backup.html", tab="health", title="Download a backup", name=name)
+
+
+@post(f"{PATH}/backups/{{name:str}}", opt={"page": "owner"}, status_code=200, include_in_schema=False)
 async def download(request: Request[Any, Any, Any], name: FromPath[str]) -> Sending:
-    """One of them, which is on record: it holds what opens this box."""
+    """One of them, to the owner in person, on record."""
     box, actor = services(request), places.actor(request)
     path = await asyncio.to_thread(box.backups.path, name)
+    await sign_in.in_person(request, (await frame.form(request)).raw("password"))
     size = path.stat().st_size
 
     def record(tx: Tx) -> None:
@@ -204,4 +213,4 @@ def spoken_seconds(seconds: int) -> str:
     return " ".join(told[:2]) or "less than a minute"
 
 
-HANDLERS: Final[list[ControllerRouterHandler]] = [health, backups, back_up, download]
+HANDLERS: Final[list[ControllerRouterHandler]] = [health, backups, back_up, ask_to_download, download]

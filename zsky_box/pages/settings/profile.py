@@ -8,12 +8,11 @@ from litestar import Request, Response, post
 from litestar.response import Template
 
 from zsky_box import passwords, sessions
-from zsky_box.api import browser
 from zsky_box.api.browser import BROWSER
 from zsky_box.api.deps import services
 from zsky_box.db import Tx
 from zsky_box.errors import Refusal
-from zsky_box.pages import frame
+from zsky_box.pages import frame, sign_in
 from zsky_box.pages.entry import Form, signed_in
 from zsky_box.pages.settings import view
 
@@ -66,17 +65,12 @@ async def end_others(request: Request[Any, Any, Any]) -> Response[Any]:
 async def _change(request: Request[Any, Any, Any], form: Form) -> int:
     """Check and set the password; how many other sessions ended with the old one. Raises 422, or 429 to wait."""
     box, found = services(request), signed_in(request)
-    account, address = found.caller.account, browser.address_of(request)
+    account = found.caller.account
     present, password = form.raw("present"), form.raw("password")
     if password != form.raw("again"):
         raise Refusal(422, "invalid_field", "The two new passwords differ; write the same one twice.")
     passwords.check(password, account.name)
-    box.guesses.allow(account.name, address)
-    stored = await box.store.read(lambda: passwords.hash_of(box.store, account.id))
-    if stored is None or not await passwords.aside(lambda: passwords.matches(stored, present)):
-        box.guesses.wrong(account.name, address)
-        raise Refusal(422, "invalid_field", "The present password is another one; nothing was changed.")
-    box.guesses.right(account.name, address)
+    stored = await sign_in.in_person(request, present)
     hashed = await passwords.aside(lambda: passwords.hashed(password))
 
     def work(tx: Tx) -> int:
