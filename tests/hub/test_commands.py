@@ -56,10 +56,10 @@ def test_a_model_is_installed_verified_and_removed(run: Run, data: Path, hub: Hu
     ]
     assert listed(run, data)[NAME]["installed"]
     assert listed(run, data)[NAME]["revision"] == hub.commit
-    assert run("models", "verify", data=data).out == "tiny-klein: as installed\n"
+    assert run("models", "verify", data=data).out == "mini: as installed\ntiny-klein: as installed\n"
     assert run("models", "remove", NAME, data=data).out == "tiny-klein is removed.\n"
     assert not listed(run, data)[NAME]["installed"]
-    assert run("models", "verify", data=data).out == "No model is installed.\n"
+    assert run("models", "verify", data=data).out == "mini: as installed\n", "what comes with the box stays"
 
 
 def test_a_script_reads_lines(run: Run, data: Path, hub: HubDouble) -> None:
