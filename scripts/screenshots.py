@@ -50,7 +50,7 @@ def main() -> None:
     folder: Path = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as data:
-        box = RunningBox(Path(data) / "data", double=False, devices="cpu")
+        box = RunningBox(Path(data) / "data", double=False, mini=True, devices="cpu")
         add_people(box.folder, "ada")
         box.start()
         try:
