@@ -63,6 +63,12 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     return Catalog([folder], folder)
 
 
+@pytest.fixture(scope="module")
+def fresh() -> Catalog:
+    """A box as it is installed: the leader, and the small model that comes with its weights."""
+    return Catalog([CHECKOUT / "models"], CHECKOUT / "no-weights")
+
+
 def resolved(catalog: Catalog, *, test: bool = False, real: bool = False, **fields: Any) -> Submission:
     body = read_object(GenerateBody, {"type": "video", "prompt": "a quiet lake", **fields})
     return requests.resolve(body, catalog, test=test, require_real_model=real)
@@ -344,3 +350,33 @@ def test_what_is_asked_again_is_written_in_round_figures(bare: Catalog) -> None:
         submission = resolved(stepped, duration=duration)
         assert submission.work.duration_seconds != duration
         assert requests.asked_again(submission, spec).duration == duration
+
+
+def test_where_nothing_is_installed_mini_answers_what_it_can(fresh: Catalog) -> None:
+    for fields in ({}, {"type": "image"}, {"duration": 2}, {"resolution": "480p", "aspect_ratio": "16:9"}):
+        assert resolved(fresh, **fields).work.model == "mini", fields
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"aspect_ratio": "9:16"}, "aspect_ratio: mini makes 16:9"),
+        ({"duration": 5}, "duration: mini makes"),
+        ({"type": "image", "aspect_ratio": "1:1"}, "aspect_ratio: mini makes 16:9"),
+    ],
+)
+def test_what_mini_cannot_the_leader_answers_and_the_reply_says_why(
+    fresh: Catalog, fields: dict[str, Any], why: str
+) -> None:
+    submission = resolved(fresh, **fields)
+    assert submission.work.model == "leader"
+    assert why in submission.notes[0]
+    assert "zsky-box models install" in submission.notes[0]
+    # Who names mini is told what it can do instead.
+    assert [error.code for error in errors_of(fresh, model="mini", **fields)] == ["unsupported_for_model"]
+
+
+def test_what_no_bundled_model_can_is_refused_with_what_could_be_made(fresh: Catalog) -> None:
+    (error,) = errors_of(fresh, duration=3_600)
+    assert error.code == "unsupported_for_model"
+    assert error.message.startswith("duration: leader makes")

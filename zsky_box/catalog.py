@@ -131,13 +131,18 @@ class Catalog:
 
         Experimental ones are passed over.
         """
-        able = [spec for spec in self.specs.values() if job_type in spec.makes and not spec.experimental]
-        able = [spec for spec in able if self.installed(spec) is not None]
-        real = [spec for spec in able if not spec.bundled]
+        real = [spec for spec in self._able(job_type) if not spec.bundled]
         real.sort(key=lambda spec: (job_type not in spec.default_for, spec.name))
-        if real:
-            return real[0]
-        return next((spec for name in FALLBACKS for spec in able if spec.name == name), None)
+        return next(iter([*real, *self.fallbacks(job_type)]), None)
+
+    def fallbacks(self, job_type: JobType) -> list[ModelSpec]:
+        """The bundled models that answer for a type where no other is installed, the best of them first."""
+        able = {spec.name: spec for spec in self._able(job_type) if spec.bundled}
+        return [able[name] for name in FALLBACKS if name in able]
+
+    def _able(self, job_type: JobType) -> list[ModelSpec]:
+        makers = [spec for spec in self.specs.values() if job_type in spec.makes and not spec.experimental]
+        return [spec for spec in makers if self.installed(spec) is not None]
 
     def recommended(self, job_type: JobType) -> ModelSpec | None:
         """What an owner would install for a type: the default that is to be fetched, whether or not it is here."""

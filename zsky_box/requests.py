@@ -173,7 +173,11 @@ def _model(
             f"No model that makes a {body.type} is installed; the owner installs one with `zsky-box models install`.",
             headers={"Retry-After": "3600"},
         )
-    return spec, [*_stood_in(body.type, spec, catalog), *notes_of(spec, body.prompt)]
+    if spec.bundled:
+        # Of those that stand in, the first that can do what is asked; none can: the last tells what could be made.
+        standing = catalog.fallbacks(body.type)
+        spec = next((each for each in standing if not _unsupported(body, each)), standing[-1])
+    return spec, [*_stood_in(body, spec, catalog), *notes_of(spec, body.prompt)]
 
 
 def notes_of(spec: ModelSpec, prompt: str) -> list[str]:
@@ -183,13 +187,18 @@ def notes_of(spec: ModelSpec, prompt: str) -> list[str]:
     return notes if vocabulary is None else [*notes, *notes_on(prompt, spec.name, vocabulary)]
 
 
-def _stood_in(job_type: JobType, spec: ModelSpec, catalog: Catalog) -> list[str]:
+def _stood_in(body: GenerateBody, spec: ModelSpec, catalog: Catalog) -> list[str]:
     """That a bundled model answers because no other is there, and what the owner could install."""
     if not spec.bundled:
         return []
-    wanted = catalog.recommended(job_type)
+    wanted, first = catalog.recommended(body.type), catalog.fallbacks(body.type)[0]
     how = "" if wanted is None else f" The owner installs one with `zsky-box models install {wanted.name}`."
-    return [f"No {job_type} model is installed: {spec.title} answered.{how}"]
+    passed_over = "" if first is spec else f", as {first.name} cannot: {_cannot(body, first)}"
+    return [f"No {body.type} model is installed: {spec.title} answered{passed_over}.{how}"]
+
+
+def _cannot(body: GenerateBody, spec: ModelSpec) -> str:
+    return "; ".join(error.message.rstrip(".") for error in _unsupported(body, spec))
 
 
 def _unsupported(body: GenerateBody, spec: ModelSpec) -> list[FieldError]:
