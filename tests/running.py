@@ -61,14 +61,18 @@ def hide_mini(folder: Path) -> None:
 
 
 class RunningBox:
-    """`double=True` runs the acting worker (tests/doubles), else the real one. `options` are settings."""
+    """`double=True` runs the acting worker (tests/doubles), else the real one. `options` are settings.
 
-    def __init__(self, folder: Path, *, double: bool = True, **options: object) -> None:
+    `mini=False` hides the model that comes with the box.
+    """
+
+    def __init__(self, folder: Path, *, double: bool = True, mini: bool = False, **options: object) -> None:
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.keys = make_owner(folder) if not (folder / "ledger.db").exists() else {}
         self._double = double
+        self._mini = mini
         self._options = {"free_space_floor_bytes": 0, **options}
         self._process: subprocess.Popen[bytes] | None = None
         self.log_path = folder.with_name(f"{folder.name}.log")
@@ -81,7 +85,8 @@ class RunningBox:
 
     def start(self, *, ready: bool = True) -> RunningBox:
         """Start and wait until it answers (`ready`: until a worker is up)."""
-        hide_mini(self.folder)
+        if not self._mini:
+            hide_mini(self.folder)
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         if self._double:
             command = ["-m", "tests.doubles.serve", str(self.folder), str(self.port)]
