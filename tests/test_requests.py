@@ -212,6 +212,20 @@ def test_a_box_that_requires_a_real_model_refuses_to_fall_back(bare: Catalog, ca
     assert resolved(catalog, real=True, type="image").work.model == "stills"
 
 
+@pytest.mark.parametrize("job_type", ["video", "image"])
+def test_mini_too_is_a_fallback_which_a_box_that_requires_a_real_model_refuses_unless_named(
+    tmp_path: Path, job_type: str
+) -> None:
+    shipped = Catalog([CHECKOUT / "models"], tmp_path)
+    submission = resolved(shipped, type=job_type)
+    assert submission.work.model == "mini"
+    assert "mini (a small world) answered" in submission.notes[0]
+    with pytest.raises(Refusal, match="no_model"):
+        resolved(shipped, real=True, type=job_type)
+    assert resolved(shipped, real=True, type=job_type, model="mini").work.model == "mini"
+    assert resolved(shipped, test=True, type=job_type).work.model == "leader"
+
+
 def test_a_box_without_any_manifest_says_that_there_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="no_model"):
         resolved(Catalog([tmp_path], tmp_path))

@@ -32,13 +32,13 @@ def notes_on(prompt: str, model: str, vocabulary: Vocabulary) -> list[str]:
     if known.isdisjoint(read):
         notes.append(f"{model} knows none of these words: what it makes is its own idea. {example}")
     elif unknown:
-        notes.append(f"{model} does not know {_named(unknown)}: it leaves that out. {example}")
+        notes.append(f"{model} does not know {named(unknown)}: it leaves that out. {example}")
     if len(words) > len(read):
         notes.append(f"{model} reads the first {vocabulary.words_read} words of a prompt.")
     return notes
 
 
-def _named(words: Sequence[str]) -> str:
+def named(words: Sequence[str]) -> str:
     """Words as people list them, the first ones where there are many."""
     shown = [f"\u201c{_cut(word)}\u201d" for word in words[:NAMED_MAX]]
     if len(words) > len(shown):

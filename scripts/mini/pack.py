@@ -58,16 +58,25 @@ rest of zsky-box.
 |---|---|
 {values}
 
-One object at a time, in one scene. Of anything else it knows nothing: unknown words are told, not guessed at. A first
-frame is redrawn as the nearest thing in its world.
+One object at a time, in one scene. Of anything else it knows nothing: unknown words are told, and so are known ones
+that contradict others. What is left unsaid it chooses itself. A first frame is redrawn as the nearest thing in its
+world.
 
 ## How good it is
 
 {_score(folder)}
 
+Each clip is made of a caption that says all eight things. Held out are a fifth of the pairs of colour and kind, and an
+eighth of the ways to act (material, size, action and speed together): what denoises was trained on none of them. The
+reader of words, and the encoder that looks at a first frame, were trained on all.
+
 Chance is what blind guessing would reach; control is the same clips scored against each other's captions, and the same
-pictures against each other's sounds. The scorer shares nothing with the model, and was checked
-on the world's own clips.
+pictures against each other's sounds. The scorer is told neither captions nor latents; its networks were trained on the
+world's own clips, and checked on others of them.
+
+Read the figures for what they are. The decoders know this world's make: they place a sprite in a frame, and play a
+strike at a time, with the very code that the world is made with. What was learnt is how things look and sound, and what
+happens where and when.
 
 ## Where it comes from
 

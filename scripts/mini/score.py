@@ -1,4 +1,4 @@
-"""Score mini: `python -m scripts.mini.score --model FOLDER`, on captions of clips that training never saw.
+"""Score mini: `python -m scripts.mini.score --model FOLDER`, on captions of clips that the flow never saw.
 
 Beside every figure stand chance and a control: the same clips scored against each other's captions, the same pictures
 against each other's sounds. `--of truth` scores the world's own clips (what the scorer can tell at best), and `--of
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from scripts.mini import captions, draw, strike, world
-from scripts.mini.scorer import Scorer, Verdict, inside
+from scripts.mini.measures import inside
+from scripts.mini.scorer import Scorer, Verdict
 from scripts.mini.world import Scenes
 from zsky_box.pipelines.mini_latents import Latents
 from zsky_box.pipelines.mini_model import GUIDANCE, STEPS, MiniModel

@@ -1,7 +1,7 @@
 """A contact sheet of what mini makes: `python -m scripts.mini.sheet --model FOLDER --out FILE`. Nothing is picked.
 
 Row k shows five frames of the clip that seed k makes of the k-th caption, and its sound as a curve. The captions are
-the first of those that the scorer uses, so training never saw their combinations.
+the first of those that the scorer uses: what denoises never saw their combinations in training.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A contact sheet of mini's output.")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--clips", type=int, default=8)
+    parser.add_argument("--clips", type=int, default=6)
     parser.add_argument("--seed", type=int, default=1_000)
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()

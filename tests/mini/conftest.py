@@ -9,6 +9,8 @@ import torch
 from scripts.mini import world
 from zsky_box.pipelines.mini_model import MiniModel
 
+torch.set_num_threads(1)  # on busy cores the small operations spend their time waiting for a second thread
+
 
 @pytest.fixture
 def model() -> MiniModel:

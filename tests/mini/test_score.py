@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from scripts.mini import score, strike, world
-from scripts.mini.scorer import Verdict, inside, onsets, strikes
+from scripts.mini.measures import inside, onsets, strikes
+from scripts.mini.scorer import Verdict
 from zsky_box.pipelines.mini_latents import CHUNKS, FRAMES
 from zsky_box.pipelines.mini_sound import Sound, synthesise
 from zsky_box.pipelines.mini_words import SLOTS

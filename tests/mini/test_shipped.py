@@ -13,13 +13,12 @@ import pytest
 import torch
 
 from scripts.mini import captions, draw, score, world
+from scripts.mini.measures import inside, strikes
 from scripts.mini.pack import SHARD_BYTES, TOTAL_BYTES
-from scripts.mini.scorer import inside, strikes
 from zsky_box.pipelines.mini_latents import FRAMES, LOOK_SIZE, SKY_SIZE, Latents
 from zsky_box.pipelines.mini_model import MiniModel
 from zsky_box.pipelines.mini_picture import MATERIALS, VARIANTS, nearest
 from zsky_box.pipelines.mini_sound import onsets
-from zsky_box.pipelines.mini_words import EXAMPLES
 from zsky_box.settings import CHECKOUT
 
 FOLDER: Final = CHECKOUT / "models" / "mini"
@@ -53,11 +52,13 @@ def test_it_reads_full_captions(shipped: MiniModel, asked: world.Scenes) -> None
 def test_it_tells_an_objects_colour_from_a_places(shipped: MiniModel) -> None:
     read = shipped.words.read("a red ball bounces on grass under a blue sky").understood
     assert (read["colour"], read["background"], read["floor"]) == ("red", "sky", "grass")
-    assert "colour" not in shipped.words.read("a ball under a blue sky").understood
+    placed = shipped.words.read("a ball under a blue sky")
+    assert "colour" not in placed.understood
+    assert placed.left_out == ("blue",)
 
 
-def test_its_examples_say_what_they_seem_to(shipped: MiniModel) -> None:
-    assert shipped.words.read(EXAMPLES[0]).understood == {
+def test_it_reads_a_sentence_that_says_everything(shipped: MiniModel) -> None:
+    assert shipped.words.read("a small red rubber ball bounces quickly on grass under a sky").understood == {
         "kind": "ball",
         "colour": "red",
         "material": "rubber",

@@ -51,7 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_one_command_makes_a_model(trained: Path) -> None:
     model = MiniModel.from_folder(trained / "model")
-    assert model.words.read("a red ball").unknown == ()
+    assert model.words.read("a big ball").understood == {"kind": "ball", "size": "big"}
     stages = {json.loads(line)["stage"] for line in (trained / "log.jsonl").read_text().splitlines()}
     assert stages == {*CODECS, "flow"}
 

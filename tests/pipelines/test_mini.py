@@ -17,14 +17,18 @@ from PIL import Image
 from scripts.mini.seal import weights_sha256
 from tests.pipelines.tiny import CancelAt, Listener, a_picture, a_run, watched
 from tests.pipelines.tiny_mini import STEPS, mini_spec, write_mini
+from zsky_box.catalog import read_manifest
 from zsky_box.errors import JobFailure
 from zsky_box.events import Run
 from zsky_box.install.stock import compare, read_inventory
-from zsky_box.manifest import LeaderOptions, Recipe
+from zsky_box.manifest import LeaderOptions, MiniOptions, Recipe
 from zsky_box.pipelines import loader
 from zsky_box.pipelines.base import Cancelled, Clip, Pipeline
+from zsky_box.pipelines.mini_model import GUIDANCE
+from zsky_box.pipelines.mini_model import STEPS as STEPS_SCORED
 from zsky_box.pipelines.mini_words import GLUE, SLOTS, WORDS_READ
 from zsky_box.settings import CHECKOUT
+from zsky_box.vocabulary import notes_on
 
 SPEC = mini_spec()
 WAY = SPEC.ways[0]
@@ -108,6 +112,15 @@ def test_the_seed_and_the_prompt_decide(mini: Pipeline, folder: Path) -> None:
 @pytest.mark.parametrize("prompt", ["", "∿ 音 🎬", "word " * 20_000, "a lighthouse in a storm"])
 def test_any_text_is_a_prompt(mini: Pipeline, prompt: str) -> None:
     assert watched(mini.video(ask(prompt=prompt), Listener())).shape == (24, 144, 256, 3)
+
+
+def test_of_words_that_contradict_each_other_those_left_out_are_named(mini: Pipeline) -> None:
+    told = "mini leaves out {}: it shows one object of one colour, doing one thing, in a place with colours of its own."
+    notes = mini.video(ask(prompt="a ball, or a big, small and tiny one"), Listener()).notes
+    assert notes in ([told.format("\u201csmall\u201d and \u201ctiny\u201d")], [told.format("\u201cbig\u201d")])
+    (still,) = mini.images(ask(type="image", prompt="a ball, or a big, small and tiny one"), Listener())
+    assert list(still.notes) == notes
+    assert mini.video(ask(prompt="a big ball"), Listener()).notes == []
 
 
 def test_a_picture_decides_how_it_begins(mini: Pipeline, tmp_path: Path) -> None:
@@ -263,3 +276,11 @@ def test_the_manifest_lists_the_words_that_the_model_reads() -> None:
     assert knows == [{word for words in values.values() for word in words} for values in SLOTS.values()]
     assert set(vocabulary.passes_over) == set(GLUE)
     assert vocabulary.words_read == WORDS_READ
+    for example in vocabulary.examples:
+        assert notes_on(example, SPEC.name, vocabulary) == []
+
+
+def test_the_manifest_samples_as_the_scorer_did() -> None:
+    assert read_manifest(CHECKOUT / "models" / "mini.toml").options == MiniOptions(
+        steps=STEPS_SCORED, guidance_scale=GUIDANCE
+    )

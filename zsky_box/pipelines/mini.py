@@ -28,9 +28,11 @@ from zsky_box.pipelines.mini_model import MiniModel
 from zsky_box.pipelines.preview import jpeg
 from zsky_box.pipelines.reference import cover
 from zsky_box.pipelines.sound import resample
+from zsky_box.vocabulary import named
 
 NATIVE: Final = f"{WIDTH}x{HEIGHT}"
 _REDRAWN: Final = "mini redraws the picture as its own world has it: a background, a floor and one object."
+_ONE: Final = "it shows one object of one colour, doing one thing, in a place with colours of its own."
 
 
 def load(spec: ModelSpec, recipe: Recipe, folder: Path, device: str) -> Mini:
@@ -73,7 +75,7 @@ class Mini:
         with one_thread():
             sound = _delivered_sound(self._model.decode_sound(tokens), run.frames)
         own = islice(self._model.decode_frames(tokens), run.frames)
-        told = _Told(run)
+        told = _Told(run, prompt)
         return Clip(
             width=run.width,
             height=run.height,
@@ -130,18 +132,21 @@ class _Prompt:
     """What a run gives the model to go by; raises JobFailure for a reference that cannot be read."""
 
     def __init__(self, model: MiniModel, run: Run) -> None:
-        self.slots = model.words.read(run.prompt).slots
+        reading = model.words.read(run.prompt)
+        self.slots = reading.slots
+        self.left_out = reading.left_out
         self.first_frame = np.array(cover(run.reference, WIDTH, HEIGHT)) if run.reference else None
 
 
 class _Told:
     """What a person should know of a run's results."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, prompt: _Prompt) -> None:
         self.upscaled_from = "" if (run.width, run.height) == (WIDTH, HEIGHT) else NATIVE
         redrawn = [_REDRAWN] if run.reference else []
         upscaled = [f"Rendered at {NATIVE} and upscaled to {run.width}x{run.height}."] if self.upscaled_from else []
-        self.notes = (*redrawn, *upscaled)
+        passed_over = [f"{run.model.name} leaves out {named(prompt.left_out)}: {_ONE}"] if prompt.left_out else []
+        self.notes = (*passed_over, *redrawn, *upscaled)
 
 
 class _Stills:
@@ -153,7 +158,6 @@ class _Stills:
         self._report = report
         self._steps = steps
         self._denoise = denoise
-        self._told = _Told(run)
         self._prompt: _Prompt | None = None
         self._next = 0
 
@@ -176,7 +180,8 @@ class _Stills:
             self._report.phase("decoding")
         with one_thread():
             picture = enlarged(self._model.decode_still(tokens), run.width, run.height)
-        return Still(picture, seed, self._told.upscaled_from, self._told.notes)
+        told = _Told(run, self._prompt)
+        return Still(picture, seed, told.upscaled_from, told.notes)
 
 
 def enlarged(picture: Picture, width: int, height: int) -> Picture:

@@ -1,7 +1,7 @@
 """What mini can read: its eight slots, the words for each value, and a small network that fills the slots.
 
-Words decide nothing alone: "a blue ball under a white sky" has its colours in two slots, so the network reads each word
-among its neighbours. It knows nothing of pictures, sounds and noise.
+Words decide nothing alone: in "a blue ball under a white sky" one colour is not the ball's, so the network reads each
+word among its neighbours. But it fills no slot with what no word said. It knows nothing of pictures, sounds and noise.
 """
 
 from __future__ import annotations
@@ -73,12 +73,6 @@ GLUE: Final = (
 # fmt: on
 """Known words that fill no slot by themselves."""
 
-EXAMPLES: Final = (
-    "a small red rubber ball bounces quickly on grass under a sky",
-    "a big blue glass star floats slowly over snow at night",
-    "a wooden cube falls on stone in a studio",
-)
-
 VOCABULARY: Final = (
     "",
     "?",
@@ -91,6 +85,14 @@ WORDS_READ: Final = 32
 
 _INDEX: Final = {word: index for index, word in enumerate(VOCABULARY)}
 
+_MEANING: Final = {
+    word: (slot, value) for slot, values in SLOTS.items() for value, words in values.items() for word in words
+}
+"""Each word that fills a slot: it fills that one alone, with one value."""
+
+_ELSEWHERE: Final = ("colour",)
+"""Slots whose words are also said of what is not the object, so that a word may be passed over."""
+
 
 class Reading(NamedTuple):
     """What a prompt said, as far as mini understands it."""
@@ -99,8 +101,8 @@ class Reading(NamedTuple):
     """int64 [8]: the index of the value in each slot, 0 where nothing was said."""
     understood: dict[str, str]
     """Slot to value, of the slots that were filled."""
-    unknown: tuple[str, ...]
-    """Words outside the vocabulary, each once, in their order, as lower case."""
+    left_out: tuple[str, ...]
+    """Known words that another word of the prompt, or its sense, kept from a slot: each once, in their order."""
 
 
 def split(prompt: str) -> list[str]:
@@ -138,9 +140,14 @@ class WordReader(nn.Module):
 
     @torch.no_grad()
     def read(self, prompt: str) -> Reading:
-        """Fill the slots; a prompt with nothing known fills none."""
-        slots = torch.stack([logits[0].argmax() for logits in self(word_ids(prompt)[None])])
-        filled = zip(SLOTS, slots.tolist(), strict=True)
-        understood = {slot: list(SLOTS[slot])[index - 1] for slot, index in filled if index}
-        unknown = tuple(dict.fromkeys(word for word in split(prompt) if word not in _INDEX))
-        return Reading(slots, understood, unknown)
+        """Fill the slots with values that some word of the prompt says; a prompt with nothing known fills none."""
+        meant = {word: _MEANING[word] for word in split(prompt) if word in _MEANING}
+        said = set(meant.values())
+        indices: list[int] = []
+        for (slot, values), logits in zip(SLOTS.items(), self(word_ids(prompt)[None]), strict=True):
+            able = [index for index, value in enumerate(values, 1) if (slot, value) in said]
+            able = [0, *able] if slot in _ELSEWHERE or not able else able
+            indices.append(max(able, key=lambda index: float(logits[0, index])))
+        understood = {slot: list(SLOTS[slot])[index - 1] for slot, index in zip(SLOTS, indices, strict=True) if index}
+        left_out = tuple(word for word, (slot, value) in meant.items() if understood.get(slot) != value)
+        return Reading(torch.tensor(indices), understood, left_out)
