@@ -13,7 +13,7 @@ SMALL = Vocabulary(
     examples=("a red ball", "a star"),
     words_read=12,
 )
-TRY = "It knows a small world; try “a red ball”."
+TRY = "It knows a small world; try “a red ball” or “a star”."
 
 
 def noted(prompt: str) -> list[str]:

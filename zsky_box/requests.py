@@ -251,7 +251,7 @@ def _reference_errors(body: GenerateBody, spec: ModelSpec) -> list[FieldError]:
         told = "give the id of an upload (`POST /v1/uploads`), or the picture itself as a data URI"
         refuse("image", "invalid_field", f"{told}; the box fetches no addresses")
     if body.strength is not None and not limits.strength:
-        begins = "begins with the image as it is" if limits.reference_image else "takes no reference image"
+        begins = "begins with the image" if limits.reference_image else "takes no reference image"
         refuse("strength", "unsupported_for_model", f"{spec.name} {begins}, so there is no strength to set")
     elif body.strength is not None and body.image is None:
         refuse("strength", "invalid_field", "says how far to go from a picture; give one as `image`, or leave it out")

@@ -13,6 +13,9 @@ NAMED_MAX: Final = 8
 LETTERS_MAX: Final = 24
 """So much of a word is shown."""
 
+EXAMPLES_MAX: Final = 2
+"""So many of the manifest's examples are told."""
+
 _WORD: Final = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")  # with both apostrophes that people type
 
 
@@ -27,7 +30,8 @@ def notes_on(prompt: str, model: str, vocabulary: Vocabulary) -> list[str]:
     read = words[: vocabulary.words_read]
     known = {word for topic in vocabulary.knows.values() for word in topic}
     unknown = list(dict.fromkeys(word for word in read if word not in known and word not in vocabulary.passes_over))
-    example = f"It knows a small world; try \u201c{vocabulary.examples[0]}\u201d."
+    tries = " or ".join(f"\u201c{example}\u201d" for example in vocabulary.examples[:EXAMPLES_MAX])
+    example = f"It knows a small world; try {tries}."
     notes: list[str] = []
     if known.isdisjoint(read):
         notes.append(f"{model} knows none of these words: what it makes is its own idea. {example}")

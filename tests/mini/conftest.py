@@ -9,7 +9,11 @@ import torch
 from scripts.mini import world
 from zsky_box.pipelines.mini_model import MiniModel
 
-torch.set_num_threads(1)  # on busy cores the small operations spend their time waiting for a second thread
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """On busy cores such small operations spend their time waiting for a second thread."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
