@@ -226,6 +226,14 @@ def test_mini_too_is_a_fallback_which_a_box_that_requires_a_real_model_refuses_u
     assert resolved(shipped, test=True, type=job_type).work.model == "leader"
 
 
+def test_what_none_that_stands_in_can_make_is_refused_in_the_words_of_mini(tmp_path: Path) -> None:
+    shipped = Catalog([CHECKOUT / "models"], tmp_path)
+    (form,) = errors_of(shipped, image="https://example.org/a.png")
+    assert (form.code, "the id of an upload" in form.message) == ("invalid_field", True)
+    (long,) = errors_of(shipped, image="data:image/png;base64,AAAA", duration=5)
+    assert (long.code, long.message) == ("unsupported_for_model", "duration: mini makes 1 to 3 seconds.")
+
+
 def test_a_box_without_any_manifest_says_that_there_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="no_model"):
         resolved(Catalog([tmp_path], tmp_path))
@@ -394,4 +402,4 @@ def test_what_mini_cannot_the_leader_answers_and_the_reply_says_why(
 def test_what_no_bundled_model_can_is_refused_with_what_could_be_made(fresh: Catalog) -> None:
     (error,) = errors_of(fresh, duration=3_600)
     assert error.code == "unsupported_for_model"
-    assert error.message.startswith("duration: leader makes")
+    assert error.message.startswith("duration: mini makes")

@@ -174,9 +174,8 @@ def _model(
             headers={"Retry-After": "3600"},
         )
     if spec.bundled:
-        # Of those that stand in, the first that can do what is asked; none can: the last tells what could be made.
-        standing = catalog.fallbacks(body.type)
-        spec = next((each for each in standing if not _unsupported(body, each)), standing[-1])
+        # Of those that stand in, the first that can do what is asked; none can: the first tells what it could make.
+        spec = next((each for each in catalog.fallbacks(body.type) if not _unsupported(body, each)), spec)
     return spec, [*_stood_in(body, spec, catalog), *notes_of(spec, body.prompt)]
 
 
