@@ -110,7 +110,7 @@ def test_an_id_that_names_nothing_is_not_found(live: httpx.Client, job_id: str) 
         ("POST", "/v1/events", {"GET"}),
         ("DELETE", "/healthz", {"GET"}),
         ("POST", "/files/a/b", {"GET", "HEAD"}),
-        ("POST", "/static/0/box.css", {"GET"}),
+        ("POST", "/static/0/box.css", {"GET", "HEAD"}),
     ],
 )
 def test_another_method_is_refused_with_what_is_allowed(

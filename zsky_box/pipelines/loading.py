@@ -77,8 +77,9 @@ def quiet() -> None:
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()
         library.disable_progress_bar()
-    # torchao tells at its import which of its kernels were built for other machines, and torch what torchao should do.
-    for name in ("torchao", "torch.utils._pytree"):
+    # torchao tells at its import which of its kernels were built for other machines, torch what torchao should do, and
+    # bitsandbytes on some processors that it would rather fetch a kernel from a hub.
+    for name in ("torchao", "torch.utils._pytree", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
