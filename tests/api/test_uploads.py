@@ -348,7 +348,7 @@ def test_after_a_removal_no_job_begins_with_it(studio: RunningBox, owner: httpx.
     ("fields", "code", "field", "said"),
     [
         ({"model": "leader", "image": uri()}, "unsupported_for_model", "image", "takes no reference image"),
-        ({"model": "starter", "image": uri(), "strength": 0.5}, "unsupported_for_model", "strength", "begins with the image"),
+        ({"model": "starter", "image": uri(), "strength": 0.5}, "unsupported_for_model", "strength", "begins with the"),
         ({"strength": 0.5}, "invalid_field", "strength", "give one as `image`"),
         ({"image": uri(), "strength": 1.01}, "invalid_field", "strength", "<= 1"),
         ({"image": ""}, "invalid_field", "image", "the id of an upload"),
