@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.running import RunningBox
 
@@ -17,7 +18,8 @@ BEGINNERS = {
 @contextmanager
 def running(folder: Path, *, double: bool = True, ready: bool = True, **options: object) -> Generator[RunningBox]:
     """A started box on the processor; whatever the test did, it does not outlive it."""
-    box = RunningBox(folder, double=double, **{"devices": "cpu", **options})
+    chosen: dict[str, Any] = {"devices": "cpu", **options}
+    box = RunningBox(folder, double=double, **chosen)
     try:
         yield box.start(ready=ready)
     finally:
