@@ -265,8 +265,24 @@ def test_quantised_weights_make_nearly_the_same_picture_and_load_again_as_they_w
     assert 0 < differences(made, full).mean() < 10
     inside(first).save_pretrained(str(tmp_path / name))
     again = loader(spec.family)(spec, recipe, tmp_path / name, "cpu")
-    assert not differences(list(again.images(run, Listener())), made).any()
+    kept, read = kept_numbers(first), kept_numbers(again)
+    assert kept.keys() == read.keys()
+    assert [part for part in kept if not torch.equal(kept[part], read[part])] == []
+    # The same numbers elsewhere in memory: some processors' kernels then add them up in another order.
+    assert differences(list(again.images(run, Listener())), made).max() <= 1
     assert not differences(list(first.images(run, Listener())), made).any()
+
+
+def kept_numbers(pipeline: Pipeline) -> dict[str, Tensor]:
+    """The bytes that a pipeline's quantised components hold: each weight's numbers and their scales."""
+    found: dict[str, Tensor] = {}
+    for component in ("transformer", "text_encoder"):
+        for name, weight in getattr(inside(pipeline), component).state_dict().items():
+            parts = weight.__tensor_flatten__()[0] if hasattr(weight, "__tensor_flatten__") else []
+            for part in parts:
+                found[f"{component}.{name}.{part}"] = getattr(weight, part).contiguous().view(torch.uint8)
+    assert found
+    return found
 
 
 @FAMILIES
