@@ -16,7 +16,7 @@ import pytest
 
 from tests.api.asking import IMAGE, SLOW, denoises, problem, submit, told, until
 from tests.doubles.serve import ENTRY
-from tests.running import RunningBox, free_port, make_owner
+from tests.running import RunningBox, free_port, hide_mini, make_owner
 from zsky_box import __version__, keys, settings
 from zsky_box.api import streams
 from zsky_box.app import Box, create_app
@@ -33,6 +33,7 @@ BOUND_SECONDS = 30.0
 @contextmanager
 def inside(folder: Path) -> Generator[tuple[Box, httpx.Client]]:
     """A box in this process, over real HTTP, so that a test can break it; its owner's client."""
+    hide_mini(folder)
     owner = make_owner(folder)
     configured = settings.load(folder, port=free_port(), devices="cpu", free_space_floor_bytes=0)
     box = Box(folder, configured, worker_entry=ENTRY)

@@ -74,7 +74,8 @@ class Visit:
         assert serious == [], "\n".join(serious)
 
     def has_no_sideways_scroll(self) -> None:
-        """The page itself is no wider than its window."""
+        """The page itself, with all its styles, is no wider than its window."""
+        self.page.wait_for_load_state()
         wider = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wider <= 0, f"{self.page.url} is {wider} px wider than the window"
 

@@ -411,7 +411,8 @@ def test_when_the_box_is_gone_it_says_so_and_goes_on_where_it_comes_back(chromiu
         box.start()
         with visiting(chromium, box) as window:
             page = opened(window, "owner")
-            window.expect("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_EMPTY_RESPONSE")
+            window.expect("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET")
+            window.expect("ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_EMPTY_RESPONSE")
             card = ask(page, SLOW, "Video")
             expect(card.locator(".preview")).to_be_visible()
             box.kill()
