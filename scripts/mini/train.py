@@ -52,7 +52,7 @@ STAGES: Final[dict[str, tuple[str, ...]]] = {name: (name,) for name in CODECS} |
 """What must be trained for a stage, in its order; what has been costs nothing."""
 
 RECIPES: Final = {
-    "cpu": Recipe("cpu", (800, 128), (500, 16), 1_500, (3_000, 16), (3_900, 64), 1_200, 128, 4),
+    "cpu": Recipe("cpu", (800, 128), (500, 16), 1_500, (3_000, 16), (8_000, 64), 1_200, 128, 4),
     # The codecs are small and their clips are drawn by the processor: only the flow goes to the card.
     "gpu": Recipe("cuda", (800, 128), (500, 16), 1_500, (3_000, 16), (12_000, 512), 1_200, 256, 8),
     "test": Recipe("cpu", (2, 8), (2, 4), 2, (2, 4), (3, 8), 200, 32, 2),
