@@ -71,6 +71,7 @@ from zsky_box.pages import docs, wrong
 from zsky_box.pages.files import StaticFiles, static_file
 from zsky_box.pages.said import Said
 from zsky_box.pauses import Pauses
+from zsky_box.proxies import networks
 from zsky_box.rate_limit import RateLimit
 from zsky_box.record import Record
 from zsky_box.restart_budget import RestartBudget
@@ -486,7 +487,7 @@ def serve(
     except ZskyError:
         box.close()
         raise
-    server = Server(box, configuration(create_app(box), tls.files(settings)))
+    server = Server(box, configuration(create_app(box), tls.files(settings), networks(settings.trusted_proxies)))
     holder.append(server)
     if on_started is not None:
         threading.Thread(target=_tell_when_started, args=(server, on_started), daemon=True).start()
