@@ -64,9 +64,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def configuration(
-    app: ASGIApp, tls: tuple[Path, Path] | None = None, proxies: Sequence[str] = ()
-) -> uvicorn.Config:
+def configuration(app: ASGIApp, tls: tuple[Path, Path] | None = None, proxies: Sequence[str] = ()) -> uvicorn.Config:
     """How the application is served: one process, nothing told about the server.
 
     `tls` is a certificate's file and its key's: with them over HTTPS only. Of the peers in these networks alone,

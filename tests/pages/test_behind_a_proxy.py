@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Generator
 from contextlib import closing
+from typing import Any
 
 import httpx
 import pytest
@@ -32,9 +33,10 @@ def trusting_nobody(tmp_path_factory: pytest.TempPathFactory) -> Generator[Runni
         yield from _running(tmp_path_factory)
 
 
-def _running(tmp_path_factory: pytest.TempPathFactory, **options: object) -> Generator[RunningBox]:
+def _running(tmp_path_factory: pytest.TempPathFactory, **options: str) -> Generator[RunningBox]:
     folder = tmp_path_factory.mktemp("proxied") / "data"
-    box = RunningBox(folder, devices="cpu", **options)
+    chosen: dict[str, Any] = {"devices": "cpu", **options}
+    box = RunningBox(folder, **chosen)
     add_people(folder)
     box.start(ready=False)
     yield box

@@ -14,6 +14,7 @@ from zsky_box.errors import Refusal
 from zsky_box.jobs.waiting import waiting
 from zsky_box.metrics import MEDIA_TYPE
 
+
 async def monitors_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
     """Litestar guard: lets in loopback peers, and who presents the setting `metrics_token`; raises 401 for others."""
     right = services(connection).settings.metrics_token
