@@ -74,6 +74,7 @@ DOMAIN: Final = (
     "policy",
     "pricing",
     "prompt_words",
+    "proxies",
     "rate_limit",
     "record",
     "requests",
@@ -101,7 +102,7 @@ DOMAIN: Final = (
 INSTALL: Final = ("catalog", "errors", "install", "manifest", "placement", "secretfile", "worker_process")
 """What installing a model may use of ours: it runs beside the service, and knows none of it."""
 
-LEAVES: Final = ("clock", "errors", "formats", "hours", "ids", "settings")
+LEAVES: Final = ("clock", "errors", "formats", "hours", "ids", "proxies", "settings")
 """Import nothing of ours but each other."""
 
 

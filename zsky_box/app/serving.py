@@ -12,6 +12,7 @@ from zsky_box.app.box import Box
 from zsky_box.app.web import create_app
 from zsky_box.app.workers import ENTRY
 from zsky_box.errors import ZskyError
+from zsky_box.proxies import networks
 from zsky_box.server import Server, configuration, listen
 from zsky_box.settings import Settings
 
@@ -41,7 +42,7 @@ def serve(
     except ZskyError:
         box.close()
         raise
-    server = Server(box, configuration(create_app(box), tls.files(settings)))
+    server = Server(box, configuration(create_app(box), tls.files(settings), networks(settings.trusted_proxies)))
     holder.append(server)
     if on_started is not None:
         threading.Thread(target=_tell_when_started, args=(server, on_started), daemon=True).start()
