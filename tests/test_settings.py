@@ -93,6 +93,8 @@ def test_a_name_like_no_other_is_answered_with_all_that_there_are(tmp_path: Path
         ("allowed_hosts", "box.lan:8420", "host names and addresses"),
         ("allowed_hosts", "http://box.lan", "host names and addresses"),
         ("allowed_hosts", "127.1", "host names and addresses"),
+        ("trusted_proxies", "*", "addresses and networks"),
+        ("trusted_proxies", "0.0.0.0/0", "addresses and networks"),
         ("public_url", "https://box.local/", "without a final slash"),
         ("drain_seconds", "nan", "> 0"),
         ("drain_seconds", "inf", "<= 31536000"),

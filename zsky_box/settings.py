@@ -23,6 +23,7 @@ from msgspec import Meta, Struct
 
 from zsky_box.errors import SettingsError
 from zsky_box.hours import parse_hours
+from zsky_box.proxies import networks
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 FILE_NAME: Final = "zsky.toml"
@@ -49,6 +50,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     devices: str = "auto"
     public_url: str = ""
     allowed_hosts: str = ""
+    trusted_proxies: str = ""
     tls_cert: str = ""
     tls_key: str = ""
     outputs: str = ""
@@ -271,6 +273,14 @@ def _is_hosts(text: str) -> bool:
     return text.strip() == "" or all(_is_host(part.strip()) for part in text.split(","))
 
 
+def _is_proxies(text: str) -> bool:
+    try:
+        networks(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_host(text: str) -> bool:
     try:
         return bool(ipaddress.ip_address(text.removeprefix("[").removesuffix("]")))
@@ -298,5 +308,6 @@ _RULES: Final = (
     ("blocked_terms", _is_terms, f"up to {RULES_MAX} rules with up to {TERMS_MAX} terms together"),
     ("quiet_hours", _is_hours, "empty, or hours such as mon-fri 09:00-18:00; sat 10:00-12:00"),
     ("allowed_hosts", _is_hosts, "empty, or host names and addresses such as box.studio.example, 10.0.0.7"),
+    ("trusted_proxies", _is_proxies, "empty, or addresses and networks such as 127.0.0.1, 10.0.0.0/24, fd00::/64"),
     ("public_url", _is_public_url, "empty, or http(s)://host[:port] without a final slash"),
 )

@@ -26,8 +26,10 @@ Check = Callable[[Settings], None]
 """What a start would find wrong beyond the values themselves; raises SettingsError."""
 
 SECRETS: Final = frozenset({"metrics_token"})
-BY_HAND: Final = frozenset({"ffmpeg", "hub_url", "hub_token_file"})
-"""A program that is run, a file that is sent, and where to: who has taken a browser's session has not the machine."""
+BY_HAND: Final = frozenset({"ffmpeg", "hub_url", "hub_token_file", "trusted_proxies"})
+"""A program that is run, a file that is sent, where to, and whom to believe where a request comes from: who has taken a
+browser's session has not the machine.
+"""
 BEFORE: Final = f"{FILE_NAME}.before"
 TEXT_MAX: Final = 200_000
 _HIDDEN: Final = "(hidden)"
