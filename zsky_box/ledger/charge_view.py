@@ -23,7 +23,7 @@ class Charge(Struct, frozen=True):
 
 
 class Paid(Struct, frozen=True):
-    """What was charged for one result of a job, from 0, and not paid back: so many micros, or None for an included unit."""
+    """What was charged for one result of a job, counted from 0, and not paid back: None micros are an included unit."""
 
     ordinal: int
     amount_micros: int | None

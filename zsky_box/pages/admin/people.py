@@ -155,7 +155,7 @@ async def change_person(request: Request[Any, Any, Any], account_id: FromPath[st
     return await _confirm(request, form, command, back)
 
 
-async def _confirm(request: Request[Any, Any, Any], form: dict[str, str], command: OfAccount, back: str) -> Template:
+async def _confirm(request: Request[Any, Any, Any], form: Form, command: OfAccount, back: str) -> Template:
     box, means = services(request), frame.means(request)
     found: Rehearsal = await box.store.read(lambda: rehearse(command, means))
     return places.sure(
