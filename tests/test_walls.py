@@ -37,6 +37,7 @@ DOMAIN: Final = (
     "backups",
     "bookkeeping",
     "catalog",
+    "charged",
     "clock",
     "cursors",
     "db",
