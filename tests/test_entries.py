@@ -13,7 +13,7 @@ import pytest
 
 from tests.stores import add_account, caller_for
 from tests.studio import Studio
-from zsky_box import entries, keyset, keys, ledger, overage
+from zsky_box import entries, keys, keyset, ledger, overage
 from zsky_box.accounts import Replenish
 from zsky_box.clock import parse_rfc3339
 from zsky_box.entries import EntryView, Filters
