@@ -1,4 +1,4 @@
-"""Reverse proxies of the owner's own: from their headers the box takes a client's address and scheme; no other peer's."""
+"""Reverse proxies of the owner's own, whose headers tell a client's address and scheme; no other peer's do."""
 
 from __future__ import annotations
 
