@@ -132,7 +132,8 @@ class Box:
         if not timeline.is_possible(clock()):
             raise StoreError(f"the machine's clock says {rfc3339(clock())}, which cannot be; set it")
         self.secrets = secretfile.load(folder)
-        self.store = Store(folder, on_fatal)
+        self.feed = Feed(clock)
+        self.store = Store(folder, on_fatal, self.feed.end)
         self.catalog = open_catalog(folder)
         for name in repair_all(self.catalog.weights):
             log.warning("the installation of %s was interrupted at its very end; it is whole again", name)
@@ -144,7 +145,6 @@ class Box:
         self.assets = Assets(self.store, outputs, self.secrets.signing, settings.result_url_hours)
         self.decoder = Decoder(settings.upload_max_pixels)
         self.uploads = Uploads(self.store, folder / "uploads", self.decoder, settings)
-        self.feed = Feed(clock)
         self.terms = open_terms(self.store, settings, clock())
         news = News(self.feed, self._wake)
         self.inventory = inventory.take(settings, self.catalog.output_check)
