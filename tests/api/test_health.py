@@ -125,6 +125,6 @@ def test_a_stream_ends_once_its_key_is_revoked(tmp_path: Path, monkeypatch: pyte
         key_id = client.get("/v1/me").json()["key"]["id"]
         account = client.get("/v1/me").json()["account"]
         now = system_clock()
-        box.store.write(lambda tx: keys.revoke(tx, account, key_id, now=now, actor="test"))
+        box.services.store.write(lambda tx: keys.revoke(tx, account, key_id, now=now, actor="test"))
         assert list(messages) == []
         problem(client.get("/v1/events"), 401, "revoked_key")

@@ -209,7 +209,7 @@ def test_a_password_that_is_changed_at_that_moment_lets_nobody_in(
 
     async def and_changed(work: Callable[[], bool]) -> bool:
         answer = await aside(work)
-        await box.store.write_async(
+        await box.services.store.write_async(
             lambda tx: passwords.set_for(tx, account_id, "$other", now=box.services.clock(), actor="terminal")
         )
         return answer
@@ -227,6 +227,6 @@ def test_a_password_that_is_changed_at_that_moment_lets_nobody_in(
         assert refused.status_code == 422
         assert "changed at this moment" in refused.text
         assert "set-cookie" not in refused.headers
-        assert box.store.all("SELECT * FROM session") == []
+        assert box.services.store.all("SELECT * FROM session") == []
     finally:
         box.close()
