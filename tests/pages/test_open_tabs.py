@@ -156,9 +156,9 @@ def test_a_session_that_ends_by_itself_is_told_nothing_more(tmp_path: Path, monk
 
 def session_in_browser(box: Box, client: httpx.Client) -> None:
     """Sign the owner's client in with a cookie, instead of the key that it has."""
-    account = box.store.one("SELECT id FROM account WHERE role = 'owner'")
+    account = box.services.store.one("SELECT id FROM account WHERE role = 'owner'")
     assert account is not None
-    _, secret = box.store.write(
+    _, secret = box.services.store.write(
         lambda tx: sessions.begin(tx, account["id"], now=box.services.clock(), address="127.0.0.1", agent="tests")
     )
     client.headers.pop("X-API-Key", None)
