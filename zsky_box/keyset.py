@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 from zsky_box.accounts import Reader
@@ -14,14 +13,14 @@ SCAN_MAX: Final = 100_000
 """So many are looked through for one page: with a rare filter it may have fewer than asked for, and more to come."""
 
 
-def floor(rows: Reader, numbers: str, values: Mapping[str, Any]) -> int | None:
+def floor(rows: Reader, numbers: str, values: dict[str, Any]) -> int | None:
     """The oldest number that a page with filters looks at; None where it may look at all.
 
     `numbers` is SQL that selects the `id` of all that the filters are held against.
     """
     scanned = rows.one(
         f"SELECT min(id) AS id, count(*) AS n FROM ({numbers} ORDER BY id DESC LIMIT :scan)",  # noqa: S608 - ours
-        {**values, "scan": SCAN_MAX},
+        values | {"scan": SCAN_MAX},
     )
     return int(scanned["id"]) if scanned is not None and scanned["n"] == SCAN_MAX else None
 

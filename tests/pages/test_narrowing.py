@@ -29,6 +29,7 @@ def test_days_are_whole_in_their_zone_however_long_they_are() -> None:
     vienna, day = ZoneInfo("Europe/Vienna"), date(2026, 10, 25)
     after, before = narrowing.span_us(day, day, vienna)
     assert after == parse_rfc3339("2026-10-24T22:00:00Z")
+    assert after is not None
     assert before is not None
     assert before - after == 25 * HOUR_US
     assert narrowing.span_us(None, None, vienna) == (None, None)
