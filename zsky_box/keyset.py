@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from zsky_box.accounts import Reader
-from zsky_box.db import Row
+from zsky_box.db import Row, Rows, Store
 
 NEWEST: Final = 2**63 - 1
 """Before this number comes every row."""
@@ -13,7 +12,7 @@ SCAN_MAX: Final = 100_000
 """So many are looked through for one page: with a rare filter it may have fewer than asked for, and more to come."""
 
 
-def floor(rows: Reader, numbers: str, values: dict[str, Any]) -> int | None:
+def floor(rows: Rows | Store, numbers: str, values: dict[str, Any]) -> int | None:
     """The oldest number that a page with filters looks at; None where it may look at all.
 
     `numbers` is SQL that selects the `id` of all that the filters are held against.
