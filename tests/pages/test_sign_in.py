@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sqlite3
 from collections.abc import Callable, Generator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.api.asking import IMAGE, problem, until
+from tests.api.asking import IMAGE, problem
 from tests.boxes import running
 from tests.people import PASSWORD, Browser, add_people, signed_in
 from tests.running import RunningBox, make_owner
@@ -174,21 +172,6 @@ def test_pages_want_somebody_signed_in_and_come_with_their_headers(studio: Runni
         assert missing.status_code == 404
         assert "text/html" in missing.headers["content-type"]
         problem(browser.get("/v1/no-such"), 404, "not_found")
-
-
-def test_a_session_that_is_used_does_not_grow_old_by_idleness(studio: RunningBox) -> None:
-    """By its pages or by what they ask of the API; not more often than the store need know."""
-    with signed_in(studio, "ada") as browser, closing(sqlite3.connect(studio.folder / "ledger.db")) as ledger:
-
-        def used_at() -> int:
-            return int(ledger.execute("SELECT max(used_at) FROM session").fetchone()[0])
-
-        for path in ("/usage", "/v1/me"):
-            with ledger:
-                ledger.execute("UPDATE session SET used_at = used_at - 3600000000")
-            before = used_at()
-            assert browser.get(path).status_code == 200
-            until(lambda before=before: used_at() > before, "the use is stored")
 
 
 def test_a_cookie_is_secure_where_the_connection_is(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -85,7 +85,8 @@ class Rooms:
         if not timeline.is_possible(clock()):
             raise StoreError(f"the machine's clock says {rfc3339(clock())}, which cannot be; set it")
         self._secrets = secretfile.load(folder)
-        self.store = Store(folder, on_fatal)
+        self.feed = Feed(clock)
+        self.store = Store(folder, on_fatal, self.feed.end)
         self._catalog = _repaired_catalog(folder, self._record)
         self._catalog.use_check(settings.output_check)
         self._inventory = inventory.take(settings, self._catalog.output_check)
@@ -99,7 +100,6 @@ class Rooms:
         self._assets = Assets(self.store, outputs, self._secrets.signing, settings.result_url_hours)
         self.decoder = Decoder(settings.upload_max_pixels)
         self._uploads = Uploads(self.store, folder / "uploads", self.decoder, settings)
-        self.feed = Feed(clock)
         self._news = News(self.feed, self._wake)
         self._pauses = Pauses(self.store, self._inventory.devices, settings.quiet_hours, settings.zone(), clock)
         self.book = JobBook(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -20,7 +20,7 @@ from zsky_box.errors import Refusal
 from zsky_box.keys import Caller
 from zsky_box.library import CHOSEN_MAX, COUNT_MAX, Show, Tile, Wanted
 from zsky_box.manifest import JobType
-from zsky_box.pages import frame
+from zsky_box.pages import frame, narrowing
 from zsky_box.prompt_words import TEXT_MAX
 
 _SHOWS: Final[dict[str, Show]] = {"failed": "failed", "removed": "removed"}
@@ -117,14 +117,15 @@ def read_wanted(asked: dict[str, str], zone: tzinfo, *, shared: bool) -> tuple[W
     kind: JobType | None = _TYPES.get(asked.get("type", ""))
     model = asked.get("model", "")[:_MODEL_MAX] or None
     first, last = _day(asked.get("from", "")), _day(asked.get("to", ""))
+    after, before = narrowing.span_us(first, last, zone)
     team = shared and asked.get("whose") == "team"
     wanted = Wanted(
         text=text,
         show=show,
         type=kind,
         model=model,
-        after=None if first is None else _begins(first, zone),
-        before=None if last is None else _begins(last + timedelta(days=1), zone),
+        after=after,
+        before=before,
         team=team,
     )
     told = {
@@ -170,10 +171,6 @@ def _day(text: str) -> date | None:
     except ValueError:
         return None
     return day if date(1971, 1, 1) <= day <= date(9000, 1, 1) else None
-
-
-def _begins(day: date, zone: tzinfo) -> int:
-    return round(datetime.combine(day, time.min, zone).timestamp()) * SECOND_US
 
 
 async def _own(box: Services, caller: Caller, job_ids: list[str]) -> list[Tile]:

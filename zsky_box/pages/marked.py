@@ -18,6 +18,7 @@ def marked(text: str) -> Markup:
     for found in _PART.finditer(text):
         code, time = found.groups()
         out += escape(text[end : found.start()])
-        out += Markup("<code>{}</code>").format(code) if code else Markup('<time datetime="{0}">{0}</time>').format(time)
+        shape = "<code>{0}</code>" if code else '<time datetime="{0}">{0}</time>'
+        out += Markup(shape).format(code or time)  # noqa: S704
         end = found.end()
     return out + escape(text[end:])
