@@ -6,17 +6,17 @@ read. What has ended since is not among them: nobody has seen it.
 
 from __future__ import annotations
 
-from datetime import date, datetime, time, timedelta, tzinfo
+from datetime import date, tzinfo
 from typing import Final
 
 from msgspec.structs import replace
 
 from zsky_box.api.deps import Services
-from zsky_box.clock import SECOND_US
 from zsky_box.errors import Refusal
 from zsky_box.keys import Caller
 from zsky_box.library import CHOSEN_MAX, MATCHING_MAX, Show, Tile, Wanted
 from zsky_box.manifest import JobType
+from zsky_box.pages import narrowing
 from zsky_box.pages.entry import Form
 from zsky_box.prompt_words import TEXT_MAX
 
@@ -73,14 +73,15 @@ def read_wanted(asked: dict[str, str], zone: tzinfo, *, shared: bool) -> tuple[W
     kind: JobType | None = _TYPES.get(asked.get("type", ""))
     model = asked.get("model", "")[:_MODEL_MAX] or None
     first, last = _day(asked.get("from", "")), _day(asked.get("to", ""))
+    after, before = narrowing.span_us(first, last, zone)
     team = shared and asked.get("whose") == "team"
     wanted = Wanted(
         text=text,
         show=show,
         type=kind,
         model=model,
-        after=None if first is None else _begins(first, zone),
-        before=None if last is None else _begins(last + timedelta(days=1), zone),
+        after=after,
+        before=before,
         team=team,
     )
     told = {
@@ -124,7 +125,3 @@ def _day(text: str) -> date | None:
     except ValueError:
         return None
     return day if date(1971, 1, 1) <= day <= date(9000, 1, 1) else None
-
-
-def _begins(day: date, zone: tzinfo) -> int:
-    return round(datetime.combine(day, time.min, zone).timestamp()) * SECOND_US
