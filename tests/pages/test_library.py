@@ -298,7 +298,7 @@ def test_an_archive_of_all_that_match_is_bounded_and_deleting_them_is_not(tmp_pa
         assert said(browser, done) == f"{counted[1]} results were deleted."
         assert jobs_on(browser.get("/library")) == []
         until(
-            lambda: not [name for name in os.listdir(box.folder / "outputs") if name.startswith("job_")],
+            lambda: not [path for path in (box.folder / "outputs").iterdir() if path.name.startswith("job_")],
             "the files went",
         )
 
