@@ -1,4 +1,4 @@
-"""Reverse proxies of the owner's own, from whose headers the box takes a client's address and scheme; no other peer's."""
+"""The owner's own reverse proxies: from their headers, and nobody else's, come a client's address and scheme."""
 
 from __future__ import annotations
 

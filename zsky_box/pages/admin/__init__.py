@@ -12,7 +12,7 @@ from litestar import Request, get
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
-from zsky_box.pages.admin import audit, cards, health, models, people, places, queue, settings
+from zsky_box.pages.admin import audit, cards, health, models, people, places, queue, refunds, settings
 
 
 @get("/admin", opt={"page": "owner"}, include_in_schema=False)
@@ -30,4 +30,5 @@ HANDLERS: Final[list[ControllerRouterHandler]] = [
     *queue.HANDLERS,
     *models.HANDLERS,
     *people.HANDLERS,
+    *refunds.HANDLERS,
 ]
