@@ -44,7 +44,7 @@ def test_a_box_is_live_before_it_is_ready(tmp_path: Path) -> None:
         assert answer.status_code == 503
         assert answer.json()["status"] == "starting"
         assert int(answer.headers["Retry-After"]) > 0
-        box.desk.draining = True
+        box.services.desk.draining = True
         assert client.get("/readyz").json()["status"] == "draining"
     assert_free(tmp_path)
 

@@ -203,6 +203,20 @@ def test_closing_ends_every_stream_now_and_to_come() -> None:
     run(work)
 
 
+def test_who_held_what_has_ended_hears_no_more_and_everybody_else_does() -> None:
+    async def work(live: Feed) -> None:
+        ended = [live.listen(channel, job_id, "", "ses_1")[0] for channel, job_id in ((LIVE, None), (OTHER, "job_1"))]
+        others = [live.listen(LIVE, None, "", holder_id)[0] for holder_id in ("ses_2", "key_1", "")]
+        await asyncio.to_thread(live.end, "ses_1")
+        tell(live, 1)
+        for listener in ended:
+            assert (await heard(listener))[0] is None
+        for listener in others:
+            assert await heard(listener) == [1]
+
+    run(work)
+
+
 def test_a_full_listener_is_ended_once_by_the_close() -> None:
     async def work(live: Feed) -> None:
         listener, _ = live.listen(LIVE, None, "")

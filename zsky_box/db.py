@@ -74,13 +74,18 @@ class Rows:
 class Tx(Rows):
     """One write inside the writer's transaction: literal SQL, and what to do once it is durable."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, on_end: Callable[[str], None]) -> None:
         super().__init__(connection)
+        self._on_end = on_end
         self.after_commit: list[Callable[[], None]] = []
 
     def execute(self, sql: str, parameters: dict[str, Any] | tuple[Any, ...] = ()) -> sqlite3.Cursor:
         """Run one statement."""
         return self._connection.execute(sql, parameters)
+
+    def tell_end(self, holder_id: str) -> None:
+        """Once this is durable: a key or a session opens nothing any more, so neither may what it has opened stay."""
+        self.after_commit.append(lambda: self._on_end(holder_id))
 
 
 @dataclass
@@ -178,12 +183,24 @@ def _is_storage(error: BaseException | None) -> bool:
     return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
 
 
-class Store:
-    """Owns `ledger.db`. `fatal` is called once, from the writer thread, when a COMMIT failed."""
+def _no_one_listens(holder_id: str) -> None:
+    """A command alone, without the service."""
 
-    def __init__(self, folder: Path, fatal: Callable[[BaseException], None] | None = None) -> None:
+
+class Store:
+    """Owns `ledger.db`. `fatal` is called once, from the writer thread, when a COMMIT failed; `on_end`, from there as
+    well, with the id of each key or session that has ended by a write.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        fatal: Callable[[BaseException], None] | None = None,
+        on_end: Callable[[str], None] = _no_one_listens,
+    ) -> None:
         self.path = folder / FILE_NAME
         self._fatal = fatal
+        self._on_end = on_end
         self._writer = _open(self.path)
         self._broken = False
         self._closed = False
@@ -298,7 +315,7 @@ class Store:
 
     def _run_one(self, write: _Write) -> None:
         self._writer.execute("SAVEPOINT write")
-        tx = Tx(self._writer)
+        tx = Tx(self._writer, self._on_end)
         try:
             write.result = write.work(tx)
         except Exception as error:

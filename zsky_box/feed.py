@@ -37,11 +37,12 @@ class Event(Struct, frozen=True):
 
 
 class Listener:
-    """One open stream; `queue` carries events, then None when the stream must end."""
+    """One open stream; `queue` carries events, then None when the stream must end. `holder_id` opened it."""
 
-    def __init__(self, channel: Channel, job_id: str | None, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, channel: Channel, job_id: str | None, holder_id: str, loop: asyncio.AbstractEventLoop) -> None:
         self.channel = channel
         self.job_id = job_id
+        self.holder_id = holder_id
         self.queue: asyncio.Queue[Event | None] = asyncio.Queue(BACKLOG_MAX + 1)
         self._loop = loop
 
@@ -89,9 +90,13 @@ class Feed:
             _, given_up = self._rings.popitem(last=False)
             self._forgotten = max(self._forgotten, _number(given_up[-1]))
 
-    def listen(self, channel: Channel, job_id: str | None, last_event_id: str) -> tuple[Listener, list[Event] | None]:
-        """Begin to listen; the second value is what was missed, or None when only a snapshot can say."""
-        listener = Listener(channel, job_id, asyncio.get_running_loop())
+    def listen(
+        self, channel: Channel, job_id: str | None, last_event_id: str, holder_id: str = ""
+    ) -> tuple[Listener, list[Event] | None]:
+        """Begin to listen, as the key or session `holder_id`; the second value is what was missed, or None when only a
+        snapshot can say.
+        """
+        listener = Listener(channel, job_id, holder_id, asyncio.get_running_loop())
         with self._lock:
             if self._closed:
                 listener.offer(None)
@@ -108,6 +113,14 @@ class Feed:
             listeners.discard(listener)
             if not listeners:
                 self._listeners.pop(listener.channel, None)
+
+    def end(self, holder_id: str) -> None:
+        """End the streams of a key or a session that has ended; from any thread."""
+        with self._lock:
+            for listeners in self._listeners.values():
+                for listener in listeners:
+                    if listener.holder_id == holder_id:
+                        listener.offer(None)
 
     def close(self) -> None:
         """End all streams, now and to come: the service stops."""

@@ -336,6 +336,8 @@ def _get(tx: Tx, account_id: str, key_id: str) -> Key:
 
 def _end(tx: Tx, key: Key, column: Literal["revoked_at", "expires_at"], at: int) -> None:
     tx.execute(f"UPDATE api_key SET {column} = ? WHERE id = ?", (at, key.id))  # noqa: S608 - a literal of two
+    if column == "revoked_at":
+        tx.tell_end(key.id)
 
 
 def _audit(tx: Tx, key: Key, action: str, now: int, actor: str) -> None:

@@ -9,6 +9,7 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final, Protocol
@@ -63,17 +64,19 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def configuration(app: ASGIApp, tls: tuple[Path, Path] | None = None) -> uvicorn.Config:
-    """How the application is served: one process, no proxy trusted, nothing told about the server.
+def configuration(app: ASGIApp, tls: tuple[Path, Path] | None = None, proxies: Sequence[str] = ()) -> uvicorn.Config:
+    """How the application is served: one process, nothing told about the server.
 
-    `tls` is a certificate's file and its key's: with them over HTTPS only.
+    `tls` is a certificate's file and its key's: with them over HTTPS only. Of the peers in these networks alone,
+    `X-Forwarded-For` and `X-Forwarded-Proto` are believed: the client is the last address there that is no proxy's.
     """
     cert, key = tls or (None, None)
     return uvicorn.Config(
         with_request_log(app),
         log_config=None,
         access_log=False,
-        proxy_headers=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),  # without it uvicorn would trust loopback, and what the environment says
         server_header=False,
         timeout_graceful_shutdown=GRACEFUL_SECONDS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

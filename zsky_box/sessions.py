@@ -88,6 +88,7 @@ def end(tx: Tx, account_id: str, session_id: str, *, now: int, actor: str) -> bo
     if ended is None:
         return False
     audit.append(tx, at=now, account_id=account_id, actor=actor, action="session.ended", subject=session_id)
+    tx.tell_end(session_id)
     return True
 
 

@@ -26,8 +26,10 @@ Check = Callable[[Settings], None]
 """What a start would find wrong beyond the values themselves; raises SettingsError."""
 
 SECRETS: Final = frozenset({"metrics_token"})
-BY_HAND: Final = frozenset({"ffmpeg", "hub_url", "hub_token_file"})
-"""A program that is run, a file that is sent, and where to: who has taken a browser's session has not the machine."""
+BY_HAND: Final = frozenset({"ffmpeg", "hub_url", "hub_token_file", "trusted_proxies"})
+"""A program that is run, a file that is sent, where to, and whom to believe where a request comes from: who has taken a
+browser's session has not the machine.
+"""
 BEFORE: Final = f"{FILE_NAME}.before"
 TEXT_MAX: Final = 200_000
 _HIDDEN: Final = "(hidden)"
@@ -119,10 +121,10 @@ class SettingsFile:
             raise Refusal(404, "not_found", f"There is no setting {name[:100]!r}.")
         if self._origins[name] in ("environment", "command line"):
             detail = f"{name} is given by the {self._origins[name]}, which wins over zsky.toml."
-            raise Refusal(422, "invalid_field", detail, field=name)
+            raise Refusal(422, "invalid_field", detail, field="name")
         if name in BY_HAND:
             detail = f"{name} is changed in zsky.toml by hand, on this machine: the box runs or trusts what it names."
-            raise Refusal(422, "invalid_field", detail, field=name)
+            raise Refusal(422, "invalid_field", detail, field="name")
         with self._lock:
             try:
                 before = settings.read_file(self._folder)
@@ -133,7 +135,11 @@ class SettingsFile:
                     return
                 check(self._merged(after))
             except SettingsError as error:
-                raise Refusal(422, "invalid_field", f"{str(error)[:1_000]}.", field=name) from error
+                # Who reads it has written no file.
+                told = str(error).replace(f" in {self._folder / FILE_NAME}", "")[:1_000]
+                if name in SECRETS and text:
+                    told = told.replace(repr(text), _HIDDEN)
+                raise Refusal(422, "invalid_field", f"{told}.", field=name) from error
             self._write(after)
         self._store.write(lambda tx: self._record(tx, actor, name, before, after))
 

@@ -42,16 +42,16 @@ class Unwritten(Desk):
     """Answers a submit as the desk does, and stores nothing."""
 
     def __init__(self, box: Box) -> None:
-        news = News(box.feed, _unwoken)
+        news = News(box.services.feed, _unwoken)
         super().__init__(
-            box.store,
-            box.assets,
-            box.uploads,
-            box.book,
+            box.services.store,
+            box.services.assets,
+            box.services.uploads,
+            box.rooms.book,
             news,
-            box.terms,
+            box.services.terms,
             box.services.clock,
-            box.eta.expected_seconds,
+            box.services.eta.expected_seconds,
         )
         self._now = box.services.clock
 
@@ -111,7 +111,7 @@ def services(box: Box, variant: str) -> Services:
     if variant == "durable":
         return box.services
     changed = dataclasses.replace(box.services, desk=Unwritten(box))
-    return changed if variant == "unwritten" else dataclasses.replace(changed, store=OneKey(box.store))
+    return changed if variant == "unwritten" else dataclasses.replace(changed, store=OneKey(box.services.store))
 
 
 def main(variant: str, folder: str, port: str) -> int:

@@ -16,7 +16,8 @@ from tests.api.asking import IMAGE, SLOW, VIDEO, denoises, made, problem, submit
 from tests.api.test_health import inside
 from tests.doubles.nvml import FakeNvml
 from tests.running import RunningBox
-from zsky_box import app, cards, devices
+from zsky_box import cards, devices
+from zsky_box.app import create_app, rooms
 from zsky_box.cards import CardWatch
 
 TOKEN = "a-monitor-that-is-elsewhere"
@@ -145,7 +146,7 @@ def test_without_a_token_in_the_settings_none_is_right(shared_box: RunningBox) -
 
 def test_a_peer_that_is_not_this_machine_is_refused(tmp_path: Path) -> None:
     with inside(tmp_path / "data") as (box, _):
-        application: Any = app.create_app(box)
+        application: Any = create_app(box)
         transport = httpx.ASGITransport(app=application, client=("192.0.2.7", 5))
 
         async def ask() -> httpx.Response:
@@ -177,7 +178,7 @@ def test_a_card_that_is_lost_is_shown_and_its_job_is_done_by_another(
     monkeypatch.setattr(cards, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(cards, "WELL_SECONDS", 0.3)
     monkeypatch.setattr(devices, "chosen", two_cards)
-    monkeypatch.setattr(app, "CardWatch", partial(CardWatch, nvml=driver))
+    monkeypatch.setattr(rooms, "CardWatch", partial(CardWatch, nvml=driver))
     with inside(tmp_path / "data") as (box, client):
         until(lambda: value(scraped(client), "zsky_device_up", device="cuda:0") == 1, "the first card is up")
         until(lambda: value(scraped(client), "zsky_device_up", device="cuda:1") == 1, "the second card is up")
@@ -188,7 +189,7 @@ def test_a_card_that_is_lost_is_shown_and_its_job_is_done_by_another(
         assert "zsky_card_power_watts" not in told, "these cards do not tell it"
         job_id = submit(client, SLOW)
         until(lambda: denoises(client.get(f"/v1/job_status/{job_id}").json()), "the job runs")
-        [number] = [n for n, slot in enumerate(box.scheduler.slots()) if slot.job_id == job_id]
+        [number] = [n for n, slot in enumerate(box.services.scheduler.slots()) if slot.job_id == job_id]
         driver.cards[number].gone = True
         lost, other = f"cuda:{number}", f"cuda:{1 - number}"
         until(lambda: lost in client.get("/readyz").json().get("quarantined", {}), "the card is shown")
@@ -198,7 +199,7 @@ def test_a_card_that_is_lost_is_shown_and_its_job_is_done_by_another(
         told = scraped(client)
         assert value(told, "zsky_device_quarantined", device=lost) == 1
         assert value(told, "zsky_device_quarantined", device=other) == 0
-        until(lambda: box.scheduler.slots()[1 - number].job_id == job_id, "the other card has the job")
+        until(lambda: box.services.scheduler.slots()[1 - number].job_id == job_id, "the other card has the job")
         client.post(f"/v1/jobs/{job_id}/cancel")
         driver.cards[number].gone = False
         until(lambda: value(scraped(client), "zsky_device_up") == 3, "the card serves again")

@@ -104,8 +104,19 @@ def test_cancelled_while_it_runs_it_is_charged_as_when_its_people_cancel_it(
         rooms.step(attempt)
     cancel(rooms, attempt.job_id)
     assert rooms.book.cancel_requested([attempt.job_id]) == {attempt.job_id}
+    cancel(rooms, attempt.job_id, "a second click")
+    assert recorded(rooms)[-1] == {"reason": "the card is needed"}
     rooms.end(attempt, "cancelled")
     assert rooms.charge_state(attempt.job_id) == state
+    assert rooms.view(attempt.job_id).error == "The owner of the box cancelled the job: the card is needed"
+
+
+def test_of_a_cancel_that_came_too_late_nothing_is_left(rooms: Rooms) -> None:
+    attempt = rooms.running()
+    cancel(rooms, attempt.job_id)
+    rooms.complete(attempt)
+    assert rooms.view(attempt.job_id).status == "completed"
+    assert rooms.row(attempt.job_id)["error"] is None
 
 
 def test_a_cancel_says_why_and_comes_in_time(rooms: Rooms) -> None:

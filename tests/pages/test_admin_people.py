@@ -104,6 +104,8 @@ def test_somebody_is_added_and_signs_in_with_the_link_that_is_shown_once(studio:
         set_up = visitor.post("/setup", data={"token": token, "name": "Zoë", "password": password, "again": password})
         assert set_up.status_code == 303
         assert visitor.get("/v1/me").json()["plan"] == "free"
+        visitor.submit("/sign-out")
+        visitor.sign_in("Zoe\u0308", password)  # as some keyboards write it
         again = secret_of(owner.get(owner.submit(path, do="invite").headers["location"]).text)
         assert again != link
         owner.submit("/admin/people", name="ada")
@@ -136,6 +138,13 @@ def test_money_is_shown_as_it_would_come_and_moved_once_it_is_confirmed(studio: 
         assert {actor for actor, _ in audited(studio.folder, "ledger.correct")} == {f"browser:{me}"}
 
 
+@pytest.mark.parametrize(("written", "told"), [("1,250.50", "$1250.50"), ("$12,500", "$12500.00"), (" $ 7 ", "$7.00")])
+def test_an_amount_is_read_as_people_write_it(studio: RunningBox, written: str, told: str) -> None:
+    with signed_in(studio) as owner:
+        path = f"/admin/people/{id_of(owner, 'ben')}"
+        assert f"<strong>{told}</strong>" in owner.submit(path, do="topup", amount_usd=written).text
+
+
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
@@ -143,6 +152,9 @@ def test_money_is_shown_as_it_would_come_and_moved_once_it_is_confirmed(studio: 
         ({"do": "topup", "amount_usd": "-3"}, "at most two decimals"),
         ({"do": "topup", "amount_usd": "0"}, "top-up is $0.01"),
         ({"do": "topup", "amount_usd": "1e3"}, "at most two decimals"),
+        ({"do": "topup", "amount_usd": "12,50"}, "after a point"),
+        ({"do": "topup", "amount_usd": "0,5"}, "after a point"),
+        ({"do": "topup", "amount_usd": "1,2345"}, "after a point"),
         ({"do": "correct", "amount_usd": "900", "direction": "out", "reason": "x"}, "to take from"),
         ({"do": "correct", "amount_usd": "1", "direction": "in", "reason": " "}, "says why"),
         ({"do": "cap", "cap_usd": "1000.01"}, "the cap is $5.00 to $1000.00"),

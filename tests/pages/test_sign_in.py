@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sqlite3
 from collections.abc import Callable, Generator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.api.asking import IMAGE, problem, until
+from tests.api.asking import IMAGE, problem
 from tests.boxes import running
 from tests.people import PASSWORD, Browser, add_people, signed_in
 from tests.running import RunningBox, make_owner
@@ -176,21 +174,6 @@ def test_pages_want_somebody_signed_in_and_come_with_their_headers(studio: Runni
         problem(browser.get("/v1/no-such"), 404, "not_found")
 
 
-def test_a_session_that_is_used_does_not_grow_old_by_idleness(studio: RunningBox) -> None:
-    """By its pages or by what they ask of the API; not more often than the store need know."""
-    with signed_in(studio, "ada") as browser, closing(sqlite3.connect(studio.folder / "ledger.db")) as ledger:
-
-        def used_at() -> int:
-            return int(ledger.execute("SELECT max(used_at) FROM session").fetchone()[0])
-
-        for path in ("/usage", "/v1/me"):
-            with ledger:
-                ledger.execute("UPDATE session SET used_at = used_at - 3600000000")
-            before = used_at()
-            assert browser.get(path).status_code == 200
-            until(lambda before=before: used_at() > before, "the use is stored")
-
-
 def test_a_cookie_is_secure_where_the_connection_is(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("proxied") / "data"
     with running(folder, public_url="https://box.studio.example", ready=False) as box:
@@ -226,7 +209,7 @@ def test_a_password_that_is_changed_at_that_moment_lets_nobody_in(
 
     async def and_changed(work: Callable[[], bool]) -> bool:
         answer = await aside(work)
-        await box.store.write_async(
+        await box.services.store.write_async(
             lambda tx: passwords.set_for(tx, account_id, "$other", now=box.services.clock(), actor="terminal")
         )
         return answer
@@ -244,6 +227,6 @@ def test_a_password_that_is_changed_at_that_moment_lets_nobody_in(
         assert refused.status_code == 422
         assert "changed at this moment" in refused.text
         assert "set-cookie" not in refused.headers
-        assert box.store.all("SELECT * FROM session") == []
+        assert box.services.store.all("SELECT * FROM session") == []
     finally:
         box.close()

@@ -12,10 +12,12 @@ from litestar.types import Message, Scope
 
 from zsky_box import keys
 from zsky_box.api import browser
+from zsky_box.api.browser import Visitor
 from zsky_box.api.deps import is_from_here, services
 from zsky_box.errors import Refusal
 from zsky_box.keys import Caller
 from zsky_box.rate_limit import RateLimit
+from zsky_box.sessions import Session
 
 CONTROL_HEADER: Final = "X-ZSky-Control"
 _SECRET_MAX: Final = 200
@@ -24,11 +26,13 @@ _LIMITS: Final = "rate_limit_headers"
 
 async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Litestar guard: finds the caller, checks the scope that the route names in `opt`, or raises 401 or 403."""
-    box, caller = services(connection), verify(connection)
+    box, (caller, session) = services(connection), _found(connection)
     if CONTROL_HEADER not in connection.headers:
         limit(connection, box.rate_limit, caller.limit_id)
-        if not caller.session_id:
+        if session is None:
             keys.used(box.store, caller.key, box.clock())
+        elif connection.scope.get("method") not in browser.SAFE_METHODS and not handler.opt.get("asked_by_itself"):
+            browser.used(connection, session)
     # Litestar answers OPTIONS by itself with the methods of the address: any key may ask that.
     if connection.scope.get("method") != "OPTIONS":
         caller.require(handler.opt["scope"])
@@ -58,12 +62,18 @@ async def tell_limits(message: Message, scope: Scope) -> None:
 
 def verify(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
     """Whom the request's headers name at this moment; raises 401. A long answer asks again: keys are revoked."""
+    return _found(connection)[0]
+
+
+def _found(connection: ASGIConnection[Any, Any, Any, Any]) -> tuple[Caller, Session | None]:
+    """The caller, and the session where it is a browser's."""
     if CONTROL_HEADER in connection.headers:
-        return _terminal(connection)
+        return _terminal(connection), None
     box, secret = services(connection), _presented(connection)
     if not secret and browser.has_cookie(connection):
-        return _visitor(connection)
-    return keys.verify(box.store, box.secrets.pepper, secret, box.clock())
+        found = _visitor(connection)
+        return found.caller, found.session
+    return keys.verify(box.store, box.secrets.pepper, secret, box.clock()), None
 
 
 def control_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
@@ -84,7 +94,7 @@ def _presented(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
     return secret if len(secret) <= _SECRET_MAX else "too long to be a key"
 
 
-def _visitor(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
+def _visitor(connection: ASGIConnection[Any, Any, Any, Any]) -> Visitor:
     """The person behind a browser's cookie, for what a page of this box asks."""
     browser.require_host(connection)
     browser.require_same_origin(connection)
@@ -93,7 +103,7 @@ def _visitor(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
         raise Refusal(401, "session_ended", "You are signed out; reload the page to sign in again.")
     if connection.scope.get("method") not in browser.SAFE_METHODS:
         browser.require_token(connection, found.session, connection.headers.get(browser.CSRF_HEADER, ""))
-    return found.caller
+    return found
 
 
 def _terminal(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:

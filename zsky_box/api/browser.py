@@ -57,8 +57,16 @@ def visitor(connection: ASGIConnection[Any, Any, Any, Any]) -> Visitor | None:
     session = sessions.find(box.store, secret, now=box.clock(), idle_us=idle_us, whole_us=whole_us)
     if session is None:
         return None
-    sessions.used(box.store, session, box.clock())
     return Visitor(session, _caller(box.store, session))
+
+
+def used(connection: ASGIConnection[Any, Any, Any, Any], session: Session) -> None:
+    """Remember that a person used the session: went to a page, or had something done.
+
+    What an open page asks by itself, to stay up to date, is no use: a tab that is left open would never be signed out.
+    """
+    box = services(connection)
+    sessions.used(box.store, session, box.clock())
 
 
 def _caller(store: Store, session: Session) -> Caller:

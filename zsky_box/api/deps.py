@@ -29,6 +29,7 @@ from zsky_box.jobs.views import JobReader
 from zsky_box.library import Library
 from zsky_box.metrics import Metrics
 from zsky_box.pauses import Pauses
+from zsky_box.proxies import FORWARDING
 from zsky_box.rate_limit import RateLimit
 from zsky_box.record import Record
 from zsky_box.room import Room
@@ -102,8 +103,9 @@ def own_url(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
 
 
 def is_from_here(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
-    """Whether the peer is this machine's loopback, also where a socket for IPv6 shows an IPv4 peer as `::ffff:…`."""
-    return is_loopback(connection.client.host if connection.client else "")
+    """Whether who asks is on this machine: its loopback, also as `::ffff:…`, and no proxy in between that says so."""
+    is_forwarded = any(name in connection.headers for name in FORWARDING)
+    return not is_forwarded and is_loopback(connection.client.host if connection.client else "")
 
 
 def is_loopback(address: str) -> bool:

@@ -19,7 +19,8 @@ from zsky_box.schemas import GenerateBody, QuoteView, read_object
 @post(
     "/quote",
     status_code=200,
-    opt={"scope": "generate", "body": GenerateBody},
+    # A page asks by itself, whenever a price may have changed.
+    opt={"scope": "generate", "body": GenerateBody, "asked_by_itself": True},
     operation_id="quote",
     tags=["jobs"],
     summary="What a job would cost",

@@ -58,7 +58,10 @@ class StreamCount:
 
 
 class _Stream:
-    """What one stream tells, and to whom. `verify` raises a Refusal once the caller's key has ended."""
+    """What one stream tells, and to whom. `verify` raises a Refusal once the caller's key or session has ended.
+
+    One that is ended by somebody ends its streams at that moment (`Feed.end`); one that ends by its time is found here.
+    """
 
     def __init__(
         self,
@@ -75,14 +78,17 @@ class _Stream:
         self._last_event_id = last_event_id
         self._base = base
         self._verify = verify
-        self._verify_at = time.monotonic() + VERIFY_SECONDS
+        self._verify_at = 0.0  # at once: it may have ended before the feed knew of this stream
         self._told_progress: dict[str, float] = {}
 
     async def tell(self) -> AsyncGenerator[bytes]:
         box, job_id = self._box, self._job_id
         position = box.feed.position()
-        listener, missed = box.feed.listen(_channel(self._caller), job_id, self._last_event_id)
+        holder_id = self._caller.limit_id
+        listener, missed = box.feed.listen(_channel(self._caller), job_id, self._last_event_id, holder_id)
         try:
+            if await self._is_over():
+                return
             yield b"retry: %d\n\n" % RETRY_MS
             if missed is None:
                 snapshot = await box.store.read(self._snapshot)
@@ -106,7 +112,7 @@ class _Stream:
             box.feed.leave(listener)
 
     async def _is_over(self) -> bool:
-        """Whether the key has been revoked, or has expired, since it was last looked at."""
+        """Whether key or session ended since they were last looked at: a stream that is open is no use of a session."""
         now = time.monotonic()
         if now < self._verify_at:
             return False

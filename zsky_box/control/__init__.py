@@ -33,7 +33,7 @@ from zsky_box.control.asked import (
     TopUp,
     decode,
 )
-from zsky_box.control.hand import Means, OfAccount, account_view, on_account, run
+from zsky_box.control.hand import Means, OfAccount, account_view, on_account, pay_back, run
 from zsky_box.control.rehearsal import Rehearsal, rehearse
 
 FILE_NAME: Final = "control.json"
@@ -84,6 +84,7 @@ __all__ = [
     "account_view",
     "decode",
     "on_account",
+    "pay_back",
     "rehearse",
     "run",
 ]

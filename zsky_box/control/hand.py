@@ -89,7 +89,7 @@ def run(command: Command, means: Means) -> dict[str, Any]:
         case AddAccount():
             return means.store.write(lambda tx: _add(tx, command, means))
         case RefundJob():
-            return means.store.write(lambda tx: _refund(tx, command, means))
+            return means.store.write(lambda tx: pay_back(tx, command, means))
         case SetPassword():
             return _set_password(command, means)
         case InviteAccount():
@@ -292,7 +292,8 @@ def _bound_box(tx: Tx, ceiling_micros: int | None, means: Means) -> dict[str, An
 # Ledger and clock
 
 
-def _refund(tx: Tx, command: RefundJob, means: Means) -> dict[str, Any]:
+def pay_back(tx: Tx, command: RefundJob, means: Means) -> dict[str, Any]:
+    """Pay back what a job was charged, each of its charges once; what was paid back to whom."""
     job = tx.one("SELECT account_id FROM job WHERE id = ?", (command.job_id,))
     if job is None:
         raise not_found("job")

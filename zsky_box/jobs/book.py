@@ -186,7 +186,7 @@ class JobBook:
             notes.append("Images that failed are not charged.")
         tx.execute(
             "UPDATE job SET status = 'completed', phase = 'encoding', progress = 1, finished_at = ?, receipt = ?,"
-            " notes = ? WHERE id = ?",
+            " notes = ?, error = NULL WHERE id = ?",
             (now, msgspec.json.encode(receipt).decode(), msgspec.json.encode(notes).decode(), done.job_id),
         )
         self._assets.record(tx, done.job_id, folder, done.files, now)
@@ -239,6 +239,8 @@ class JobBook:
         open_still = row["status"] in ("queued", "running") if token is None else row["status"] == "running"
         if not open_still or token not in (None, row["token"]):
             return False
+        if code == "cancelled" and row["error"]:
+            message = row["error"]  # why the owner cancelled it while it ran
         tx.execute(
             "UPDATE job SET status = 'failed', error_code = ?, error = ?, finished_at = ? WHERE id = ?",
             (code, message, now, job_id),

@@ -76,11 +76,14 @@ class Keeper:
         row = rows.get(tx, job_id)
         if row["status"] not in ("queued", "running"):
             raise Refusal(409, "job_finished", f"The job is {row['status']} already; it cannot be cancelled.")
+        if row["cancel_requested"]:
+            return  # it is being stopped: there is nothing more to do, or to put on record
+        told = f"The owner of the box cancelled the job: {reason}"
         self._record(tx, row, "job.cancelled", actor, {"status": row["status"]}, {"reason": reason})
         if row["status"] == "queued":
-            self._book.fail_queued(tx, job_id, "cancelled", f"The owner of the box cancelled the job: {reason}")
+            self._book.fail_queued(tx, job_id, "cancelled", told)
         else:
-            tx.execute("UPDATE job SET cancel_requested = 1 WHERE id = ?", (job_id,))
+            tx.execute("UPDATE job SET cancel_requested = 1, error = ? WHERE id = ?", (told, job_id))
             self._news.wake(tx)
 
     def _record(self, tx: Tx, row: Row, action: str, actor: str, before: dict[str, Any], after: dict[str, Any]) -> None:

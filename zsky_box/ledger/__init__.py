@@ -7,7 +7,7 @@ holds one for a job, a post moves it to `consumed`, a void lets it go. The walle
 
 from zsky_box.ledger.alerts import Alert
 from zsky_box.ledger.charge import Assessment, Held, Payer, assess, refund, reserve, resolve
-from zsky_box.ledger.charge_view import Charge, charges
+from zsky_box.ledger.charge_view import Charge, Paid, charges, paid
 from zsky_box.ledger.units import Allowance, allowance
 from zsky_box.ledger.verify import first_wrong_balance
 from zsky_box.ledger.wallet import correct, topup, wallet_micros
@@ -18,12 +18,14 @@ __all__ = [
     "Assessment",
     "Charge",
     "Held",
+    "Paid",
     "Payer",
     "allowance",
     "assess",
     "charges",
     "correct",
     "first_wrong_balance",
+    "paid",
     "refund",
     "reserve",
     "resolve",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from zsky_box.db import Row, Store
+from zsky_box.db import Row, Rows, Store
 
 State = Literal["reserved", "posted", "voided", "refunded"]
 
@@ -22,7 +22,24 @@ class Charge(Struct, frozen=True):
     ledger_ids: tuple[int, ...]
 
 
-def charges(store: Store, job_ids: list[str]) -> dict[str, Charge]:
+class Paid(Struct, frozen=True):
+    """What was charged for one result of a job, counted from 0, and not paid back: None micros are an included unit."""
+
+    ordinal: int
+    amount_micros: int | None
+
+
+def paid(rows: Rows | Store, job_id: str) -> list[Paid]:
+    """What of a job's charge can be paid back, result by result."""
+    posts = rows.all(
+        "SELECT ordinal, ledger, amount FROM transfer p WHERE job_id = ? AND kind = 'post' AND NOT EXISTS"
+        " (SELECT 1 FROM transfer x WHERE x.pending_id = p.id AND x.kind = 'refund') ORDER BY ordinal",
+        (job_id,),
+    )
+    return [Paid(row["ordinal"], row["amount"] if row["ledger"] == "usd" else None) for row in posts]
+
+
+def charges(store: Rows | Store, job_ids: list[str]) -> dict[str, Charge]:
     """The charge of each job that has one."""
     if not job_ids:
         return {}

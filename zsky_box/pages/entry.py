@@ -64,17 +64,22 @@ async def enter(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     if connection.scope.get("method") == "OPTIONS":
         return  # Litestar answers it by itself, with nothing but the methods of the address
     audience, found = handler.opt["page"], recognise(connection)
+    is_safe = connection.scope.get("method") in browser.SAFE_METHODS
     if found is not None:
         limit(connection, services(connection).rate_limit, found.session.id)
+        # A part of a page that refreshes itself is asked for by nobody.
+        if is_safe and "hx-request" not in connection.headers:
+            browser.used(connection, found.session)
     if audience == "open":
         return
     if found is None:
         raise SignedOut
     if audience != "member" and found.caller.account.role != "owner":
         raise not_found("page")
-    if connection.scope.get("method") not in browser.SAFE_METHODS:
+    if not is_safe:
         token = connection.headers.get(browser.CSRF_HEADER) or (await form(_request(connection))).get(CSRF_FIELD, "")
         browser.require_token(connection, found.session, token)
+        browser.used(connection, found.session)
 
 
 def recognise(connection: ASGIConnection[Any, Any, Any, Any]) -> Visitor | None:

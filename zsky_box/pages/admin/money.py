@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -23,6 +24,9 @@ from zsky_box.errors import Refusal
 from zsky_box.pricing import given_micros, usd
 
 C = TypeVar("C", bound=Command)
+
+# As people write thousands. A comma anywhere else may be somebody's decimal point: 12,50 is not 1250.
+_THOUSANDS: Final = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]{1,2})?")
 
 DONE: Final = {
     "topup": "The wallet is filled.",
@@ -102,12 +106,12 @@ def checked(asked: C) -> C:
 
 def micros(form: dict[str, str], field: str) -> int:
     """An amount of a form; raises 422."""
+    text = form.get(field, "").removeprefix("$").lstrip()
     try:
-        return given_micros(form.get(field, "").removeprefix("$").replace(",", ""))
+        return given_micros(text.replace(",", "") if _THOUSANDS.fullmatch(text) else text)
     except ValueError as error:
-        raise Refusal(
-            422, "invalid_field", "An amount is in dollars with at most two decimals, such as 25 or 12.50.", field=field
-        ) from error
+        detail = "An amount is in dollars with at most two decimals after a point, such as 25, 12.50 or 1,250."
+        raise Refusal(422, "invalid_field", detail, field=field) from error
 
 
 def optional_micros(form: dict[str, str], field: str) -> int | None:

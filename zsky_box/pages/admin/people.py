@@ -32,7 +32,7 @@ from zsky_box.idempotency import Answer
 from zsky_box.ledger import spend
 from zsky_box.pages import agents, frame
 from zsky_box.pages.admin import money, places
-from zsky_box.pages.entry import ONCE_FIELD, Form, new_once, only_once, signed_in
+from zsky_box.pages.entry import Form, only_once, signed_in
 from zsky_box.pricing import usd
 from zsky_box.schemas import OverageView
 
@@ -87,7 +87,8 @@ async def add_or_bound(request: Request[Any, Any, Any]) -> Response[Any] | Templ
         ceiling = money.optional_micros(form, "ceiling_usd")
         told = "no ceiling" if ceiling is None else f"at most ${usd(ceiling)} a month over all accounts together"
         if form.get("sure") != "yes":
-            return _asked(request, form, "The ceiling of the box", PATH, sentences=[f"The box gets {told}."])
+            sentences = [f"The box gets {told}."]
+            return places.sure(request, form, tab="people", of="The ceiling of the box", back=PATH, sentences=sentences)
         await box.store.read(lambda: run(money.checked(SetCeiling(account=None, ceiling_micros=ceiling)), means))
         return frame.done(request, PATH, f"The box has {told}.")
     plan: Plan = "free" if form.get("plan") == "free" else "max"
@@ -154,14 +155,15 @@ async def change_person(request: Request[Any, Any, Any], account_id: FromPath[st
     return await _confirm(request, form, command, back)
 
 
-async def _confirm(request: Request[Any, Any, Any], form: dict[str, str], command: OfAccount, back: str) -> Template:
+async def _confirm(request: Request[Any, Any, Any], form: Form, command: OfAccount, back: str) -> Template:
     box, means = services(request), frame.means(request)
     found: Rehearsal = await box.store.read(lambda: rehearse(command, means))
-    return _asked(
+    return places.sure(
         request,
         form,
-        found.before["name"],
-        back,
+        tab="people",
+        of=found.before["name"],
+        back=back,
         changes=money.changes(found),
         sentences=money.sentences(command, found),
     )
@@ -176,31 +178,6 @@ async def _carry_out(request: Request[Any, Any, Any], form: Form, command: OfAcc
 
     key = only_once(form, command)
     await idempotency.once(box.store, frame.person(request), key, box.clock, work)
-
-
-def _asked(
-    request: Request[Any, Any, Any],
-    form: dict[str, str],
-    of: str,
-    back: str,
-    *,
-    sentences: list[str],
-    changes: list[money.Change] | None = None,
-) -> Template:
-    """The page that asks whether this is meant; its form sends the same again."""
-    kept = {name: value[:1_000] for name, value in form.items() if name not in ("csrf", "sure", ONCE_FIELD)}
-    return places.page(
-        request,
-        "admin/sure.html",
-        tab="people",
-        title="Confirm",
-        of=of,
-        back=back,
-        kept=kept,
-        sentences=sentences,
-        changes=changes or [],
-        once=new_once(),
-    )
 
 
 async def _access(
