@@ -27,6 +27,7 @@ from zsky_box.errors import InstallError, Refusal
 from zsky_box.install.removing import remove
 from zsky_box.install.staging import Staging
 from zsky_box.install.stock import folder_bytes
+from zsky_box.jobs import waiting
 from zsky_box.manifest import ModelSpec
 from zsky_box.settings import Settings
 from zsky_box.worker_process import obituary
@@ -275,10 +276,7 @@ class Errands:
         return spec
 
     def _open_jobs(self, name: str) -> int:
-        row = self._store.one(
-            "SELECT count(*) AS n FROM job WHERE model = ? AND status IN ('queued', 'running')", (name,)
-        )
-        return 0 if row is None else int(row["n"])
+        return waiting.open_of_model(self._store, name)
 
     def _record_licence(self, spec: ModelSpec, actor: str) -> None:
         licence = {"name": spec.licence.name, "url": spec.licence.url, "commercial_use": spec.licence.commercial_use}

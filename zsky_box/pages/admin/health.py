@@ -56,7 +56,7 @@ async def health(request: Request[Any, Any, Any]) -> Template:
     """The page."""
     box = services(request)
     look = await asyncio.to_thread(box.checkup.look)
-    found = await asyncio.to_thread(_found, box)
+    found = await box.store.read(lambda: _found(box))
     findings = [Shown(name, of["state"], of["told"]) for name, of in look.findings]
     wrong = [each for each in (*findings, *found) if each.state == "bad"]
     record = box.record
@@ -76,7 +76,7 @@ async def health(request: Request[Any, Any, Any]) -> Template:
         repairs=record.repairs,
         warned=[(_at(line.at_seconds), line) for line in record.warned()],
         kept=box.settings.backups_kept,
-        **_backups(box),
+        **await asyncio.to_thread(_backups, box),
     )
 
 
@@ -109,7 +109,7 @@ async def download(request: Request[Any, Any, Any], name: FromPath[str]) -> Send
     box, actor = services(request), places.actor(request)
     path = await asyncio.to_thread(box.backups.path, name)
     await sign_in.in_person(request, (await frame.form(request)).raw("password"))
-    size = path.stat().st_size
+    size = (await asyncio.to_thread(path.stat)).st_size
 
     def record(tx: Tx) -> None:
         at = timeline.advance_anyhow(tx, box.clock())
