@@ -40,7 +40,7 @@ async def sign_in(request: Request[Any, Any, Any]) -> Response[Any] | Template:
 async def try_sign_in(request: Request[Any, Any, Any]) -> Response[Any] | Template:
     """Check name and password and begin a session; wrong ones are counted, per account and per address."""
     box, form = services(request), await frame.form(request)
-    name, password = form.get("name", "")[:NAME_MAX], form.raw("password")
+    name, password = accounts.written(form.get("name", ""))[:NAME_MAX], form.raw("password")
     onward = frame.local_path(form.get("next", ""), "")
     address = browser.address_of(request)
     try:
