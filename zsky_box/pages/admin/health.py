@@ -51,7 +51,7 @@ async def health(request: Request[Any, Any, Any]) -> Template:
     """The page."""
     box = services(request)
     look = await asyncio.to_thread(box.checkup.look)
-    found = await asyncio.to_thread(_found, box)
+    found = await box.store.read(lambda: _found(box))
     findings = [Shown(name, of["state"], of["told"]) for name, of in look.findings]
     wrong = [each for each in (*findings, *found) if each.state == "bad"]
     record = box.record
@@ -74,7 +74,7 @@ async def health(request: Request[Any, Any, Any]) -> Template:
         repairs=record.repairs,
         warned=[(_at(line.at_seconds), line) for line in record.warned()],
         kept=box.settings.backups_kept,
-        **backups.shown(box),
+        **await asyncio.to_thread(backups.shown, box),
     )
 
 
