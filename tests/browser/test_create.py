@@ -133,6 +133,8 @@ def test_it_works(visit: Visit) -> None:
     expect(card.get_by_role("link", name="Open in library")).to_have_attribute("href", re.compile("^/library/job_"))
     expect(page.locator("#cost")).to_have_text("Included · 999 images left this month")
     expect(page.locator("#spoken")).to_have_text("a lighthouse in a storm: done")
+    expect(card.locator(".notes code")).to_contain_text("zsky-box models install")
+    expect(card.locator(".notes")).not_to_contain_text("`")
     with page.expect_download() as download:
         card.get_by_role("link", name="Download").click()
     assert download.value.suggested_filename.startswith("a-lighthouse-in-a-storm")
@@ -252,6 +254,7 @@ def test_a_model_of_few_words_says_which_and_what_it_makes_nothing_of(visit: Vis
     page = opened(visit)
     expect(page.locator("#words")).to_be_hidden()
     page.get_by_label("Model").select_option("toys")
+    expect(prompt_of(page)).to_have_attribute("placeholder", "a red ball")
     prompt_of(page).fill("a red ball and a giraffe")
     expect(page.locator("#words-notes")).to_contain_text("giraffe")
     page.locator("#words-examples").get_by_role("button").first.click()
