@@ -13,7 +13,7 @@ import pytest
 
 from tests.stores import add_account, caller_for
 from tests.studio import Studio
-from zsky_box import audit_pages
+from zsky_box import audit_pages, keyset
 from zsky_box.audit_pages import Entry, Filters
 
 
@@ -71,7 +71,7 @@ def test_an_actor_is_found_by_name(studio: Studio) -> None:
 
 def test_a_rare_filter_looks_through_so_many_at_a_time(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = listed(studio, action="account.created")
-    monkeypatch.setattr(audit_pages, "SCAN_MAX", 5)
+    monkeypatch.setattr(keyset, "SCAN_MAX", 5)
     with studio.store.snapshot() as rows:
         first, more = audit_pages.page(rows, Filters(action="account.created"), 10, None)
     assert first == []

@@ -13,7 +13,7 @@ import pytest
 
 from tests.stores import add_account, caller_for
 from tests.studio import Studio
-from zsky_box import entries, keys, ledger, overage
+from zsky_box import entries, keys, keyset, ledger, overage
 from zsky_box.accounts import Replenish
 from zsky_box.clock import parse_rfc3339
 from zsky_box.entries import EntryView, Filters
@@ -164,7 +164,7 @@ def test_pages_have_every_row_once_while_new_ones_arrive(studio: Books) -> None:
 def test_a_page_looks_through_so_many_rows_and_no_more(studio: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = studio.make(2)
     wanted = [entry.id for entry in studio.all(type="account")]
-    monkeypatch.setattr(entries, "SCAN_MAX", 3)
+    monkeypatch.setattr(keyset, "SCAN_MAX", 3)
     page = entries.page(studio.store, studio.owner, Filters(type="account"), 20, None)
     assert (page.data, page.has_more) == ([], True)
     assert [entry.id for entry in studio.all(type="account")] == wanted

@@ -222,7 +222,30 @@ def test_several_are_removed_together_or_none(rooms: Rooms, monkeypatch: pytest.
     monkeypatch.setattr("zsky_box.assets._PURGE_BATCH", 2)
     asyncio.run(rooms.desk.delete_all(rooms.owner, [first, second]))
     assert ids(wall(rooms)) == []
+    asyncio.run(rooms.desk.purge())
     assert list(rooms.assets.root.glob("job_*")) == []
+
+
+def test_all_that_match_are_found_whatever_is_on_the_page(rooms: Rooms) -> None:
+    lake, sea = a_result(rooms, prompt="a lake"), a_result(rooms, prompt="a sea")
+    failure, theirs = a_failure(rooms, prompt="a lake"), a_result(rooms, bob(rooms), prompt="a lake")
+    as_of = rooms.clock()
+    rooms.clock.advance(1)
+    later = a_result(rooms, prompt="a lake")
+    shelf = a_library(rooms, is_shared=True)
+
+    def matching(most: int = 10, **wanted: Any) -> list[str]:
+        return shelf.matching(rooms.owner, Wanted(**wanted), most)
+
+    assert matching() == [later, sea, lake]
+    assert matching(2) == [later, sea]
+    assert matching(ended_by=as_of) == [sea, lake]
+    assert matching(text="lake", ended_by=as_of) == [lake]
+    assert matching(text="lake", team=True) == [later, theirs, lake]
+    assert matching(show="failed") == [failure]
+    assert matching(text='"*') == []
+    with pytest.raises(Refusal, match="not_found"):
+        a_library(rooms).matching(rooms.owner, Wanted(team=True), 10)
 
 
 def test_every_wall_is_read_in_the_order_of_an_index(rooms: Rooms) -> None:

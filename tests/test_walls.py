@@ -58,6 +58,7 @@ DOMAIN: Final = (
     "invitations",
     "jobs",
     "keys",
+    "keyset",
     "ledger",
     "library",
     "manifest",

@@ -11,14 +11,12 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from zsky_box import accounts, sheets
+from zsky_box import accounts, keyset, sheets
 from zsky_box.clock import rfc3339
 from zsky_box.db import Row, Rows, Store
 from zsky_box.sheets import Cell, told
 
 PIECE_ROWS: Final = 500
-SCAN_MAX: Final = 100_000
-"""So many are looked through for one page: with a rare filter it may have fewer than asked for, and more to come."""
 ACTIONS_MAX: Final = 200
 ACTIONS_SCAN: Final = 5_000
 JSONL: Final = "application/x-ndjson"
@@ -91,25 +89,19 @@ def _pieces(store: Store, filters: Filters, written: Callable[[list[Entry]], byt
 
 
 def _read(rows: Rows, filters: Filters, limit: int, before: int | None) -> tuple[list[Row], int | None]:
-    values: dict[str, Any] = {"before": _NEWEST if before is None else before, "limit": limit + 1}
+    values: dict[str, Any] = {"before": keyset.NEWEST if before is None else before, "limit": limit + 1}
     clauses, floor = _where(rows, filters, values), None
     index = "INDEXED BY audit_by_account" if filters.account else "NOT INDEXED"
     if clauses:
         of_account = "account_id IS :account AND" if filters.account else ""
-        scanned = rows.one(
-            f"SELECT min(id) AS id, count(*) AS n FROM (SELECT id FROM audit {index}"  # noqa: S608 - fixed texts only
-            f" WHERE {of_account} id < :before ORDER BY id DESC LIMIT :scan)",
-            values | {"scan": SCAN_MAX},
-        )
-        if scanned is not None and scanned["n"] == SCAN_MAX:
-            floor = int(scanned["id"])
+        numbers = f"SELECT id FROM audit {index} WHERE {of_account} id < :before"  # noqa: S608 - fixed texts only
+        floor = keyset.floor(rows, numbers, values)
+        if floor is not None:
             clauses.append("id >= :floor")
             values["floor"] = floor
     where = " AND ".join(["id < :before", *clauses])
     found = rows.all(f"SELECT * FROM audit {index} WHERE {where} ORDER BY id DESC LIMIT :limit", values)  # noqa: S608
-    if len(found) > limit:
-        return found[:limit], int(found[limit - 1]["id"])
-    return found, floor
+    return keyset.cut(found, limit, floor)
 
 
 def _where(rows: Rows, filters: Filters, values: dict[str, Any]) -> list[str]:
@@ -160,7 +152,6 @@ def _cells(entry: Entry) -> list[Cell]:
     return [cells[name] for name in COLUMNS]
 
 
-_NEWEST: Final = 2**63 - 1
 _ACTIONS: Final = (
     "SELECT DISTINCT action FROM (SELECT action FROM audit NOT INDEXED ORDER BY id DESC LIMIT ?)"
     " ORDER BY action LIMIT ?"

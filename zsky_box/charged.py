@@ -9,11 +9,11 @@ from msgspec import Struct
 from zsky_box import ledger
 from zsky_box.db import Row, Rows
 from zsky_box.errors import not_found
+from zsky_box.jobs.rows import prompt_shown
 from zsky_box.ledger import Charge, Paid
 from zsky_box.manifest import JobType
 
 PAGE: Final = 50
-PROMPT_SHOWN: Final = 160
 _ENDED: Final = "account_id = ? AND test = 0 AND status IN ('completed', 'failed')"  # of test keys nothing is charged
 
 
@@ -59,14 +59,13 @@ def _charged(rows: Rows, found: list[Row]) -> list[ChargedJob]:
 
 
 def _job(row: Row, charge: Charge | None, paid: list[Paid]) -> ChargedJob:
-    prompt = " ".join(row["prompt"].split())
     return ChargedJob(
         id=row["id"],
         seq=row["seq"],
         type=row["type"],
         model=row["model"],
         n=row["n"],
-        prompt=prompt if len(prompt) <= PROMPT_SHOWN else f"{prompt[: PROMPT_SHOWN - 1]}…",
+        prompt=prompt_shown(row),
         status=row["status"],
         finished_at=row["finished_at"],
         charge=charge,

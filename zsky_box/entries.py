@@ -1,7 +1,4 @@
-"""An account's audit as its people read it: every deduction, refund, alert and change, each charge naming its job.
-
-Pages are read by keyset, newest first: what is entered meanwhile comes before the first page and moves no later one.
-"""
+"""An account's audit as its people read it: every deduction, refund, alert and change, each charge naming its job."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from zsky_box import cursors, sheets
+from zsky_box import cursors, keyset, sheets
 from zsky_box.clock import rfc3339
 from zsky_box.db import Row, Store
 from zsky_box.keys import Caller
@@ -23,8 +20,6 @@ from zsky_box.sheets import Cell, told
 PAGE_DEFAULT: Final = 20
 PAGE_MAX: Final = 100
 CSV_PAGE: Final = 500
-SCAN_MAX: Final = 100_000
-"""So many are looked through for one page: with a rare filter it may have fewer than asked for, and more to come."""
 
 EntryType = Literal[
     "deduction",
@@ -170,23 +165,22 @@ def _read(
     """The next matching rows, and the number to go on before, None at the end."""
     if caller.key.test:
         return [], None
-    values: dict[str, Any] = {"account": caller.account.id, "limit": limit + 1, "before": _NEWEST}
-    if before is not None:
-        values["before"] = before
+    values: dict[str, Any] = {
+        "account": caller.account.id,
+        "limit": limit + 1,
+        "before": keyset.NEWEST if before is None else before,
+    }
     clauses, floor = _where(filters, values), None
     if filters.job_id is not None:
         found = store.all(_sql(_OF_JOB, clauses), values)
     else:
         if clauses:
-            scanned = store.one(_SCANNED, values | {"scan": SCAN_MAX})
-            if scanned is not None and scanned["n"] == SCAN_MAX:
-                floor = int(scanned["id"])
-                clauses.append("a.id >= :floor")
-                values["floor"] = floor
+            floor = keyset.floor(store, _NUMBERS, values)
+        if floor is not None:
+            clauses.append("a.id >= :floor")
+            values["floor"] = floor
         found = store.all(_sql(_OF_ACCOUNT, clauses), values)
-    if len(found) > limit:
-        return found[:limit], found[limit - 1]["id"]
-    return found, floor
+    return keyset.cut(found, limit, floor)
 
 
 def _where(filters: Filters, values: dict[str, Any]) -> list[str]:
@@ -299,8 +293,4 @@ _OF_JOB: Final = (
     f"{_COLUMNS} FROM transfer t INDEXED BY transfer_by_job CROSS JOIN audit a ON a.transfer_id = t.id"
     " WHERE a.account_id = :account AND a.id < :before"
 )
-_SCANNED: Final = (
-    "SELECT min(id) AS id, count(*) AS n FROM (SELECT id FROM audit INDEXED BY audit_by_account"
-    " WHERE account_id = :account AND id < :before ORDER BY id DESC LIMIT :scan)"
-)
-_NEWEST: Final = 2**63 - 1
+_NUMBERS: Final = "SELECT id FROM audit INDEXED BY audit_by_account WHERE account_id = :account AND id < :before"

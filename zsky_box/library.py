@@ -25,13 +25,15 @@ PAGE_MAX: Final = 48
 COUNT_MAX: Final = 1_000
 CHOSEN_MAX: Final = 500
 """So many jobs can be chosen at once, to be saved together or removed."""
+MATCHING_MAX: Final = 10_000
+"""So many jobs can be removed at once as all that a wall is narrowed to."""
 MODELS_MAX: Final = 100
 
 Show = Literal["results", "failed", "removed"]
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
-    """What a wall is narrowed to; times are microseconds, `before` exclusive.
+    """What a wall is narrowed to; times are microseconds, `before` exclusive, `ended_by` inclusive.
 
     `team`: what everybody made, not oneself. What failed or was removed is always one's own: nobody else sees that.
     """
@@ -42,6 +44,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
     model: str | None = None
     after: int | None = None
     before: int | None = None
+    ended_by: int | None = None
     team: bool = False
 
 
@@ -98,16 +101,10 @@ class Library:
 
         Raises 404 for the team's where it is not shared, 422 for a cursor that is none of this list.
         """
-        if wanted.team and not self.is_shared:
-            raise not_found("page")
-        if wanted.team and wanted.show != "results":
-            wanted = replace(wanted, team=False)
-        words, seq = None, "job.seq"
-        if wanted.text.strip():
-            words, seq = prompt_words.match("" if wanted.team else caller.account.id, wanted.text), "prompt_words.rowid"
-            if words is None:
-                return Wall([], None, 0)
-        tables, clauses, parameters = _query(caller, wanted, words)
+        narrowed = self._narrowed(caller, wanted)
+        if narrowed is None:
+            return Wall([], None, 0)
+        tables, clauses, parameters, seq = narrowed
         if cursor is not None:
             clauses.append(f"{seq} < :cursor")
             parameters["cursor"] = cursors.read("w", cursor)
@@ -122,6 +119,19 @@ class Library:
         shown = found[:limit]
         last = cursors.written("w", shown[-1]["seq"]) if len(found) > limit else None
         return Wall(self._tiles(caller, shown), last, count)
+
+    def matching(self, caller: Caller, wanted: Wanted, most: int) -> list[str]:
+        """The ids of all jobs of such a wall, newest first, and no more than `most`; raises as `page` does."""
+        narrowed = self._narrowed(caller, wanted)
+        if narrowed is None:
+            return []
+        tables, clauses, parameters, seq = narrowed
+        where = " AND ".join(clauses)
+        found = self._store.all(
+            f"SELECT job.id FROM {tables} WHERE {where} ORDER BY {seq} DESC LIMIT :limit",  # noqa: S608
+            {**parameters, "limit": most},
+        )
+        return [row["id"] for row in found]
 
     def models(self, caller: Caller, *, team: bool = False) -> list[str]:
         """The models that made what is on the wall, by name; one's own are each one step in an index."""
@@ -182,6 +192,19 @@ class Library:
             for asset in assets.get(tile.job_id, [])
             if asset.file.kind == "result" and asset.removed_at is None
         ]
+
+    def _narrowed(self, caller: Caller, wanted: Wanted) -> tuple[str, list[str], dict[str, Any], str] | None:
+        """Tables, conditions, their values and what orders the rows; None where no prompt can have such words."""
+        if wanted.team and not self.is_shared:
+            raise not_found("page")
+        if wanted.team and wanted.show != "results":
+            wanted = replace(wanted, team=False)
+        words, seq = None, "job.seq"
+        if wanted.text.strip():
+            words, seq = prompt_words.match("" if wanted.team else caller.account.id, wanted.text), "prompt_words.rowid"
+            if words is None:
+                return None
+        return *_query(caller, wanted, words), seq
 
     def _tiles(self, caller: Caller, rows: list[Row]) -> list[Tile]:
         assets = self._assets.of_jobs([row["id"] for row in rows if row["status"] == "completed"])
@@ -248,6 +271,7 @@ def _query(caller: Caller, wanted: Wanted, words: str | None) -> tuple[str, list
         ("model", "job.model = :model"),
         ("after", "job.created_at >= :after"),
         ("before", "job.created_at < :before"),
+        ("ended_by", "job.finished_at <= :ended_by"),
     ):
         value = getattr(wanted, name)
         if value is not None:

@@ -36,7 +36,10 @@ RULES_MAX: Final = 100
 TERMS_MAX: Final = 5_000
 """In all rules together."""
 
-Positive = Annotated[int, Meta(ge=1)]
+Positive = Annotated[int, Meta(ge=1, le=10**9)]
+Days = Annotated[int, Meta(ge=1, le=3_650)]
+Bytes = Annotated[int, Meta(ge=0, le=10**18)]
+"""A sum of a few still is a number of SQLite's."""
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 RuleName = Annotated[str, Meta(min_length=1, max_length=64)]
 Term = Annotated[str, Meta(min_length=1, max_length=100)]
@@ -61,8 +64,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     metrics_token: Annotated[str, Meta(pattern=r"^([!-~]{16,200})?$")] = ""
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
 
-    card_reserve_bytes: Annotated[int, Meta(ge=0)] = 1024**3
-    host_memory_max_bytes: Annotated[int, Meta(ge=0)] = 0
+    card_reserve_bytes: Bytes = 1024**3
+    host_memory_max_bytes: Bytes = 0
     pins: str = ""
     exclusions: str = ""
     quiet_hours: str = ""
@@ -90,15 +93,15 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     upload_max_bytes: Annotated[int, Meta(ge=1024, le=48 * 1024 * 1024)] = 32 * 1024 * 1024
     upload_max_pixels: Annotated[int, Meta(ge=1024, le=40_000_000)] = 40_000_000
     unused_uploads_max: Positive = 1_000
-    unused_uploads_max_bytes: Positive = 4 * 1024**3
-    unused_upload_days: Positive = 30
-    free_space_floor_bytes: Annotated[int, Meta(ge=0)] = 1024**3
+    unused_uploads_max_bytes: Annotated[int, Meta(ge=1, le=10**18)] = 4 * 1024**3
+    unused_upload_days: Days = 30
+    free_space_floor_bytes: Bytes = 1024**3
     result_url_hours: Annotated[int, Meta(ge=1, le=24 * 365)] = 24
     streams_per_key_max: Positive = 20
     streams_max: Positive = 1_000
-    idempotency_days: Positive = 7
-    session_idle_days: Annotated[int, Meta(ge=1, le=3_650)] = 14
-    session_days: Annotated[int, Meta(ge=1, le=3_650)] = 90
+    idempotency_days: Days = 7
+    session_idle_days: Days = 14
+    session_days: Days = 90
     backups_kept: Annotated[int, Meta(ge=1, le=1_000)] = 14
 
     attempts_max: Annotated[int, Meta(ge=1, le=10)] = 3
@@ -181,7 +184,7 @@ def converted(name: str, text: str) -> Any:
     try:
         return _converted(text, kind)
     except msgspec.DecodeError as error:
-        raise SettingsError(f"{name} = {_shown(text)}: {error}") from error
+        raise SettingsError(f"{name} = {_shown(text)}: {_allowed(name, kind, error)}") from error
 
 
 def _checked(values: dict[str, Any], sources: dict[str, str]) -> Settings:
@@ -195,7 +198,8 @@ def _checked(values: dict[str, Any], sources: dict[str, str]) -> Settings:
         try:
             checked[name] = _converted(value, fields[name].type)
         except msgspec.DecodeError as error:
-            raise SettingsError(f"{sources[name]} = {_shown(value)}: {error}") from error
+            allowed = _allowed(name, fields[name].type, error)
+            raise SettingsError(f"{sources[name]} = {_shown(value)}: {allowed}") from error
     settings = Settings(**checked)
     for name, check, allowed in _RULES:
         if not check(getattr(settings, name)):
@@ -212,6 +216,21 @@ def _converted(value: Any, kind: Any) -> Any:
     if isinstance(value, str) and typing.get_origin(kind) is dict:
         return msgspec.json.decode(value, type=kind)
     return msgspec.convert(value, kind, strict=not isinstance(value, str))
+
+
+def _allowed(name: str, kind: Any, error: msgspec.DecodeError) -> str:
+    """What a setting may be, for whoever wrote something else."""
+    match msgspec.inspect.type_info(kind):
+        case msgspec.inspect.BoolType():
+            return "allowed is true or false"
+        case msgspec.inspect.IntType(ge=least, le=most):
+            return f"allowed is a whole number from {least} to {most}"
+        case msgspec.inspect.FloatType(le=most) if most is not None:
+            return f"allowed is a number above 0, up to {most:g}"
+        case msgspec.inspect.StrType(pattern=pattern) if pattern:
+            return f"allowed is {_PATTERNS[name]}"
+        case _:
+            return str(error)
 
 
 def _shown(value: Any) -> str:
@@ -258,15 +277,20 @@ def _is_devices(text: str) -> bool:
 
 
 def _is_hub_url(text: str) -> bool:
-    return _is_public_url(text) and text != ""
+    return _is_url(text)
 
 
 def _is_public_url(text: str) -> bool:
+    return text == "" or (_is_url(text) and urlsplit(text)[2:] == ("", "", "") and not set("?#@\\ ") & set(text))
+
+
+def _is_url(text: str) -> bool:
     try:
-        named = urlsplit(text).hostname
+        parts = urlsplit(text)
+        named = bool(parts.hostname) and parts.port != 0  # to look at a port that is none raises
     except ValueError:
         return False
-    return text == "" or (bool(named) and text.startswith(("http://", "https://")) and not text.endswith("/"))
+    return named and text.startswith(("http://", "https://")) and not text.endswith("/")
 
 
 def _is_hosts(text: str) -> bool:
@@ -279,6 +303,15 @@ def _is_proxies(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_listened_on(text: str) -> bool:
+    return not text.startswith("[") and _is_host(text)
+
+
+def _is_folder(text: str) -> bool:
+    # From which folder a service is started is chance.
+    return text == "" or (text.startswith(("/", "~")) and "\0" not in text)
 
 
 def _is_host(text: str) -> bool:
@@ -296,7 +329,13 @@ def _is_terms(rules: dict[str, tuple[str, ...]]) -> bool:
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}$)([A-Za-z0-9_-]{1,63}\.)*(?![0-9]+$)[A-Za-z0-9_-]{1,63}")
 _PRICE: Final = "a price from 0.01 to 1000 with at most two decimals"
 _FEE: Final = "an amount from 0 to 1000000 with at most two decimals"
+_PATTERNS: Final = {
+    "log_level": "debug, info, warning or error",
+    "metrics_token": "empty, or 16 to 200 letters, digits and marks without a space",
+}
 _RULES: Final = (
+    ("host", _is_listened_on, "an address of this machine such as 127.0.0.1, 0.0.0.0 for all of them, or its name"),
+    ("outputs", _is_folder, "empty, or the whole path of a folder, such as /mnt/results"),
     ("timezone", _is_zone, "the name of an IANA time zone, such as Europe/Berlin"),
     ("video_usd", _is_price, _PRICE),
     ("image_usd", _is_price, _PRICE),

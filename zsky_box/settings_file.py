@@ -121,10 +121,10 @@ class SettingsFile:
             raise Refusal(404, "not_found", f"There is no setting {name[:100]!r}.")
         if self._origins[name] in ("environment", "command line"):
             detail = f"{name} is given by the {self._origins[name]}, which wins over zsky.toml."
-            raise Refusal(422, "invalid_field", detail, field=name)
+            raise Refusal(422, "invalid_field", detail, field="name")
         if name in BY_HAND:
             detail = f"{name} is changed in zsky.toml by hand, on this machine: the box runs or trusts what it names."
-            raise Refusal(422, "invalid_field", detail, field=name)
+            raise Refusal(422, "invalid_field", detail, field="name")
         with self._lock:
             try:
                 before = settings.read_file(self._folder)
@@ -135,7 +135,11 @@ class SettingsFile:
                     return
                 check(self._merged(after))
             except SettingsError as error:
-                raise Refusal(422, "invalid_field", f"{str(error)[:1_000]}.", field=name) from error
+                # Who reads it has written no file.
+                told = str(error).replace(f" in {self._folder / FILE_NAME}", "")[:1_000]
+                if name in SECRETS and text:
+                    told = told.replace(repr(text), _HIDDEN)
+                raise Refusal(422, "invalid_field", f"{told}.", field=name) from error
             self._write(after)
         self._store.write(lambda tx: self._record(tx, actor, name, before, after))
 

@@ -102,8 +102,9 @@ def _provenance(folder: Path, runs: list[dict[str, Any]]) -> str:
         _, steps, seconds = averages(folder / f"{name}.pt")
         parts.append(f"{name} {steps:,} steps in {seconds / 60:.0f} minutes")
     versions = sorted({run["torch"] for run in runs})
+    options = f"--recipe {last['recipe']} --seed {last['seed']} --threads {last['threads']}"
     rows = {
-        "command": f"`python -m scripts.mini.train --recipe {last['recipe']} --seed {last['seed']} --folder F`",
+        "command": f"`python -m scripts.mini.train {options} --folder F`",
         "commits of the legs": ", ".join(dict.fromkeys(f"`{run['commit'][:12]}`" for run in runs)),
         "world (SHA-256 of its code)": f"`{last['world']}`",
         "torch": ", ".join(versions),

@@ -65,13 +65,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="how long this leg may take")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="another number sums in another order: other weights")
     parser.add_argument("--only", choices=STAGES, help="one stage and what it needs; codecs may be side by side")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     asked.folder.mkdir(parents=True, exist_ok=True)
     recipe = RECIPES[asked.recipe]
-    _record(asked.folder, asked.recipe, recipe, asked.seed, asked.only)
+    _record(asked.folder, asked.recipe, recipe, asked.seed, asked.threads, asked.only)
     try:
         deadline = time.monotonic() + 60 * asked.minutes
         run(recipe, asked.seed, asked.folder, deadline, STAGES[asked.only] if asked.only else (*CODECS, "flow"))
@@ -129,13 +129,14 @@ def so_far(recipe: Recipe, folder: Path) -> MiniModel:
     return model
 
 
-def _record(folder: Path, name: str, recipe: Recipe, seed: int, only: str | None) -> None:
+def _record(folder: Path, name: str, recipe: Recipe, seed: int, threads: int, only: str | None) -> None:
     """What this leg runs on: another version of torch is no error, but it is told."""
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     row = {
         "recipe": name,
         **asdict(recipe),
         "seed": seed,
+        "threads": threads,
         "only": only,
         "commit": head.stdout.strip(),
         "world": world.digest(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Generator
 from pathlib import Path
@@ -255,6 +256,84 @@ def test_the_wall_goes_on_as_it_is_scrolled(chromium: Browser, tmp_path: Path) -
             names = tiles.evaluate_all("tiles => tiles.map((tile) => tile.dataset.job)")
             assert len(set(names)) == len(names)
             assert page.url.endswith("/library")
+    finally:
+        box.stop()
+
+
+def test_the_way_back_from_a_result_leads_to_the_place_on_the_wall(chromium: Browser, tmp_path: Path) -> None:
+    fill(tmp_path / "data", 200)
+    box = RunningBox(tmp_path / "data", devices="cpu", included_images=10**9)
+    add_people(box.folder)
+    try:
+        with visiting(chromium, box.start()) as visit:
+            visit.expect("Failed to load resource")  # the files of this past are empty
+            page = entered(visit, "/library")
+            tiles, chosen = page.locator("#wall .tile"), page.locator("#bar-count")
+            while page.locator("#wall .more").count():
+                seen = tiles.count()
+                page.locator("#wall .more").scroll_into_view_if_needed()
+                expect(tiles.nth(seen)).to_be_attached()
+            count = tiles.count()
+            assert count > 150
+            job = tiles.nth(120).get_attribute("data-job")
+            tile = page.locator(f"[data-job={job}]")
+            tile.scroll_into_view_if_needed()
+            tile.locator(".pick").check(force=True)
+            for back in (page.go_back, lambda: page.locator("#back").click(), page.reload):
+                top = tile.evaluate("tile => tile.getBoundingClientRect().top")
+                if back != page.reload:
+                    tile.locator(".look").click()
+                    page.wait_for_url("**/library/job_*", wait_until="load")
+                back()
+                expect(tiles).to_have_count(count)
+                page.wait_for_function(
+                    "([job, top]) => Math.abs(document.querySelector(`[data-job=${job}]`)"
+                    ".getBoundingClientRect().top - top) < 2",
+                    arg=[job, top],
+                )
+                expect(chosen).to_have_text("1 result chosen")
+            page.get_by_role("link", name="Library", exact=True).click()
+            expect(page.locator("#bar")).to_be_hidden()
+            assert page.evaluate("scrollY") == 0
+    finally:
+        box.stop()
+
+
+def test_all_that_match_are_chosen_and_deleted_once_their_number_is_confirmed(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    fill(tmp_path / "data", 120)
+    box = RunningBox(tmp_path / "data", devices="cpu", included_images=10**9)
+    add_people(box.folder)
+    try:
+        with visiting(chromium, box.start()) as visit:
+            visit.expect("Failed to load resource")
+            page = entered(visit, "/library?type=image")
+            bar, count = page.locator("#bar"), page.locator("#bar-count")
+            page.locator("#wall .look").first.focus()
+            page.keyboard.press("Control+a")
+            expect(count).to_have_text(re.compile(r"All 1\d\d results chosen"))
+            number = re.sub(r"\D", "", count.inner_text())
+            page.locator("#wall .pick").nth(3).uncheck(force=True)
+            expect(count).not_to_contain_text("All")
+            page.keyboard.press("Escape")
+            expect(bar).to_be_hidden()
+            page.get_by_role("button", name="Choose all").click()
+            expect(count).to_have_text(f"All {number} results chosen")
+            visit.axe()
+            seen = page.locator("#wall .tile").count()
+            page.locator("#wall .more").scroll_into_view_if_needed()
+            expect(page.locator("#wall .tile").nth(seen)).to_be_attached()
+            expect(page.locator("#wall .pick:not(:checked)")).to_have_count(0)
+            bar.get_by_role("button", name="Delete").click()
+            expect(page.get_by_role("heading", name=f"Delete these {number} results?")).to_be_visible()
+            visit.axe()
+            page.get_by_role("link", name="Keep").click()
+            page.get_by_role("button", name="Choose all").click()
+            bar.get_by_role("button", name="Delete").click()
+            page.get_by_role("button", name=f"Delete {number}").click()
+            expect(page.get_by_text(f"{number} results were deleted.")).to_be_visible()
+            expect(page.get_by_role("heading", name="Nothing matches")).to_be_visible()
     finally:
         box.stop()
 

@@ -7,6 +7,7 @@ import pytest
 from tests.stores import Rooms, add_account, caller_for
 from zsky_box.jobs import lineup
 from zsky_box.jobs.lineup import Filters
+from zsky_box.jobs.rows import PROMPT_SHOWN
 from zsky_box.turns import Standing
 
 
@@ -34,7 +35,7 @@ def test_a_job_is_told_with_whose_it_is_where_it_stands_and_why_it_waits(rooms: 
     assert (line.waiting, line.matching, job.id, job.account, job.position) == (2, 2, job_id, "bob", 2)
     assert (job.priority, job.type, job.why) == ("batch", "image", f"{job_id} waits")
     assert job.prompt.startswith("a fox x")
-    assert len(job.prompt) == lineup.PROMPT_SHOWN
+    assert len(job.prompt) == PROMPT_SHOWN
 
 
 def test_filters_leave_the_position_that_a_job_has_in_the_whole_line(rooms: Rooms) -> None:

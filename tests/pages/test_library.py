@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from scripts.bench.filled import fill
-from tests.api.asking import IMAGE, VIDEO, made, submit
+from tests.api.asking import IMAGE, VIDEO, made, submit, until
 from tests.people import Browser, add_people, signed_in
 from tests.running import RunningBox
 from zsky_box import cursors
@@ -31,7 +31,7 @@ HOSTILE = """<script>alert(1)</script> "quoted" 'single' & {{ 7*7 }}"""
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningBox]:
     folder = tmp_path_factory.mktemp("library") / "data"
     box = RunningBox(folder, devices="cpu", included_images=10**6, included_videos=10**6)
-    add_people(folder, "ada", "ben", "cleo", "dan", "eve")
+    add_people(folder, "ada", "ben", "cleo", "dan", "eve", "fay", "gil", "hal")
     box.start()
     yield box
     box.stop()
@@ -205,6 +205,116 @@ def test_what_is_deleted_is_asked_for_first_and_then_gone(studio: RunningBox) ->
         assert said(browser, again) == "None of the chosen is yours to delete."
 
 
+# All that match
+
+
+def as_of(page: httpx.Response) -> str:
+    """When a wall was read, as its form says it."""
+    found = re.search(r'name="as_of" value="(\d+)"', page.text)
+    assert found is not None
+    return found[1]
+
+
+def test_all_that_match_come_into_one_archive(studio: RunningBox) -> None:
+    with maker(studio, "fay") as (browser, api):
+        lakes = [made(studio, api, {**IMAGE, "prompt": "a lake", "seed": seed})["job_id"] for seed in range(2)]
+        made(studio, api, {**IMAGE, "prompt": "a sea"})
+        wall = browser.get("/library?q=lake")
+        assert "All 2 that match" in wall.text
+        made(studio, api, {**IMAGE, "prompt": "a later lake"})
+        every = {"all": "yes", "q": "lake", "as_of": as_of(wall)}
+        with archive_of(browser.submit("/library/archive", "/library", **every, job=["job_unknown"])) as archive:
+            assert [name[11:] for name in archive.namelist()] == ["a-lake-1-1.png", "a-lake-0-1.png"]
+        assert jobs_on(wall) == lakes[::-1]
+
+
+def test_all_that_match_are_deleted_as_many_as_were_confirmed(studio: RunningBox) -> None:
+    with maker(studio, "gil") as (browser, api), maker(studio, "ada") as (_, ada):
+        jobs = [made(studio, api, {**IMAGE, "prompt": "a spoilt take"}) for _ in range(3)]
+        kept = made(studio, api, {**IMAGE, "prompt": "a good take"})["job_id"]
+        theirs = made(studio, ada, {**IMAGE, "prompt": "a spoilt take"})
+        every = {
+            "all": "yes",
+            "q": "spoilt",
+            "as_of": as_of(browser.get("/library?q=spoilt")),
+            "back": "/library?q=spoilt",
+        }
+        asked = browser.submit("/library/delete", "/library", **every)
+        assert "Delete these 3 results?" in asked.text
+        assert 'name="count" value="3"' in asked.text
+        assert "job_" not in asked.text.partition("<form")[2].partition("</form>")[0]
+        unconfirmed = browser.submit("/library/delete", "/library", **every, sure="yes")
+        assert "Nothing was deleted yet" in unconfirmed.text
+        assert api.delete(f"/v1/jobs/{jobs[0]['job_id']}").status_code == 200
+        changed = browser.submit("/library/delete", "/library", **every, sure="yes", count="3")
+        assert "now it is 2" in changed.text
+        later = made(studio, api, {**IMAGE, "prompt": "a spoilt take"})["job_id"]
+        done = browser.submit("/library/delete", "/library", **every, sure="yes", count="2")
+        assert said(browser, done) == "2 results were deleted."
+        assert jobs_on(browser.get("/library")) == [later, kept]
+        for job in jobs:
+            assert httpx.get(job["result_url"], trust_env=False).status_code == 410
+        assert httpx.get(theirs["result_url"], trust_env=False).status_code == 200
+        again = browser.submit("/library/delete", "/library", **every, sure="yes", count="2")
+        assert said(browser, again).startswith("None of the chosen")
+
+
+@pytest.mark.parametrize("path", ["/library/archive", "/library/delete"])
+def test_a_filter_that_cannot_be_read_never_means_more(studio: RunningBox, path: str) -> None:
+    with maker(studio, "hal") as (browser, api):
+        made(studio, api, IMAGE)
+        wall = browser.get("/library")
+        every = {"all": "yes", "as_of": as_of(wall), "sure": "yes", "count": str(len(jobs_on(wall)))}
+        for wrong in (
+            {"type": "films"},
+            {"from": "yesterday"},
+            {"to": "9999-12-31"},
+            {"show": "everything"},
+            {"q": "x" * 500},
+            {"whose": "team"},
+            {"as_of": ""},
+            {"as_of": "now"},
+            {"as_of": "9" * 40},
+        ):
+            refused = browser.submit(path, "/library", **{**every, **wrong})
+            assert said(browser, refused).startswith("The form could not be read"), wrong
+        nothing = browser.submit(path, "/library", **{**every, "as_of": "0"})
+        assert said(browser, nothing).startswith("None of the chosen")
+        assert jobs_on(browser.get("/library")) == jobs_on(wall)
+
+
+def test_an_archive_of_all_that_match_is_bounded_and_deleting_them_is_not(tmp_path: Path) -> None:
+    with _filled(tmp_path, 580) as box, signed_in(box) as browser:
+        wall = browser.get("/library")
+        counted = re.search(r"All (\d+) that match", wall.text)
+        assert counted is not None
+        assert int(counted[1]) > 500
+        every = {"all": "yes", "as_of": as_of(wall)}
+        assert "At most 500 results go into one archive" in said(browser, browser.submit("/library/archive", **every))
+        asked = browser.submit("/library/delete", "/library", **every)
+        assert f"Delete these {counted[1]} results?" in asked.text
+        assert f"and {int(counted[1]) - 48} more" in asked.text
+        done = browser.submit("/library/delete", "/library", **every, sure="yes", count=counted[1])
+        assert said(browser, done) == f"{counted[1]} results were deleted."
+        assert jobs_on(browser.get("/library")) == []
+        until(
+            lambda: not [path for path in (box.folder / "outputs").iterdir() if path.name.startswith("job_")],
+            "the files went",
+        )
+
+
+def test_who_comes_back_gets_many_tiles_at_once(tmp_path: Path) -> None:
+    with _filled(tmp_path, 300) as box, signed_in(box) as browser:
+        further = re.search(r'rel="next" href="([^"]+)"', browser.get("/library").text)
+        assert further is not None
+        rest = browser.get(f"{further[1].replace('&amp;', '&')}&part=1&tiles=960")
+        assert len(jobs_on(rest)) > 200
+        assert "<html" not in rest.text
+        for odd in ("0", "-1", "x", "99999999", ""):
+            assert len(jobs_on(browser.get(f"{further[1].replace('&amp;', '&')}&part=1&tiles={odd}"))) == 48
+        assert len(jobs_on(browser.get("/library?tiles=960"))) == 48
+
+
 @pytest.mark.parametrize("path", ["/library/archive", "/library/delete"])
 def test_none_too_many_and_unknown_ones_are_refused(studio: RunningBox, path: str) -> None:
     with signed_in(studio, "eve") as browser:
@@ -272,6 +382,10 @@ def test_a_shared_library_is_seen_by_everybody_and_changed_by_its_makers_only(sh
         assert ben.get(f"/library/{failed}").status_code == 404
         with archive_of(ben.submit("/library/archive", job=job_id)) as archive:
             assert len(archive.namelist()) == 1
+        every = {"all": "yes", "whose": "team", "q": "shared", "as_of": as_of(wall)}
+        with archive_of(ben.submit("/library/archive", "/library", **every)) as archive:
+            assert len(archive.namelist()) == 1
+        assert said(ben, ben.submit("/library/delete", "/library", **every)).startswith("None of the chosen")
         assert said(ben, ben.submit("/library/delete", "/library", job=job_id, sure="yes")).startswith("None of the")
         assert "There is no" in said(ben, ben.submit(f"/library/{job_id}/rerun", "/library", once="x"))
         assert jobs_on(ada.get("/library?whose=team")) == [job_id]

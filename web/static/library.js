@@ -1,6 +1,7 @@
 // The wall: more tiles as it is scrolled, clips that play under the pointer, and choosing with mouse and keys.
 import { showTimes } from "./times.js";
 import { askFirst } from "./sure.js";
+import { keepPlace } from "./library_place.js";
 
 const wall = document.getElementById("wall");
 const filters = document.querySelector(".filters");
@@ -14,11 +15,13 @@ filters.addEventListener("formdata", (event) => {
 });
 
 if (wall) {
-  readOn();
+  const more = readOn();
   playUnderPointer();
   choose();
+  keepPlace(wall, more);
 }
 
+// Returns what adds a number of older tiles, or the usual number, and says whether it did.
 function readOn() {
   const watcher = new IntersectionObserver((entries) => {
     if (entries.some((entry) => entry.isIntersecting)) more();
@@ -29,24 +32,28 @@ function readOn() {
     if (row) watcher.observe(row);
   }
 
-  async function more() {
+  async function more(tiles = 0) {
     const row = wall.querySelector(".more");
     watcher.disconnect();
-    if (!row) return;
+    if (!row) return false;
     try {
-      const answer = await fetch(`${row.querySelector("a").href}&part=1`);
+      const answer = await fetch(`${row.querySelector("a").href}&part=1${tiles ? `&tiles=${tiles}` : ""}`);
       if (!answer.ok || answer.redirected) throw new Error(`${answer.status}`);
-      const tiles = document.createElement("template");
-      tiles.innerHTML = await answer.text();
-      showTimes(tiles.content);
-      row.replaceWith(tiles.content);
+      const part = document.createElement("template");
+      part.innerHTML = await answer.text();
+      showTimes(part.content);
+      row.replaceWith(part.content);
+      wall.dispatchEvent(new Event("tiles"));
       watch();
+      return true;
     } catch {
       row.querySelector("a").textContent = "The box did not answer; try again"; // the link itself still leads on
+      return false;
     }
   }
 
   watch();
+  return more;
 }
 
 function playUnderPointer() {
@@ -83,7 +90,8 @@ function choose() {
   const form = document.getElementById("chosen");
   const bar = document.getElementById("bar");
   const most = Number(form.dataset.most);
-  const [count, save, remove, clear] = ["bar-count", "save", "delete", "clear"].map((id) => document.getElementById(id));
+  const [found, counted] = [Number(form.dataset.count), Number(form.dataset.counted)];
+  const [count, save, remove, clear, every, chooseAll] = ["bar-count", "save", "delete", "clear", "all", "choose-all"].map((id) => document.getElementById(id));
   let anchor = null;
 
   wall.classList.add("choosable");
@@ -91,25 +99,51 @@ function choose() {
 
   const picks = () => [...wall.querySelectorAll(".pick")];
   const chosen = () => picks().filter((pick) => pick.checked);
-  const many = (number) => (number === 1 ? "1 result" : `${number} results`);
+  const many = (number) => (number === 1 ? "1 result" : `${number.toLocaleString("en-US")} results`);
+  // All that match, also what is not on the page; whoever came to a later page has not been told how many.
+  const isKnown = found > 0 && found < counted;
+  const words = () => {
+    if (!every?.checked) return { text: many(chosen().length), tooMany: chosen().length > most };
+    const all = found < counted ? "All that match" : `All that match (${counted.toLocaleString("en-US")} or more)`;
+    return { text: isKnown ? `All ${many(found)}` : all, tooMany: found > most };
+  };
 
   function show() {
-    const all = chosen();
-    const mine = all.filter((pick) => !pick.closest("[data-others]"));
-    wall.classList.toggle("choosing", all.length > 0);
-    bar.hidden = all.length === 0;
-    count.textContent = all.length > most ? `${many(all.length)} chosen: at most ${most} at once` : `${many(all.length)} chosen`;
-    if (save) save.disabled = all.length > most;
-    remove.hidden = mine.length === 0;
-    remove.disabled = all.length > most;
+    const isEvery = Boolean(every?.checked);
+    if (isEvery) for (const pick of picks()) pick.checked = true;
+    const picked = chosen();
+    const { text, tooMany } = words();
+    wall.classList.toggle("choosing", picked.length > 0);
+    bar.hidden = picked.length === 0;
+    if (chooseAll) chooseAll.hidden = isEvery;
+    count.textContent = !tooMany ? `${text} chosen` : `${text} chosen: at most ${most} ${isEvery ? "go into one archive" : "at once"}`;
+    if (save) save.disabled = tooMany;
+    remove.hidden = !isEvery && picked.every((pick) => pick.closest("[data-others]"));
+    remove.disabled = tooMany && !isEvery;
+  }
+
+  // With all that match chosen, the box finds them by the same filters; which were on the page is of no matter.
+  form.addEventListener("formdata", (event) => { if (every?.checked) event.formData.delete("job"); });
+  every?.addEventListener("change", () => { if (every.checked) show(); else none(); });
+  chooseAll?.addEventListener("click", allThatMatch);
+  wall.addEventListener("tiles", show);
+
+  function allThatMatch() {
+    every.checked = true;
+    show();
+  }
+
+  function set(pick, checked) {
+    pick.checked = checked;
+    if (!checked && every) every.checked = false;
   }
 
   // From the one chosen or unchosen last to this one, all become as this one.
   function upTo(pick, checked) {
-    const all = picks();
-    const [from, to] = [all.indexOf(anchor), all.indexOf(pick)].sort((a, b) => a - b);
-    if (from >= 0) for (const between of all.slice(from, to + 1)) between.checked = checked;
-    pick.checked = checked;
+    const tiles = picks();
+    const [from, to] = [tiles.indexOf(anchor), tiles.indexOf(pick)].sort((a, b) => a - b);
+    if (from >= 0) for (const between of tiles.slice(from, to + 1)) between.checked = checked;
+    set(pick, checked);
     anchor = pick;
     show();
   }
@@ -118,6 +152,7 @@ function choose() {
     const pick = event.target.closest(".pick");
     if (pick) {
       if (event.shiftKey) upTo(pick, pick.checked);
+      else set(pick, pick.checked);
       anchor = pick;
       show();
       return;
@@ -128,10 +163,11 @@ function choose() {
     if (!own || !(event.shiftKey || event.ctrlKey || event.metaKey)) return;
     event.preventDefault();
     if (event.shiftKey) upTo(own, true);
-    else { own.checked = !own.checked; anchor = own; show(); }
+    else { set(own, !own.checked); anchor = own; show(); }
   });
 
   function none() {
+    if (every) every.checked = false;
     for (const pick of chosen()) pick.checked = false;
     anchor = null;
     show();
@@ -153,8 +189,14 @@ function choose() {
   }
 
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+    if (event.altKey || document.querySelector("dialog[open]")) return;
     const typing = event.target.matches("input:not([type=checkbox]), select, textarea");
+    if (event.ctrlKey || event.metaKey) {
+      if (event.key.toLowerCase() !== "a" || event.shiftKey || typing || !every) return;
+      event.preventDefault();
+      allThatMatch();
+      return;
+    }
     if (event.key === "/" && !typing) {
       event.preventDefault();
       document.getElementById("q").focus();
@@ -167,7 +209,7 @@ function choose() {
     const pick = tile.querySelector(".pick");
     if (event.key.toLowerCase() === "x" && pick) {
       if (event.shiftKey) upTo(pick, true);
-      else { pick.checked = !pick.checked; anchor = pick; show(); }
+      else { set(pick, !pick.checked); anchor = pick; show(); }
     } else if (event.key.startsWith("Arrow")) {
       const to = beside(look, event.key);
       if (!to) return;
@@ -182,7 +224,7 @@ function choose() {
     }
   });
 
-  askFirst(remove, () => many(chosen().filter((pick) => !pick.closest("[data-others]")).length));
+  askFirst(remove, () => many(chosen().filter((pick) => !pick.closest("[data-others]")).length), () => !every?.checked);
   show(); // a browser that comes back keeps what was checked
   window.addEventListener("pageshow", show);
 }

@@ -1,7 +1,21 @@
 // One result: keys to its neighbours, the question before it is deleted, and an open job's progress.
 import { Code } from "./create_code.js";
 import { call } from "./csrf.js";
+import { returning, wallBefore } from "./library_place.js";
 import "./sure.js";
+
+// The way back leads to the wall that one came from, at the place where one was.
+const wall = wallBefore();
+if (wall) {
+  const back = document.getElementById("back");
+  back.href = wall;
+  back.addEventListener("click", returning);
+  const remove = document.querySelector('form[action="/library/delete"]');
+  if (remove) {
+    remove.elements.back.value = wall;
+    remove.addEventListener("submit", returning);
+  }
+}
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey || document.querySelector("dialog[open]")) return;

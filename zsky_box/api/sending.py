@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 from litestar import Request
 from litestar.response import Stream
 from litestar.types import ASGIApp, Receive, Scope, Send
+
+from zsky_box.db import Store
 
 
 class Sending(Stream):
@@ -42,3 +44,13 @@ class Sending(Stream):
                 await self._pieces.aclose()
 
         return sent
+
+
+def from_store(store: Store, pieces: Iterator[bytes], *, media_type: str, headers: dict[str, str]) -> Sending:
+    """What is read from the store as fast as the client takes it; between two pieces nothing of the store is held."""
+
+    async def read() -> AsyncGenerator[bytes]:
+        while (piece := await store.read(lambda: next(pieces, None))) is not None:
+            yield piece
+
+    return Sending(read(), lambda: None, media_type=media_type, headers=headers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from litestar import Request, Response, get
@@ -14,7 +14,7 @@ from zsky_box.api import queries
 from zsky_box.api.access import caller_of
 from zsky_box.api.deps import Services, services
 from zsky_box.api.problems import documented
-from zsky_box.api.sending import Sending
+from zsky_box.api.sending import Sending, from_store
 from zsky_box.db import Store
 from zsky_box.entries import EntryList
 from zsky_box.errors import FieldError, InvalidFields, not_found
@@ -155,7 +155,7 @@ async def get_statement(request: Request[Any, Any, Any], month: FromPath[str]) -
     found = await box.store.read(read)
     if month != key or _prefers_csv(request):
         return _sheet(box.store, statements.csv_pieces(box.store, found), f"statement-{key}")
-    return _sending(box.store, statements.json_pieces(box.store, found), JSON, _NO_STORE)
+    return from_store(box.store, statements.json_pieces(box.store, found), media_type=JSON, headers=_NO_STORE)
 
 
 async def _usage(request: Request[Any, Any, Any], *, as_csv: bool) -> Response[Any]:
@@ -220,17 +220,7 @@ async def roll(box: Services, caller: Caller) -> None:
 
 def _sheet(store: Store, pieces: Iterator[bytes], name: str) -> Sending:
     headers = _NO_STORE | {"Content-Disposition": f'attachment; filename="zsky-{name}.csv"'}
-    return _sending(store, pieces, sheets.MEDIA_TYPE, headers)
-
-
-def _sending(store: Store, pieces: Iterator[bytes], media_type: str, headers: dict[str, str]) -> Sending:
-    """Piece by piece as fast as the client reads; between two pieces nothing of the store is held."""
-
-    async def sent() -> AsyncGenerator[bytes]:
-        while (piece := await store.read(lambda: next(pieces, None))) is not None:
-            yield piece
-
-    return Sending(sent(), lambda: None, media_type=media_type, headers=headers)
+    return from_store(store, pieces, media_type=sheets.MEDIA_TYPE, headers=headers)
 
 
 def _prefers_csv(request: Request[Any, Any, Any]) -> bool:

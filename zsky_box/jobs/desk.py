@@ -214,17 +214,21 @@ class Desk:
         await self._store.read(lambda: self._assets.purge(self._clock()))
 
     async def delete_all(self, caller: Caller, job_ids: Sequence[str]) -> None:
-        """The same of several, all or none; how many is the caller's to bound."""
+        """The same of several, all or none; how many is the caller's to bound.
+
+        Their links end at once; the files go with the next `purge`.
+        """
 
         def work(tx: Tx) -> None:
             for job_id in job_ids:
                 self._delete(tx, caller, job_id)
 
         await self._store.write_async(work)
-        # A purge takes some files at a time; what cannot be unlinked now is left to the next.
-        for _ in range(1 + len(job_ids)):
-            if not await self._store.read(lambda: self._assets.purge(self._clock())):
-                break
+
+    async def purge(self) -> None:
+        """Unlink what was removed, some files at a time; what cannot go, or is left when the box stops, goes later."""
+        while not self.draining and await self._store.read(lambda: self._assets.purge(self._clock())):
+            pass
 
     def _delete(self, tx: Tx, caller: Caller, job_id: str) -> None:
         row = rows.owned(tx, caller, job_id)

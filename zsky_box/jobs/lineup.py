@@ -14,7 +14,7 @@ from zsky_box.clock import SECOND_US, Clock
 from zsky_box.db import Row, Store
 from zsky_box.errors import not_found
 from zsky_box.eta import Eta
-from zsky_box.jobs.rows import BATCH, moved, submission_of
+from zsky_box.jobs.rows import BATCH, moved, prompt_shown, submission_of
 from zsky_box.manifest import JobType
 from zsky_box.turns import Moved, Standing, in_line, is_urgent
 
@@ -22,7 +22,6 @@ PAGE: Final = 100
 LINE_MAX: Final = 20_000
 """So many of the oldest waiting jobs are put in order; a queue is seldom a tenth of it."""
 RUNNING_MAX: Final = 100
-PROMPT_SHOWN: Final = 160
 
 _FULL: Final = "SELECT job.*, account.name AS account FROM job JOIN account ON account.id = job.account_id"
 
@@ -173,14 +172,13 @@ class Lineup:
         return [_standby(row, now) for row in found]
 
     def _open(self, row: Row, position: int) -> OpenJob:
-        prompt = " ".join(row["prompt"].split())
         return OpenJob(
             id=row["id"],
             account_id=row["account_id"],
             account=row["account"],
             type=row["type"],
             model=row["model"],
-            prompt=prompt if len(prompt) <= PROMPT_SHOWN else f"{prompt[: PROMPT_SHOWN - 1]}…",
+            prompt=prompt_shown(row),
             n=row["n"],
             priority="batch" if row["priority"] == BATCH else "interactive",
             created_at=row["created_at"],

@@ -19,6 +19,7 @@ INTERACTIVE: Final = 0
 BATCH: Final = 1
 TURNS_BETWEEN: Final = 1 << 20
 """A job's turn is its number times this, until it is moved: so many can be moved in between two."""
+PROMPT_SHOWN: Final = 160
 
 
 class News:
@@ -80,6 +81,12 @@ def moved(row: Row) -> Moved:
     """Whether the owner has moved a job ahead of its account's others (-1), behind them (1), or not (0)."""
     own = row["seq"] * TURNS_BETWEEN
     return -1 if row["turn"] < own else 1 if row["turn"] > own else 0
+
+
+def prompt_shown(row: Row) -> str:
+    """The prompt on one line of a list, no more of it than `PROMPT_SHOWN` characters."""
+    prompt = " ".join(row["prompt"].split())
+    return prompt if len(prompt) <= PROMPT_SHOWN else f"{prompt[: PROMPT_SHOWN - 1]}…"
 
 
 def channel(row: Row) -> tuple[str, bool]:

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from litestar import Request, Response, get, post
+from litestar.background_tasks import BackgroundTask
 from litestar.response import Template
 
 from zsky_box import archive
-from zsky_box.api.deps import Services, services
+from zsky_box.api.deps import services
 from zsky_box.api.sending import Sending
 from zsky_box.archive import Entry
 from zsky_box.clock import SECOND_US, rfc3339
 from zsky_box.errors import Refusal
-from zsky_box.keys import Caller
-from zsky_box.library import CHOSEN_MAX, COUNT_MAX, Show, Tile, Wanted
-from zsky_box.manifest import JobType
-from zsky_box.pages import frame
+from zsky_box.library import CHOSEN_MAX, COUNT_MAX, PAGE_MAX, Wanted
+from zsky_box.pages import chosen, frame
 from zsky_box.prompt_words import TEXT_MAX
 
-_SHOWS: Final[dict[str, Show]] = {"failed": "failed", "removed": "removed"}
-_TYPES: Final[dict[str, JobType]] = {"image": "image", "video": "video"}
-_MODEL_MAX: Final = 64
+TILES_MAX: Final = 960
+"""So many tiles can be asked for at once as a part of the wall."""
+SHOWN_MAX: Final = 48
+"""So many of what is to be deleted are shown beside the question."""
 _SHAPES: Final = {"21x9": 21 / 9, "16x9": 16 / 9, "4x3": 4 / 3, "1x1": 1.0, "3x4": 3 / 4, "9x16": 9 / 16}
 
 
@@ -34,8 +34,9 @@ async def library(request: Request[Any, Any, Any]) -> Template:
     """A page of the wall; `part` asks for its tiles only, to be put below those that are there."""
     box, caller = services(request), frame.person(request)
     asked = {name: str(value) for name, value in request.query_params.items()}
-    wanted, told = read_wanted(asked, box.settings.zone(), shared=box.library.is_shared)
-    wall = await box.store.read(lambda: box.library.page(caller, wanted, asked.get("cursor")))
+    wanted, told = chosen.read_wanted(asked, box.settings.zone(), shared=box.library.is_shared)
+    now, limit = box.clock(), _tiles_asked(asked)
+    wall = await box.store.read(lambda: box.library.page(caller, wanted, asked.get("cursor"), limit))
     further = f"/library?{urlencode({**told, 'cursor': wall.next_cursor})}" if wall.next_cursor else ""
     context: dict[str, Any] = {"wall": wall, "further": further, "wanted": wanted, **HELPERS}
     if "part" in asked:
@@ -54,6 +55,7 @@ async def library(request: Request[Any, Any, Any]) -> Template:
         shared=box.library.is_shared,
         count_max=COUNT_MAX,
         chosen_max=CHOSEN_MAX,
+        as_of=now,
         text_max=TEXT_MAX,
         **context,
     )
@@ -63,9 +65,9 @@ async def library(request: Request[Any, Any, Any]) -> Template:
 async def save(request: Request[Any, Any, Any]) -> Response[Any]:
     """The files of the chosen results as one archive, made while it is sent."""
     box, caller = services(request), frame.person(request)
-    job_ids = await chosen_ids(request)
-    zone = box.settings.zone()
-    found = await box.store.read(lambda: box.library.files(box.library.chosen(caller, job_ids)))
+    form, zone = await frame.form(request), box.settings.zone()
+    tiles = await box.store.read(lambda: chosen.to_save(box, caller, form))
+    found = await box.store.read(lambda: box.library.files(tiles))
     if not found:
         raise Refusal(422, "invalid_field", "None of the chosen has a file to download.")
     names = archive.unique(archive.name_of(asset.file.name, tile.created_at, zone) for tile, asset in found)
@@ -85,58 +87,36 @@ async def save(request: Request[Any, Any, Any]) -> Response[Any]:
 
 @post("/library/delete", opt={"page": "member"}, status_code=303, include_in_schema=False)
 async def delete(request: Request[Any, Any, Any]) -> Response[Any] | Template:
-    """Remove the files of one's own among the chosen; whoever did not say that they are sure is asked first."""
+    """Remove the files of one's own among the chosen; whoever did not say that they are sure is asked first.
+
+    All that match are removed only when they are as many as was said on the page that asked.
+    """
     box, caller = services(request), frame.person(request)
     form = await frame.form(request)
     back = frame.local_path(form.get("back", ""), "/library")
-    tiles = await _own(box, caller, await chosen_ids(request))
-    if not tiles:
-        raise Refusal(422, "invalid_field", "None of the chosen is yours to delete.")
-    if form.get("sure") != "yes":
+    job_ids = await box.store.read(lambda: chosen.to_delete(box, caller, form))
+    every = chosen.is_every(form)
+    others = every and form.get("sure") == "yes" and form.get("count") != str(len(job_ids))
+    if form.get("sure") != "yes" or others:
+        tiles = await box.store.read(lambda: box.library.chosen(caller, job_ids[:SHOWN_MAX]))
         return frame.page(
-            request, "library_delete.html", place="library", title="Delete?", tiles=tiles, back=back, **HELPERS
+            request,
+            "library_delete.html",
+            place="library",
+            title="Delete?",
+            tiles=tiles,
+            job_ids=job_ids,
+            every=chosen.fields(box, form) if every else None,
+            others=others,
+            back=back,
+            **HELPERS,
         )
-    await box.desk.delete_all(caller, [tile.job_id for tile in tiles])
-    return frame.done(request, back, f"{'1 result was' if len(tiles) == 1 else f'{len(tiles)} results were'} deleted.")
-
-
-async def chosen_ids(request: Request[Any, Any, Any]) -> list[str]:
-    """The jobs that a form names; raises 422 for none or too many."""
-    job_ids = list(dict.fromkeys((await frame.form(request)).all("job")))
-    if not job_ids:
-        raise Refusal(422, "invalid_field", "Choose at least one result first.")
-    if len(job_ids) > CHOSEN_MAX:
-        raise Refusal(422, "invalid_field", f"At most {CHOSEN_MAX} results at once; choose fewer.")
-    return job_ids
-
-
-def read_wanted(asked: dict[str, str], zone: tzinfo, *, shared: bool) -> tuple[Wanted, dict[str, str]]:
-    """What an address asks the wall for, and the same as its form shows it again; what cannot be read is left out."""
-    text = asked.get("q", "").strip()[:TEXT_MAX]
-    show: Show = _SHOWS.get(asked.get("show", ""), "results")
-    kind: JobType | None = _TYPES.get(asked.get("type", ""))
-    model = asked.get("model", "")[:_MODEL_MAX] or None
-    first, last = _day(asked.get("from", "")), _day(asked.get("to", ""))
-    team = shared and asked.get("whose") == "team"
-    wanted = Wanted(
-        text=text,
-        show=show,
-        type=kind,
-        model=model,
-        after=None if first is None else _begins(first, zone),
-        before=None if last is None else _begins(last + timedelta(days=1), zone),
-        team=team,
-    )
-    told = {
-        "whose": "team" if team else "",
-        "q": text,
-        "show": "" if show == "results" else show,
-        "type": kind or "",
-        "model": model or "",
-        "from": "" if first is None else first.isoformat(),
-        "to": "" if last is None else last.isoformat(),
-    }
-    return wanted, {name: value for name, value in told.items() if value}
+    count = len(job_ids)
+    for first in range(0, count, CHOSEN_MAX):
+        await box.desk.delete_all(caller, job_ids[first : first + CHOSEN_MAX])
+    answer = frame.done(request, back, f"{'1 result was' if count == 1 else f'{count:,} results were'} deleted.")
+    answer.background = BackgroundTask(box.desk.purge)  # a disk takes its time over thousands of files
+    return answer
 
 
 def shape(width: int, height: int) -> str:
@@ -155,6 +135,13 @@ HELPERS: Final[dict[str, Any]] = {"shape": shape, "length": length, "rfc3339": r
 """What the templates of tiles call."""
 
 
+def _tiles_asked(asked: dict[str, str]) -> int:
+    """How many tiles a part is to have: who comes back to a place far down asks for many at once."""
+    many = asked.get("tiles", "") if "part" in asked else ""
+    is_number = many.isascii() and many.isdigit() and len(many) <= len(str(TILES_MAX))
+    return min(int(many), TILES_MAX) if is_number and int(many) else PAGE_MAX
+
+
 def _why_empty(wanted: Wanted, told: dict[str, str], *, later: bool) -> str:
     """Which words stand where no tile does."""
     if later:
@@ -162,23 +149,6 @@ def _why_empty(wanted: Wanted, told: dict[str, str], *, later: bool) -> str:
     if told.keys() == {"show"}:
         return wanted.show
     return "narrowed" if told.keys() - {"whose"} else "nothing"
-
-
-def _day(text: str) -> date | None:
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        return None
-    return day if date(1971, 1, 1) <= day <= date(9000, 1, 1) else None
-
-
-def _begins(day: date, zone: tzinfo) -> int:
-    return round(datetime.combine(day, time.min, zone).timestamp()) * SECOND_US
-
-
-async def _own(box: Services, caller: Caller, job_ids: list[str]) -> list[Tile]:
-    tiles = await box.store.read(lambda: box.library.chosen(caller, job_ids))
-    return [tile for tile in tiles if tile.mine and tile.removed_at is None]
 
 
 async def _sent(pieces: Iterator[bytes]) -> AsyncGenerator[bytes]:

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date
 from itertools import groupby
 from typing import Any, Final
-from urllib.parse import urlencode
-from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
 from zsky_box.api import queries
-from zsky_box.clock import SECOND_US, rfc3339
+from zsky_box.clock import rfc3339
 from zsky_box.entries import TYPES, EntryType, EntryView, Filters
-from zsky_box.pages import changes
+from zsky_box.pages import changes, narrowing
 from zsky_box.pages.usage_tables import micro_dollars
 from zsky_box.periods import Period
 from zsky_box.pricing import micros
 from zsky_box.terms import Terms
 
 ROWS: Final = 50
-TEXT_MAX: Final = 100
 LABELS: Final[dict[EntryType, str]] = {
     "deduction": "Charged",
     "reserve": "Held for a job",
@@ -73,7 +70,7 @@ class Asked(Struct, frozen=True, kw_only=True):
             "to": self.until,
             "cursor": self.cursor,
         }
-        return urlencode({name: value for name, value in (values | changes).items() if value})
+        return narrowing.query(values | changes)
 
     @property
     def narrows(self) -> bool:
@@ -96,32 +93,32 @@ class Line(Struct, frozen=True, kw_only=True):
 
 
 def read(items: list[tuple[str, str]]) -> Asked:
-    """The address's query; empty fields of the form ask for nothing. Raises 422 with what is wrong."""
+    """The address's query. Raises 422 with what is wrong."""
     readers = {
         "month": str,
         "type": queries.one_of(TYPES),
-        "job": _text,
-        "key": _text,
-        "from": _day,
-        "to": _day,
+        "job": narrowing.text,
+        "key": narrowing.text,
+        "from": narrowing.day,
+        "to": narrowing.day,
         "cursor": str,
     }
-    values = queries.read([(name, value.strip()) for name, value in items if value.strip()], readers)
+    values = narrowing.read(items, readers)
     since, until = values.pop("from", None), values.pop("to", None)
     return Asked(**values, since=since, until=until)
 
 
 def filters(asked: Asked, period: Period, terms: Terms) -> Filters:
     """What the entries are narrowed to: a job's are all of it, days take the month's place."""
-    zone = terms.calendar.zone_at(period.start_us)
+    after, before = narrowing.span_us(asked.since, asked.until, terms.calendar.zone_at(period.start_us))
     by_days = asked.since is not None or asked.until is not None
     return Filters(
         type=asked.type or None,
         job_id=asked.job or None,
         key_id=asked.key or None,
         period=None if asked.job or by_days else period,
-        created_after=None if asked.since is None else _start_us(asked.since, zone),
-        created_before=None if asked.until is None else _start_us(asked.until + timedelta(days=1), zone),
+        created_after=after,
+        created_before=before,
     )
 
 
@@ -135,7 +132,7 @@ def csv_query(narrowed: Filters) -> str:
         "created_after": None if narrowed.created_after is None else rfc3339(narrowed.created_after),
         "created_before": None if narrowed.created_before is None else rfc3339(narrowed.created_before),
     }
-    return urlencode({name: value for name, value in values.items() if value is not None})
+    return narrowing.query(values)
 
 
 def lines(listed: list[EntryView], labels: Mapping[str, str]) -> list[Line]:
@@ -188,24 +185,3 @@ def _detail(entry: EntryView, labels: Mapping[str, str]) -> str:
     what = entry.action.replace(".", " ").replace("_", " ") if entry.type in ("other", "key", "account", "plan") else ""
     text = ", ".join(part for part in (what, told, *changes.said(entry.before, entry.after)) if part) or entry.action
     return changes.cut(text)
-
-
-def _start_us(day: date, zone: ZoneInfo) -> int:
-    """The first instant of a day, in microseconds."""
-    return round(datetime.combine(day, time(), zone).astimezone(UTC).timestamp()) * SECOND_US
-
-
-def _day(text: str) -> date:
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        raise ValueError("give a day such as 2026-11-01") from None
-    if not 2000 <= day.year < 2100:
-        raise ValueError("give a day of this century")
-    return day
-
-
-def _text(text: str) -> str:
-    if len(text) > TEXT_MAX:
-        raise ValueError(f"give at most {TEXT_MAX} characters")
-    return text

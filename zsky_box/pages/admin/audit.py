@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Iterator
+from datetime import date
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from litestar import Request, Response, get, post
 from litestar.response import Template
@@ -13,19 +12,17 @@ from litestar.types import ControllerRouterHandler
 from msgspec import Struct
 
 from zsky_box import accounts, audit_pages, cursors, sheets
-from zsky_box.api import queries
 from zsky_box.api.deps import Services, services
-from zsky_box.api.sending import Sending
+from zsky_box.api.sending import Sending, from_store
 from zsky_box.audit_pages import Entry, Filters
-from zsky_box.clock import SECOND_US, rfc3339
+from zsky_box.clock import rfc3339
 from zsky_box.db import Rows, Store
-from zsky_box.pages import changes, frame
+from zsky_box.pages import changes, frame, narrowing
 from zsky_box.pages.admin import places
 from zsky_box.verifier import Verification
 
 PATH: Final = "/admin/audit"
 ROWS: Final = 50
-TEXT_MAX: Final = 100
 _CURSOR: Final = "a"
 
 
@@ -41,15 +38,16 @@ class Asked(Struct, frozen=True, kw_only=True):
 
     def query(self, cursor: str | None = None) -> str:
         """The same filters as a query string, from this cursor on."""
-        values: dict[str, Any] = {
-            "account": self.account,
-            "action": self.action,
-            "actor": self.actor,
-            "from": self.since,
-            "to": self.until,
-            "cursor": cursor,
-        }
-        return urlencode({name: value for name, value in values.items() if value})
+        return narrowing.query(
+            {
+                "account": self.account,
+                "action": self.action,
+                "actor": self.actor,
+                "from": self.since,
+                "to": self.until,
+                "cursor": cursor,
+            }
+        )
 
 
 class Line(Struct, frozen=True, kw_only=True):
@@ -89,7 +87,7 @@ async def audit_csv(request: Request[Any, Any, Any]) -> Sending:
     """What the filters match as a table, all of it."""
     box = services(request)
     pieces = audit_pages.csv_pieces(box.store, _filters(box, _asked(request)))
-    return _sending(box.store, pieces, sheets.MEDIA_TYPE, "csv")
+    return _file(box.store, pieces, sheets.MEDIA_TYPE, "csv")
 
 
 @get(f"{PATH}.jsonl", opt={"page": "owner"}, include_in_schema=False)
@@ -97,30 +95,27 @@ async def audit_jsonl(request: Request[Any, Any, Any]) -> Sending:
     """The same with an object to a line."""
     box = services(request)
     pieces = audit_pages.json_lines(box.store, _filters(box, _asked(request)))
-    return _sending(box.store, pieces, audit_pages.JSONL, "jsonl")
+    return _file(box.store, pieces, audit_pages.JSONL, "jsonl")
 
 
 def _asked(request: Request[Any, Any, Any]) -> Asked:
-    """The address's query; empty fields of the form ask for nothing. Raises 422 with what is wrong."""
-    readers = {"account": _text, "action": _text, "actor": _text, "from": _day, "to": _day, "cursor": str}
-    items = [(name, value.strip()) for name, value in request.query_params.items() if value.strip()]
-    values = queries.read(items, readers)
+    """The address's query. Raises 422 with what is wrong."""
+    readers = {
+        "account": narrowing.text,
+        "action": narrowing.text,
+        "actor": narrowing.text,
+        "from": narrowing.day,
+        "to": narrowing.day,
+        "cursor": str,
+    }
+    values = narrowing.read(request.query_params.items(), readers)
     since, until = values.pop("from", None), values.pop("to", None)
     return Asked(**values, since=since, until=until)
 
 
 def _filters(box: Services, asked: Asked) -> Filters:
-    def start_us(day: date) -> int:
-        moment = datetime.combine(day, time(), box.terms.calendar.zone).astimezone(UTC)
-        return round(moment.timestamp()) * SECOND_US
-
-    return Filters(
-        account=asked.account,
-        action=asked.action,
-        actor=asked.actor,
-        since=None if asked.since is None else start_us(asked.since),
-        before=None if asked.until is None else start_us(asked.until + timedelta(days=1)),
-    )
+    since, before = narrowing.span_us(asked.since, asked.until, box.terms.calendar.zone)
+    return Filters(account=asked.account, action=asked.action, actor=asked.actor, since=since, before=before)
 
 
 def _found(box: Services, asked: Asked) -> dict[str, Any]:
@@ -163,31 +158,9 @@ def _ended_at(found: Verification | None) -> str:
     return "" if found is None or found.ended_at is None else rfc3339(found.ended_at)
 
 
-def _sending(store: Store, pieces: Iterator[bytes], media_type: str, ending: str) -> Sending:
-    """Piece by piece as fast as the browser reads; between two pieces nothing of the store is held."""
-
-    async def sent() -> AsyncGenerator[bytes]:
-        while (piece := await store.read(lambda: next(pieces, None))) is not None:
-            yield piece
-
+def _file(store: Store, pieces: Iterator[bytes], media_type: str, ending: str) -> Sending:
     headers = {"Cache-Control": "no-store", "Content-Disposition": f'attachment; filename="zsky-audit.{ending}"'}
-    return Sending(sent(), lambda: None, media_type=media_type, headers=headers)
-
-
-def _text(text: str) -> str:
-    if len(text) > TEXT_MAX:
-        raise ValueError(f"give at most {TEXT_MAX} characters")
-    return text
-
-
-def _day(text: str) -> date:
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        raise ValueError("give a day such as 2026-11-01") from None
-    if not 2000 <= day.year < 2100:
-        raise ValueError("give a day of this century")
-    return day
+    return from_store(store, pieces, media_type=media_type, headers=headers)
 
 
 HANDLERS: Final[list[ControllerRouterHandler]] = [audit, chain, verify_now, audit_csv, audit_jsonl]

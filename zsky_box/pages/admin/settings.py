@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +19,7 @@ from zsky_box import inventory, tls
 from zsky_box.api import queries
 from zsky_box.api.deps import Services, services
 from zsky_box.catalog import open_catalog
+from zsky_box.errors import Refusal, SettingsError
 from zsky_box.pages import frame
 from zsky_box.pages.admin import places, settings_words
 from zsky_box.settings import Settings, variable
@@ -48,9 +52,22 @@ class Row(Struct, frozen=True, kw_only=True):
     warning: str
 
 
+class Wrong(Struct, frozen=True):
+    """A value that was refused: of which setting, as it was written, and why."""
+
+    name: str
+    text: str
+    told: str
+
+
 @get(PATH, opt={"page": "owner"}, include_in_schema=False)
 async def settings(request: Request[Any, Any, Any]) -> Template:
     """The page; `find` narrows it to what has such words, `only=changed` to what is not at its default."""
+    return await _page(request, None)
+
+
+async def _page(request: Request[Any, Any, Any], refused: Wrong | None, status: int = 200) -> Template:
+    """The page; a value that was refused stands where it was written, with the reason."""
     box = services(request)
     query = queries.read(
         [(name, value) for name, value in request.query_params.items() if value.strip()],
@@ -75,6 +92,8 @@ async def settings(request: Request[Any, Any, Any]) -> Template:
         find=query.get("find", ""),
         only=only,
         wrong=wrong,
+        refused=refused,
+        status=status,
         comments=comments,
         waiting=[each.name for each in found if each.waits],
         levels=LEVELS,
@@ -82,11 +101,16 @@ async def settings(request: Request[Any, Any, Any]) -> Template:
 
 
 @post(PATH, opt={"page": "owner"}, status_code=303, include_in_schema=False)
-async def change(request: Request[Any, Any, Any]) -> Response[Any]:
+async def change(request: Request[Any, Any, Any]) -> Response[Any] | Template:
     """Write one setting, or take it out of the file; the next start reads it."""
     box, form, actor = services(request), await frame.form(request), places.actor(request)
     name, text = form.get("name", ""), None if form.get("do") == "default" else form.get("value", "")
-    await asyncio.to_thread(lambda: box.settings_file.change(name, text, lambda found: _check(box, found), actor))
+    try:
+        await asyncio.to_thread(lambda: box.settings_file.change(name, text, lambda found: _check(box, found), actor))
+    except Refusal as refusal:
+        if refusal.field != name or text is None:
+            raise
+        return await _page(request, Wrong(name, text, refusal.detail), refusal.status)
     told = f"{name} is back to its default" if text is None else f"{name} is changed"
     return frame.done(request, f"{PATH}#{name}", f"{told}. It takes effect at the next start of the box.")
 
@@ -94,12 +118,37 @@ async def change(request: Request[Any, Any, Any]) -> Response[Any]:
 def _check(box: Services, found: Settings) -> None:
     """What a start would not begin with; raises SettingsError."""
     tls.files(found)
+    _check_address(box.settings, found)
+    _check_folder(found.outputs)
     devices = list(box.inventory.cards)
     for name in ("pins", "exclusions"):
         # With other devices the next start knows better than this one.
         if found.devices == box.settings.devices:
             inventory.models_by_device(name, getattr(found, name), devices, box.catalog.specs)
     open_catalog(box.store.path.parent).use_check(found.output_check)
+
+
+def _check_address(now: Settings, found: Settings) -> None:
+    """Listen there for a moment, as a start would; not where the box itself listens now."""
+    if (found.host, found.port) == (now.host, now.port):
+        return
+    port = found.port if found.port != now.port else 0
+    family = socket.AF_INET6 if ":" in found.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((found.host, port))
+        except OSError as error:
+            where = f"port {port} of {found.host}" if port else found.host
+            raise SettingsError(f"this machine cannot listen on {where}: {error.strerror or error}") from error
+
+
+def _check_folder(outputs: str) -> None:
+    """The folder of results is there, or can be made."""
+    path = Path(outputs).expanduser()
+    there = next((each for each in (path, *path.parents) if each.exists()), path)
+    if outputs and not (there.is_dir() and os.access(there, os.W_OK)):
+        raise SettingsError(f"outputs = {outputs!r}: {there} is no folder that the box may write in")
 
 
 def _row(setting: Setting, words: Markup) -> Row:
