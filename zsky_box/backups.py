@@ -78,7 +78,7 @@ class Backup(Struct, frozen=True):
 
 
 class Making(Struct, kw_only=True):
-    """A backup that is made, or how it ended: `done` of `of` of its phase; `told` is its last sentence."""
+    """A backup that is made or read anew, or how that ended: `done` of `of` of its phase; `told` is said last."""
 
     begun_at: int
     state: Literal["running", "done", "failed"] = "running"
@@ -145,7 +145,7 @@ class Backups:
         self._closing = False
 
     def last(self) -> Making | None:
-        """The one that is made, or the one made last since the start; a copy."""
+        """The one that is made or read, or was last since the start; a copy."""
         with self._lock:
             return None if self._making is None else msgspec.structs.replace(self._making)
 
@@ -165,12 +165,26 @@ class Backups:
         return self.folder / name
 
     def begin(self, actor: str) -> bool:
-        """Begin to make one; False where one is made already, or the box stops."""
+        """Begin to make one; False where one is made or read already, or the box stops."""
+        return self._begin(lambda making: self._make(making, actor))
+
+    def begin_check(self, name: str) -> bool:
+        """Begin to read one from end to end, and to compare it with what is on record; raises 404."""
+        path = self.path(name)
+        return self._begin(lambda making: self._check(making, path))
+
+    def delete(self, name: str, actor: str) -> None:
+        """Remove one, on record; raises 404."""
+        path = self.path(name)
+        path.unlink(missing_ok=True)
+        self._store.write(lambda tx: self._record(tx, "backup.deleted", actor, name, {}))
+
+    def _begin(self, work: Callable[[Making], None]) -> bool:
         with self._lock:
             if self._closing or (self._making is not None and self._making.state == "running"):
                 return False
             self._making = Making(begun_at=self._clock())
-            self._thread = threading.Thread(target=self._make, args=(self._making, actor), name="backup", daemon=True)
+            self._thread = threading.Thread(target=work, args=(self._making,), name="backup", daemon=True)
             self._thread.start()
             return True
 
@@ -200,13 +214,10 @@ class Backups:
             stamp = datetime.fromtimestamp(making.begun_at // SECOND_US, UTC).strftime(_STAMP)
             target = self.folder / f"zsky-{stamp}.tar.gz"
 
-            def tell(phase: Phase, done: int, of: int) -> None:
-                self._tell(making, phase, done, of)
-
-            manifest = write(self._data, target, making.begun_at, tell)
+            manifest = write(self._data, target, making.begun_at, self._teller(making))
             size, digest = target.stat().st_size, _sha256(target)
             after = {"bytes": size, "sha256": digest, "newest_row": manifest.newest_row}
-            self._store.write(lambda tx: self._record(tx, actor, target.name, after))
+            self._store.write(lambda tx: self._record(tx, "backup.made", actor, target.name, after))
             self._prune()
         except _Stopped:
             self._end(making, "failed", "The box stopped before it was done.")
@@ -217,13 +228,39 @@ class Backups:
         else:
             self._end(making, "done", f"{target.name} is made, verified and read back.")
 
-    def _record(self, tx: db.Tx, actor: str, name: str, after: dict[str, int | str]) -> None:
+    def _check(self, making: Making, path: Path) -> None:
+        try:
+            manifest = check(path, self._teller(making))
+            if (recorded := self._recorded_sha256(path.name)) not in (None, _sha256(path)):
+                raise BackupError(f"{path.name} is not the one that was made: its sum on record is {recorded}")
+        except _Stopped:
+            self._end(making, "failed", "The box stopped before it was read.")
+        except (ZskyError, OSError) as error:
+            log.error("backup %s: %s", path.name, error)
+            self._end(making, "failed", f"{path.name}: {error}.")
+        else:
+            told = f"{path.name} is whole: the ledger up to row {manifest.newest_row:,}, of {manifest.made_at}."
+            self._end(making, "done", told)
+
+    def _recorded_sha256(self, name: str) -> str | None:
+        """Of the audit, which nobody changes unseen; None for a file that this ledger did not see made."""
+        row = self._store.one(
+            "SELECT json_extract(after, '$.sha256') AS sha256 FROM audit WHERE action = 'backup.made' AND subject = ?"
+            " ORDER BY id DESC LIMIT 1",
+            (name,),
+        )
+        return None if row is None else str(row["sha256"])
+
+    def _record(self, tx: db.Tx, action: str, actor: str, name: str, after: dict[str, int | str]) -> None:
         at = timeline.advance_anyhow(tx, self._clock())
-        audit.append(tx, at=at, account_id=None, actor=actor, action="backup.made", subject=name, after=after)
+        audit.append(tx, at=at, account_id=None, actor=actor, action=action, subject=name, after=after)
 
     def _prune(self) -> None:
         for backup in self.listed()[self._kept :]:
             (self.folder / backup.name).unlink(missing_ok=True)
+
+    def _teller(self, making: Making) -> Told:
+        return lambda phase, done, of: self._tell(making, phase, done, of)
 
     def _tell(self, making: Making, phase: Phase, done: int, of: int) -> None:
         with self._lock:

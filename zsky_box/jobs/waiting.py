@@ -1,4 +1,4 @@
-"""How many jobs wait, and for what."""
+"""How many jobs wait or run, and for what."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from zsky_box.db import Store
+from zsky_box.db import Rows, Store
 from zsky_box.jobs.rows import BATCH
 
 
@@ -34,3 +34,9 @@ def waiting(store: Store) -> list[Waiting]:
         )
         for row in rows
     ]
+
+
+def open_of_model(rows: Rows | Store, model: str) -> int:
+    """How many jobs of a model wait or run, everybody's."""
+    found = rows.one("SELECT count(*) AS n FROM job WHERE model = ? AND status IN ('queued', 'running')", (model,))
+    return 0 if found is None else int(found["n"])
