@@ -128,7 +128,7 @@ def rename(tx: Tx, account: Account, name: str, *, now: int) -> Account:
         tx,
         at=now,
         account_id=account.id,
-        actor=f"browser:{account.id}",
+        actor=audit.in_browser(account.id),
         action="account.renamed",
         subject=account.id,
         before={"name": account.name},
