@@ -16,8 +16,9 @@ from tests.pages.test_admin_devices import slot as device
 from tests.people import PASSWORD, Browser, add_people, signed_in
 from tests.running import RunningBox
 from tests.test_backups import nobody
-from zsky_box import backups
+from zsky_box import backup_file
 from zsky_box.clock import SECOND_US
+from zsky_box.jobs.waiting import Line
 from zsky_box.pages.admin import health
 
 
@@ -75,7 +76,7 @@ def test_a_backup_is_made_and_downloaded(owner: Browser, box: RunningBox, tmp_pa
     assert file.headers["cache-control"] == "no-store"
     path = tmp_path / name
     path.write_bytes(file.content)
-    assert "ledger.db" in backups.check(path, nobody).files
+    assert "ledger.db" in backup_file.check(path, nobody).files
     account = owner.get("/v1/me").json()["account"]
     for room in ("backup.made", "backup.downloaded"):
         assert audited(box.folder, room) == [(f"browser:{account}", name)]
@@ -150,7 +151,7 @@ def test_a_queue_that_stands_still_by_the_owners_wish_is_a_note(owner: Browser) 
     ],
 )
 def test_a_queue_that_is_stuck_is_found(slot: str, running: int, minutes: int, state: str, told: str) -> None:
-    of = health.Line(waiting=2, running=running, waited_us=minutes * 60 * SECOND_US)
+    of = Line(waiting=2, running=running, waited_us=minutes * 60 * SECOND_US)
     found = health.of_queue(of, [device(state=slot, reason="was lost")], quiet=False)
     assert (found["state"], told in found["told"]) == (state, True), found
 
