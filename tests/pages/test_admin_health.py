@@ -17,6 +17,7 @@ from tests.people import PASSWORD, Browser, add_people, signed_in
 from tests.running import RunningBox
 from tests.test_backups import nobody
 from zsky_box import backups
+from zsky_box.checkup import Disk, of_space
 from zsky_box.clock import SECOND_US
 from zsky_box.pages.admin import health
 
@@ -184,3 +185,19 @@ def test_what_is_wrong_comes_first(tmp_path: Path) -> None:
         assert "things to look at" in text
         assert "there is no setting &#39;portt&#39;" in text
         assert findings(text)["data folder"] == "look"
+
+
+@pytest.mark.parametrize(
+    ("free", "state", "told"),
+    [
+        ({"data and results": 50}, "good", "50.0 GB"),
+        ({"data and results": 1}, "bad", "1.0 GB, below the floor of 2.0 GB: no job is taken"),
+        ({"data": 50, "results": 40}, "good", "50.0 GB for data, 40.0 GB for results"),
+        ({"data": 50, "results": 1}, "bad", "below the floor of 2.0 GB: no job is taken"),
+        ({"data": 1, "results": 40}, "bad", "below the floor of 2.0 GB: soon nothing can be written"),
+    ],
+)
+def test_both_disks_are_looked_at(free: dict[str, int], state: str, told: str) -> None:
+    disks = [Disk(holds, "/", 100 * 10**9, count * 10**9) for holds, count in free.items()]
+    found = of_space(disks, 2 * 10**9)
+    assert (found["state"], told in found["told"]) == (state, True), found
