@@ -62,10 +62,15 @@ def use(tx: Tx, token: str, *, hashed: str, now: int) -> Account:
     account = find(tx, token, now)
     if account is None:
         raise Refusal(404, "not_found", "This link has been used or has ended; ask the box's owner for a new one.")
-    actor = f"browser:{account.id}"
+    actor = audit.in_browser(account.id)
     passwords.set_for(tx, account.id, hashed, now=now, actor=actor)
     sessions.end_all(tx, account.id, but=None, now=now, actor=actor)
     return account
+
+
+def end(tx: Tx, account_id: str) -> None:
+    """End the link of an account, if it has one."""
+    tx.execute("DELETE FROM invitation WHERE account_id = ?", (account_id,))
 
 
 def _purpose(rows: Reader, account: Account) -> Purpose:
