@@ -10,9 +10,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import RunningBox
+from tests.running import ROOT, RunningBox
 
 SEED_VARIABLE = "ZSKY_SIMULATION_SEED"
+LONGEST = (
+    "tests/test_kill.py",
+    "tests/pipelines/test_prepare.py",
+    "tests/browser/test_create.py",
+    "tests/browser/test_library.py",
+    "tests/pages/test_library.py",
+    "tests/api/test_uploads.py",
+    "tests/api/test_overage.py",
+    "tests/pipelines/test_ltx2.py",
+    "tests/pipelines/test_stills.py",
+    "tests/pages/test_sign_in.py",
+    "tests/test_money_machine.py",
+    "tests/pipelines/test_decode.py",
+    "tests/mini/test_training.py",
+    "tests/media/test_reference.py",
+    "tests/test_parent.py",
+    "tests/cli/test_ledger.py",
+    "tests/api/test_openapi.py",
+    "tests/browser/test_usage.py",
+)
+"""The files that take longest, about in order. They come first, so that processes that share the files end together."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,6 +57,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.seed = secrets.randbits(32)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # What the tests start computes with one thread, as they do: two processes of tests take both of two cores already,
+    # and threads that find no core wait for one another.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if gone := [name for name in LONGEST if not (ROOT / name).exists()]:
+        raise pytest.UsageError(f"tests/conftest.py names files that are not there: {', '.join(gone)}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -43,6 +69,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long_runs = [item for item in items if item.get_closest_marker("campaign")]
         config.hook.pytest_deselected(items=long_runs)
         items[:] = [item for item in items if item not in long_runs]
+    place = {ROOT / name: at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture

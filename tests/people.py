@@ -11,7 +11,7 @@ from typing import Any, Final
 import httpx
 from argon2 import PasswordHasher
 
-from tests.running import RunningBox
+from tests.running import TLS, RunningBox
 from zsky_box import accounts, passwords
 from zsky_box.accounts import Plan
 from zsky_box.clock import system_clock
@@ -58,7 +58,7 @@ class Browser(httpx.Client):
 
     def __init__(self, box: RunningBox, **arguments: Any) -> None:
         headers = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8", "Origin": box.url}
-        super().__init__(base_url=box.url, headers=headers, trust_env=False, timeout=30, **arguments)
+        super().__init__(base_url=box.url, headers=headers, trust_env=False, verify=TLS, timeout=30, **arguments)
         self.event_hooks = {"request": [self._send_cookies]}
 
     def _send_cookies(self, request: httpx.Request) -> None:

@@ -32,6 +32,21 @@ def test_the_owner_at_the_terminal_may_do_everything(tmp_path: Path) -> None:
         assert (caller.account, caller.key.scopes, caller.key.test) == (owner, keys.SCOPES, False)
 
 
+@pytest.mark.parametrize("name", ["ann", "ANN", "Zoe\u0308", "ZOË", "\uff21nn"])
+def test_a_name_that_a_person_would_take_for_anothers_is_taken(tmp_path: Path, name: str) -> None:
+    with opened(tmp_path) as store:
+        store.write(lambda tx: accounts.create_owner(tx, "Ann", START_US))
+        zoe = member(store, "Zoë")
+        with pytest.raises(Refusal, match="already"):
+            member(store, name)
+        with store.snapshot() as rows:
+            assert len(accounts.everybody(rows)) == 2
+        renamed = store.write(lambda tx: accounts.rename(tx, zoe, "ZOE\u0308", now=START_US))
+        assert renamed.name == "ZO\u00cb", "one's own name is no other's, and is kept in one form"
+        with store.snapshot() as rows:
+            assert accounts.named(rows, "ZOE\u0308") == renamed
+
+
 def test_a_new_account_is_one_audit_row(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         owner = store.write(lambda tx: accounts.create_owner(tx, "Ann", START_US))

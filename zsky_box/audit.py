@@ -36,6 +36,11 @@ def append(
     )
 
 
+def in_browser(account_id: str) -> str:
+    """The actor of what a person did in the browser, signed in or by their own link."""
+    return f"browser:{account_id}"
+
+
 def first_broken_row(store: Store, last_rows: int | None = None) -> int | None:
     """Replay the chain (all of it, or its last rows); the id of the first row that does not fit, or None."""
     limit = -1 if last_rows is None else last_rows

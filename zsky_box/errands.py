@@ -27,6 +27,7 @@ from zsky_box.errors import InstallError, Refusal
 from zsky_box.install.removing import remove
 from zsky_box.install.staging import Staging
 from zsky_box.install.stock import folder_bytes
+from zsky_box.jobs import waiting
 from zsky_box.manifest import ModelSpec
 from zsky_box.settings import Settings
 from zsky_box.worker_process import obituary
@@ -163,7 +164,7 @@ class Errands:
             if self._errand is not None and self._errand.is_open and self._errand.model == name:
                 raise _busy(self._errand)
         try:
-            remove(self._catalog, name, self._settings.output_check, lambda: self._open_jobs(name))
+            remove(self._catalog, name, self._settings.output_check, lambda: waiting.open_of_model(self._store, name))
         except InstallError as error:
             raise Refusal(409, "model_busy", str(error)) from error
         self._store.write(lambda tx: self._record(tx, "model.removed", actor, name, {}))
@@ -273,12 +274,6 @@ class Errands:
         if spec is None:
             raise Refusal(404, "not_found", f"There is no model {name!r} in the catalogue.")
         return spec
-
-    def _open_jobs(self, name: str) -> int:
-        row = self._store.one(
-            "SELECT count(*) AS n FROM job WHERE model = ? AND status IN ('queued', 'running')", (name,)
-        )
-        return 0 if row is None else int(row["n"])
 
     def _record_licence(self, spec: ModelSpec, actor: str) -> None:
         licence = {"name": spec.licence.name, "url": spec.licence.url, "commercial_use": spec.licence.commercial_use}

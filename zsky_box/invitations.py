@@ -62,7 +62,7 @@ def use(tx: Tx, token: str, *, hashed: str, now: int) -> Account:
     account = find(tx, token, now)
     if account is None:
         raise Refusal(404, "not_found", "This link has been used or has ended; ask the box's owner for a new one.")
-    actor = f"browser:{account.id}"
+    actor = audit.in_browser(account.id)
     passwords.set_for(tx, account.id, hashed, now=now, actor=actor)
     sessions.end_all(tx, account.id, but=None, now=now, actor=actor)
     return account

@@ -57,7 +57,7 @@ def begin(tx: Tx, account_id: str, *, now: int, address: str, agent: str) -> tup
         tx,
         at=now,
         account_id=account_id,
-        actor=f"browser:{account_id}",
+        actor=audit.in_browser(account_id),
         action="session.begun",
         subject=session.id,
         after={"address": session.address},

@@ -18,7 +18,7 @@ from zsky_box import keys, secretfile
 from zsky_box.clock import system_clock
 from zsky_box.db import Store
 
-BOUND_SECONDS = 20.0
+BOUND_SECONDS = 30.0
 PROBLEM = "application/problem+json"
 IMAGE: dict[str, Any] = {"type": "image", "prompt": "an espresso bar at golden hour", "resolution": "480p"}
 VIDEO: dict[str, Any] = {"type": "video", "prompt": "a neon night market", "resolution": "480p", "duration": 1}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from base64 import b64decode
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -261,10 +260,7 @@ def test_a_stop_of_the_service_ends_the_streams_at_once(tmp_path: Path) -> None:
     box = RunningBox(tmp_path / "data", devices="cpu").start()
     with box.client() as client, listening(client) as messages:
         next(messages)
-        began = time.monotonic()
-        status = box.stop()
-        seconds = time.monotonic() - began
+        assert box.stop() in (0, -15)
         assert list(messages) == []
-    assert status in (0, -15)
-    assert seconds < 4
+    assert "graceful shutdown exceeded" not in box.log()
     assert "Traceback" not in box.log()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import statistics
 import threading
 import time
 from pathlib import Path
@@ -80,11 +79,12 @@ def test_every_answer_has_an_id_of_its_own(live: httpx.Client) -> None:
 def test_an_answer_on_an_open_connection_comes_at_once(live: httpx.Client) -> None:
     """An answer's head and body are two writes: with Nagle's algorithm the second waits 40 ms for the first's ACK."""
     seconds: list[float] = []
-    for _ in range(15):
+    for _ in range(60):
         began = time.perf_counter()
         live.get("/healthz")
         seconds.append(time.perf_counter() - began)
-    assert statistics.median(seconds) < KEEP_ALIVE_SECONDS_MAX
+    # At first the other side acknowledges at once; and a busy machine is slow now and then, but not always.
+    assert sorted(seconds[20:])[4] < KEEP_ALIVE_SECONDS_MAX
 
 
 def test_a_fault_of_the_box_is_told_without_its_trace(

@@ -92,12 +92,6 @@ class Secured(RunningBox):
         self.url = f"https://127.0.0.1:{self.port}"
         self.trust = tls.trusting(cert.read_text())
 
-    def wait_for(self, path: str) -> None:
-        with pytest.MonkeyPatch.context() as changed:
-            plain = httpx.get
-            changed.setattr(httpx, "get", lambda url, **options: plain(url, verify=self.trust, **options))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
-            super().wait_for(path)
-
 
 def test_the_commands_trust_exactly_the_certificate_of_the_box(run: Run, tmp_path: Path) -> None:
     cert, key = certify(tmp_path, "elsewhere.example")

@@ -29,7 +29,7 @@ from zsky_box.starter import Rules
 from zsky_box.turns import URGENT_SECONDS
 from zsky_box.worker import Patience, Worker
 
-BOUND_SECONDS = 10.0
+BOUND_SECONDS = 30.0
 POLL_SECONDS = 0.02
 MODELS = ("a", "b", "c")
 HOST_BYTES = 1 << 50

@@ -22,7 +22,7 @@ from zsky_box.manifest import ModelSpec
 from zsky_box.placement import Card
 
 NOW = "2026-11-25T12:00:00Z"
-QUICK = Patience(connect_seconds=5.0, silence_seconds=0.5, tries_max=4)
+QUICK = Patience(connect_seconds=5.0, silence_seconds=2.0, tries_max=4)
 ON_CPU = Machine(cards=(Card(device="cpu", total_bytes=64 * GIB),), host_bytes=64 * GIB)
 
 

@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.running import free_port
 
 ROOT = Path(__file__).parents[2]
 COPIED = [
@@ -98,12 +99,6 @@ is-active) alive ;;
 show) printf '%s\\n' "$pid" ;;
 esac
 """
-
-
-def free_port() -> int:
-    with socket.socket() as finder:
-        finder.bind(("127.0.0.1", 0))
-        return finder.getsockname()[1]
 
 
 def write_program(path: Path, text: str) -> None:

@@ -7,7 +7,8 @@ import re
 import signal
 import socket
 
-from tests.install.checkout import KEY, RUN_TIMEOUT_SECONDS, Checkout, free_port, lives, wait_until
+from tests.install.checkout import KEY, RUN_TIMEOUT_SECONDS, Checkout, lives, wait_until
+from tests.running import free_port
 
 
 def test_it_installs_starts_and_makes_a_first_clip(checkout: Checkout) -> None:

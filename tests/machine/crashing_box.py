@@ -14,12 +14,11 @@ import httpx
 import msgspec
 
 from tests import invariants
-from tests.running import ROOT, RunningBox
+from tests.running import POLL_SECONDS, ROOT, START_SECONDS, RunningBox
 from zsky_box import control
 from zsky_box.api.access import CONTROL_HEADER
 
-START_SECONDS = 30.0
-GONE_SECONDS = 20.0
+GONE_SECONDS = 30.0
 
 
 class CrashingBox(RunningBox):
@@ -52,12 +51,13 @@ class CrashingBox(RunningBox):
                 command, env={**os.environ, "PYTHONPATH": str(ROOT), name: value}, stdout=log, stderr=log
             )
         give_up_at = time.monotonic() + START_SECONDS
-        while not self.is_dead():
-            assert time.monotonic() < give_up_at, self.log()[-5000:]
-            try:
-                return httpx.get(f"{self.url}/healthz", trust_env=False).is_success
-            except httpx.TransportError:
-                time.sleep(0.01)
+        with self.client(None) as client:
+            while not self.is_dead():
+                assert time.monotonic() < give_up_at, self.log()[-5000:]
+                try:
+                    return client.get("/healthz").is_success
+                except httpx.TransportError:
+                    time.sleep(POLL_SECONDS)
         return False
 
     def is_dead(self) -> bool:
@@ -69,7 +69,8 @@ class CrashingBox(RunningBox):
         address = msgspec.json.decode((self.folder / control.FILE_NAME).read_bytes(), type=control.Address)
         headers = {CONTROL_HEADER: address.token}
         content: Any = msgspec.json.encode(asked)
-        return httpx.post(f"{self.url}/control", content=content, headers=headers, trust_env=False, timeout=30)
+        with self.client(None) as client:
+            return client.post("/control", content=content, headers=headers)
 
     def assert_nothing_left(self) -> None:
         """The kernel ends the children of a killed service; that takes a moment, and no more."""

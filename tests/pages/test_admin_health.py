@@ -12,10 +12,14 @@ import pytest
 from tests.api.asking import until
 from tests.boxes import running
 from tests.pages.test_admin_cards import audited
+from tests.pages.test_admin_devices import slot as device
 from tests.people import PASSWORD, Browser, add_people, signed_in
 from tests.running import RunningBox
 from tests.test_backups import nobody
-from zsky_box import backups
+from zsky_box import backup_file
+from zsky_box.clock import SECOND_US
+from zsky_box.jobs.waiting import Line
+from zsky_box.pages.admin import health
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +76,84 @@ def test_a_backup_is_made_and_downloaded(owner: Browser, box: RunningBox, tmp_pa
     assert file.headers["cache-control"] == "no-store"
     path = tmp_path / name
     path.write_bytes(file.content)
-    assert "ledger.db" in backups.check(path, nobody).files
+    assert "ledger.db" in backup_file.check(path, nobody).files
     account = owner.get("/v1/me").json()["account"]
     for room in ("backup.made", "backup.downloaded"):
         assert audited(box.folder, room) == [(f"browser:{account}", name)]
+
+
+def last_told(owner: Browser) -> str:
+    """How the last backup, or the last look at one, ended; "" while it goes on."""
+    found = re.search(r'<p class="notice (?:good|bad)">(.*?)</p>', owner.get("/admin/health/backups").text)
+    return "" if found is None else html.unescape(found[1])
+
+
+def a_backup(owner: Browser) -> str:
+    before = set(backed_up(owner))
+    owner.submit("/admin/health/backups", "/admin/health")
+    until(lambda: bool(set(backed_up(owner)) - before) and "read back" in last_told(owner), "made")
+    [name] = set(backed_up(owner)) - before
+    return name
+
+
+def test_a_backup_is_read_anew_and_a_changed_one_is_found(owner: Browser, box: RunningBox) -> None:
+    name = a_backup(owner)
+    here = f"/admin/health/backups/{name}"
+    answer = owner.submit(here, do="check")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/admin/health#backups")
+    until(lambda: "is whole: the ledger up to row" in last_told(owner), "read")
+    path = box.folder / "backups" / name
+    other = next(each for each in backed_up(owner) if each != name)
+    path.write_bytes((path.parent / other).read_bytes())  # whole in itself, and not what was made
+    owner.submit(here, do="check")
+    until(lambda: "is not the one that was made" in last_told(owner), "found")
+    assert findings(owner.get("/admin/health").text)["backups"] == "look"
+    path.write_bytes(b"nothing")
+    owner.submit(here, do="check")
+    until(lambda: "does not read back" in last_told(owner), "found")
+
+
+def test_a_backup_is_deleted_by_the_owner_in_person(owner: Browser, box: RunningBox) -> None:
+    name = a_backup(owner)
+    here = f"/admin/health/backups/{name}"
+    for fields in ({"do": "delete"}, {"do": "delete", "password": "not the owner's own"}, {"do": "burn"}):
+        refused = owner.submit(here, **fields)
+        assert (refused.status_code, refused.headers["location"]) == (303, here)
+        assert name in backed_up(owner)
+    answer = owner.submit(here, do="delete", password=PASSWORD)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/admin/health#backups")
+    assert name not in backed_up(owner)
+    assert owner.get(here).status_code == 404
+    account = owner.get("/v1/me").json()["account"]
+    assert audited(box.folder, "backup.deleted") == [(f"browser:{account}", name)]
+
+
+def test_a_queue_that_stands_still_by_the_owners_wish_is_a_note(owner: Browser) -> None:
+    owner.submit("/admin/cards", device="all", do="pause")
+    body = {"type": "image", "prompt": "a fox"}
+    job_id = owner.post("/v1/generate", json=body, headers={"X-CSRF-Token": owner.csrf}).json()["job_id"]
+    text = owner.get("/admin/health").text
+    assert findings(text)["queue"] == "note"
+    assert "1 job waits: all devices are paused" in text
+    owner.submit("/admin/cards", device="all", do="resume")
+    until(lambda: owner.get(f"/v1/job_status/{job_id}").json()["status"] == "completed", "made")
+    assert findings(owner.get("/admin/health").text)["queue"] == "well"
+
+
+@pytest.mark.parametrize(
+    ("slot", "running", "minutes", "state", "told"),
+    [
+        ("ready", 0, 9, "good", "2 jobs wait"),
+        ("ready", 0, 11, "bad", "2 jobs wait, the oldest for 11 minutes, and none runs"),
+        ("ready", 1, 11, "good", "2 jobs wait, 1 run"),
+        ("quarantined", 0, 0, "bad", "no device takes jobs now"),
+        ("starting", 0, 0, "bad", "cuda:0 is starting"),
+    ],
+)
+def test_a_queue_that_is_stuck_is_found(slot: str, running: int, minutes: int, state: str, told: str) -> None:
+    of = Line(waiting=2, running=running, waited_us=minutes * 60 * SECOND_US)
+    found = health.of_queue(of, [device(state=slot, reason="was lost")], quiet=False)
+    assert (found["state"], told in found["told"]) == (state, True), found
 
 
 @pytest.mark.parametrize("name", ["..%2fsecrets.json", "secrets.json", "zsky-20200101T000000Z.tar.gz", "%2e%2e"])

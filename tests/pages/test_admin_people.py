@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import httpx
 import pytest
@@ -104,10 +106,27 @@ def test_somebody_is_added_and_signs_in_with_the_link_that_is_shown_once(studio:
         set_up = visitor.post("/setup", data={"token": token, "name": "Zoë", "password": password, "again": password})
         assert set_up.status_code == 303
         assert visitor.get("/v1/me").json()["plan"] == "free"
+        visitor.submit("/sign-out")
+        visitor.sign_in("Zoe\u0308", password)  # as some keyboards write it
         again = secret_of(owner.get(owner.submit(path, do="invite").headers["location"]).text)
         assert again != link
         owner.submit("/admin/people", name="ada")
         assert "already" in owner.get("/admin/people").text
+
+
+def test_a_session_alone_does_not_give_its_owner_another_password(studio: RunningBox) -> None:
+    """A link would set one without the present one, by whichever of the account's names it is asked for."""
+    with signed_in(studio) as owner:
+        account = owner.get("/v1/me").json()["account"]
+        for name in (account, "owner"):
+            owner.submit(f"/admin/people/{name}", came_from="/admin/people", do="invite")
+            assert "/setup?token=" not in owner.get("/admin/people").text
+        with closing(sqlite3.connect(studio.folder / "ledger.db")) as ledger:
+            links = ledger.execute("SELECT count(*) FROM invitation WHERE account_id = ?", (account,)).fetchone()
+        assert links[0] == 0
+        page = owner.get(f"/admin/people/{account}").text
+        assert "Make a link" not in page
+        assert 'href="/settings#password"' in page
 
 
 def test_money_is_shown_as_it_would_come_and_moved_once_it_is_confirmed(studio: RunningBox) -> None:

@@ -179,7 +179,7 @@ from diffusers import AutoencoderKLLTX2Video
 from zsky_box.pipelines.decode import Tiling, pictures
 vae = AutoencoderKLLTX2Video.from_pretrained(sys.argv[1], subfolder="vae").eval()
 peaks = []
-for frames in (41, 41, 201):
+for frames in (41, 41, 121):
     latents = torch.zeros(1, 16, (frames - 1) // 8 + 1, 8, 8)
     assert sum(1 for _ in pictures(vae, latents, Tiling(16, 8, 512), 256, 256)) == frames
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -188,9 +188,9 @@ print(peaks[1], peaks[2])
 
 
 def test_memory_does_not_grow_with_the_clip() -> None:
-    """Peak resident memory: 160 frames more cost a fraction of what those frames weigh as the library returns them."""
+    """Peak resident memory: 80 frames more cost a fraction of what those frames weigh as the library returns them."""
     run = [sys.executable, "-W", "ignore", "-c", MEMORY, str(cached("tiny-ltx2"))]
-    done = subprocess.run(run, capture_output=True, check=True, timeout=120)
+    done = subprocess.run(run, capture_output=True, check=True, timeout=170)
     short_kib, long_kib = (int(word) for word in done.stdout.split())
-    extra_as_floats_kib = 160 * 3 * 256 * 256 * 4 // 1024
+    extra_as_floats_kib = 80 * 3 * 256 * 256 * 4 // 1024
     assert long_kib - short_kib < extra_as_floats_kib // 3

@@ -23,6 +23,7 @@ form.reference = new Reference(() => { form.show(); form.keep(); ask(); }, () =>
 });
 
 form.vocabulary = vocabulary;
+form.show();
 
 // A key for each thing that is asked for: what is pressed again after a lost answer is made once.
 const fresh = () => [...crypto.getRandomValues(new Uint32Array(4))].map((part) => part.toString(16).padStart(8, "0")).join("");

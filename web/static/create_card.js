@@ -1,6 +1,7 @@
 // One job on the page of /create: how far it is, how it looks by now, what it became, and what can be done with it.
 import { charged, facts, about, percent, short, standing } from "./create_words.js";
 import { clip, local, still } from "./create_media.js";
+import { mark } from "./marked.js";
 
 const template = document.getElementById("card");
 const ENDS = ["completed", "failed"];
@@ -43,7 +44,7 @@ export class Card {
     const notes = this.part("notes");
     notes.hidden = told.length === 0;
     if (notes.children.length === told.length) return;
-    notes.replaceChildren(...told.map((note) => Object.assign(document.createElement("li"), { textContent: note })));
+    notes.replaceChildren(...told.map((note) => mark(document.createElement("li"), note)));
   }
 
   showProgress() {
@@ -117,7 +118,7 @@ export class Card {
   showFailure() {
     const { job } = this;
     const ended = this.part("ended");
-    const reason = Object.assign(document.createElement("p"), { textContent: job.error_code === "cancelled" ? "Cancelled." : job.error });
+    const reason = mark(document.createElement("p"), job.error_code === "cancelled" ? "Cancelled." : job.error);
     const money = Object.assign(document.createElement("p"), { className: "hint", textContent: charged(job) });
     ended.replaceChildren(reason, money);
     ended.hidden = false;

@@ -1,6 +1,7 @@
 // The price before pressing: what the job would take, when it would be ready, and what stands against it.
 import { call } from "./csrf.js";
 import { about, remedy, sentence, units } from "./create_words.js";
+import { mark } from "./marked.js";
 
 const WAIT_MS = 250;
 
@@ -68,9 +69,7 @@ export class Quote {
     const told = sentence(code, detail, this.money, body);
     if (this.told === told && this.refused.childNodes.length) return; // an alert is not read out twice
     this.told = told;
-    const line = document.createElement("p");
-    line.textContent = told;
-    this.refused.replaceChildren(line);
+    this.refused.replaceChildren(mark(document.createElement("p"), told));
     const to = remedy(code, this.money, this.isOwner);
     if (!to) return;
     const where = document.createElement("p");

@@ -1,4 +1,6 @@
 // What a model of a small world knows: prompts to try, all its words, and what it makes nothing of in this prompt.
+import { mark } from "./marked.js";
+
 const part = (name, properties) => Object.assign(document.createElement(name), properties);
 
 export class Vocabulary {
@@ -7,6 +9,9 @@ export class Vocabulary {
     this.choose = choose;
     this.element = document.getElementById("words");
     this.notes = document.getElementById("words-notes");
+    this.ideas = document.getElementById("ideas");
+    this.prompt = document.getElementById("prompt");
+    this.placeholder = this.prompt.placeholder;
   }
 
   // Of a model; hidden where that reads any words.
@@ -15,6 +20,8 @@ export class Vocabulary {
     this.model = model?.id;
     const known = model?.vocabulary;
     this.element.hidden = !known;
+    this.prompt.placeholder = known?.examples[0] ?? this.placeholder;
+    this.ideas.hidden = Boolean(known); // its own examples stand in the form
     if (!known) return;
     document.getElementById("words-examples").replaceChildren(...known.examples.map((example) => {
       const button = part("button", { type: "button", className: "button small", textContent: example });
@@ -30,7 +37,8 @@ export class Vocabulary {
   // What a quote says of the prompt; nothing for an empty one.
   tell(notes) {
     const told = notes.join(" ");
-    if (this.notes.textContent !== told) this.notes.textContent = told;
+    if (this.told !== told) mark(this.notes, told); // what has not changed is not read out again
+    this.told = told;
     this.notes.hidden = told === "";
   }
 }

@@ -1,6 +1,7 @@
 // Finding a call by what is said of it: all of the words must be there.
 const finder = document.getElementById("finder");
 const field = document.getElementById("find");
+const contents = document.getElementById("contents");
 const found = document.getElementById("found");
 const nothing = document.getElementById("nothing");
 const entries = [...document.querySelectorAll("[data-entry]")].map((element) => ({
@@ -39,8 +40,13 @@ field.addEventListener("keydown", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.ctrlKey || event.metaKey || event.target.matches("input, textarea, select")) return;
   event.preventDefault();
+  if (!field.checkVisibility()) contents.showPopover(); // where it is narrow
   field.focus();
 });
+// Where the contents lie over the page, they go when one is chosen, or is searched for.
+const closeContents = () => { if (contents.matches(":popover-open")) contents.hidePopover(); };
+contents.addEventListener("click", (event) => { if (event.target.closest("a")) closeContents(); });
+field.addEventListener("keydown", (event) => { if (event.key === "Enter") closeContents(); });
 // A link to what the filter hides, such as an answer's object, shows all again.
 window.addEventListener("hashchange", () => {
   const target = document.getElementById(location.hash.slice(1));

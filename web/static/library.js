@@ -6,9 +6,9 @@ import { keepPlace } from "./library_place.js";
 const wall = document.getElementById("wall");
 const filters = document.querySelector(".filters");
 
-// Filters apply as they are chosen; what is empty does not stand in the address.
+// Filters apply as they are chosen, in a phone's sheet all at once; what is empty does not stand in the address.
 filters.addEventListener("change", (event) => {
-  if (event.target.type !== "search") filters.requestSubmit();
+  if (event.target.type !== "search" && !event.target.closest(".fold:popover-open")) filters.requestSubmit();
 });
 filters.addEventListener("formdata", (event) => {
   for (const [name, value] of [...event.formData]) if (!value) event.formData.delete(name);

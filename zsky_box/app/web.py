@@ -28,13 +28,14 @@ from zsky_box.api import (
     terminal,
     uploads,
 )
-from zsky_box.api.access import authenticate, tell_limits
+from zsky_box.api.access import authenticate, keep_private, tell_limits
 from zsky_box.api.bodies import LargeBodies, with_picture_max_bytes
 from zsky_box.api.document import build, config
 from zsky_box.app.box import Box
 from zsky_box.errors import Refusal, StoreError
 from zsky_box.pages import docs, wrong
 from zsky_box.pages.files import StaticFiles, static_file
+from zsky_box.pages.marked import marked
 from zsky_box.pages.said import Said
 from zsky_box.settings import CHECKOUT, Settings
 
@@ -64,7 +65,7 @@ def create_app(box: Box) -> Litestar:
             static_file,
         ],
         lifespan=[lifespan],
-        before_send=[tell_limits],
+        before_send=[tell_limits, keep_private],
         exception_handlers={
             Refusal: wrong.for_browsers(problems.from_refusal, wrong.refused),
             HTTPException: wrong.for_browsers(problems.from_framework, wrong.of_framework),
@@ -72,7 +73,9 @@ def create_app(box: Box) -> Litestar:
             Exception: wrong.for_browsers(problems.from_any, wrong.of_any),
         },
         openapi_config=config(),
-        template_config=TemplateConfig(directory=CHECKOUT / "web" / "templates", engine=JinjaTemplateEngine),
+        template_config=TemplateConfig(
+            directory=CHECKOUT / "web" / "templates", engine=JinjaTemplateEngine, engine_callback=_with_filters
+        ),
         request_max_body_size=box.settings.body_max_bytes,
         multipart_form_part_limit=uploads.PARTS_MAX,
         logging_config=LoggingConfig(configure_root_logger=False, log_exceptions="never"),
@@ -87,6 +90,10 @@ def create_app(box: Box) -> Litestar:
     app.state["paths"] = frozenset(route.path for route in app.routes)
     app.state["forms"] = frozenset(route.path for route in app.routes if "GET" not in getattr(route, "methods", ()))
     return app
+
+
+def _with_filters(templates: JinjaTemplateEngine) -> None:
+    templates.engine.filters["marked"] = marked
 
 
 def _v1(settings: Settings) -> Router:

@@ -184,10 +184,10 @@ def _bar(total: int, *, quiet: bool) -> Generator[Callable[[int], None]]:
 
 
 def _owner(rows: Rows) -> accounts.Account:
-    row = rows.one("SELECT * FROM account WHERE role = 'owner'")
-    if row is None:
+    owner = accounts.owner(rows)
+    if owner is None:
         raise CommandError("There is no owner yet; run `zsky-box init` first.")
-    return accounts.from_row(row)
+    return owner
 
 
 def _cells(row: Row) -> tuple[str | int | None, ...]:

@@ -20,7 +20,7 @@ from zsky_box.cli.command import INTERRUPTED, CommandError, Group, json_option
 from zsky_box.cli.install_report import shown
 from zsky_box.cli.session import Session, open_reader
 from zsky_box.clock import rfc3339, system_clock
-from zsky_box.db import FILE_NAME
+from zsky_box.db import FILE_NAME, Rows
 from zsky_box.formats import RESOLUTIONS, Resolution
 from zsky_box.install.disk import in_gib
 from zsky_box.install.fitting import Machine
@@ -30,6 +30,7 @@ from zsky_box.install.removing import remove
 from zsky_box.install.source import FolderSource, HubSource, Source
 from zsky_box.install.staging import locked
 from zsky_box.install.stock import compare, read_inventory
+from zsky_box.jobs import waiting
 from zsky_box.manifest import ModelSpec
 from zsky_box.settings import Settings
 
@@ -254,9 +255,8 @@ def _token(configured: Settings, environ: Mapping[str, str]) -> str:
 def _open_jobs(folder: Path, name: str) -> int:
     if not (folder / FILE_NAME).exists():
         return 0
-    sql = "SELECT count(*) FROM job WHERE model = ? AND status IN ('queued', 'running')"
     with open_reader(folder) as connection:
-        return int(connection.execute(sql, (name,)).fetchone()[0])
+        return waiting.open_of_model(Rows(connection), name)
 
 
 def _told(outcome: Outcome) -> dict[str, Any]:

@@ -134,10 +134,10 @@ def account_view(rows: Rows, account: Account, means: Means) -> dict[str, Any]:
 def _named(rows: Rows, name: str | None) -> Account:
     if name is not None:
         return accounts.named(rows, name)
-    row = rows.one("SELECT * FROM account WHERE role = 'owner'")
-    if row is None:
+    owner = accounts.owner(rows)
+    if owner is None:
         raise StoreError("the box has no owner yet; run `zsky-box init` first")
-    return accounts.from_row(row)
+    return owner
 
 
 # Lists

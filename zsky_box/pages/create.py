@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +24,7 @@ from zsky_box.idempotency import Idempotency
 from zsky_box.jobs.views import PAGE_MAX, Filters
 from zsky_box.keys import Caller
 from zsky_box.pages import frame
+from zsky_box.pages.entry import is_once, new_once
 from zsky_box.pages.reference import Borrowed, borrowed, chosen_result
 from zsky_box.requests import DEFAULT_STRENGTH, Submission, asked_again
 from zsky_box.schemas import PROMPT_MAX, SEED_MAX, GenerateBody, JobView, ModelView, OverageView, read_object
@@ -32,7 +32,6 @@ from zsky_box.terms import KINDS
 
 SHOWN_JOBS: Final = 16
 """So many of the newest jobs the page begins with, beside all that are open."""
-_ONCE_MAX: Final = 64
 _NUMBERS: Final = {"seed": int, "fps": int, "n": int, "duration": float, "strength": float}
 _TEXTS: Final = ("type", "prompt", "model", "aspect_ratio", "resolution", "image", "priority")
 _ONLY_FOR: Final = {"video": ("duration", "fps"), "image": ("n",)}
@@ -119,7 +118,7 @@ def _has_picture(form: dict[str, str]) -> bool:
 async def _submit(box: Services, caller: Caller, body: GenerateBody, begins_with: Borrowed | None, once: str) -> None:
     """Queue the job, once for each token of a form and what it was filled with; raises a Refusal."""
     key = None
-    if 0 < len(once) <= _ONCE_MAX and once.isascii() and once.isprintable():
+    if is_once(once):
         digest = hashlib.sha256(msgspec.json.encode([body, begins_with and begins_with.asset_id])).digest()
         key = Idempotency(f"create:{once}:{digest.hex()}", digest)
     if await box.desk.replay(caller, key) is not None:
@@ -186,7 +185,7 @@ async def _shown(
         refusal=refusal,
         ratios=ASPECT_RATIOS,
         resolutions=RESOLUTIONS,
-        once=secrets.token_urlsafe(16),
+        once=new_once(),
         prompt_max=PROMPT_MAX,
         seed_max=SEED_MAX,
         default_strength=DEFAULT_STRENGTH,

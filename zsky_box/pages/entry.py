@@ -126,7 +126,7 @@ def only_once(form: Form, *asked: Any) -> Idempotency:
     is what it asks for. Raises 422 for a form without its page's `once`.
     """
     once = form.get(ONCE_FIELD, "")
-    if not (0 < len(once) <= _ONCE_MAX and once.isascii() and once.isprintable()):
+    if not is_once(once):
         raise Refusal(422, "invalid_field", "The form could not be read; reload the page and send it again.")
     return Idempotency(f"page:{once}", hashlib.sha256(msgspec.json.encode(asked)).digest())
 
@@ -134,6 +134,11 @@ def only_once(form: Form, *asked: Any) -> Idempotency:
 def new_once() -> str:
     """What a page writes into such a form."""
     return secrets.token_urlsafe(16)
+
+
+def is_once(text: str) -> bool:
+    """Whether this can be what a page wrote into its form."""
+    return 0 < len(text) <= _ONCE_MAX and text.isascii() and text.isprintable()
 
 
 def _request(connection: ASGIConnection[Any, Any, Any, Any]) -> Request[Any, Any, Any]:

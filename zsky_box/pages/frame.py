@@ -9,7 +9,7 @@ from litestar import Request, Response
 from litestar.response import Redirect, Template
 from msgspec import Struct
 
-from zsky_box import control
+from zsky_box import audit, control
 from zsky_box.api import browser
 from zsky_box.api.deps import base_url, services
 from zsky_box.clock import rfc3339
@@ -145,5 +145,5 @@ def means(request: Request[Any, Any, Any]) -> control.Means:
     """What the owner's commands are carried out with, as this person."""
     box = services(request)
     devices = tuple(dict.fromkeys(slot.device for slot in box.scheduler.slots() if not slot.test))
-    actor = f"{browser.BROWSER}:{person(request).account.id}"
+    actor = audit.in_browser(person(request).account.id)
     return control.Means(box.store, box.secrets, box.terms, box.clock, devices, box.scheduler.wake, actor)

@@ -52,7 +52,7 @@ async def set_up(request: Request[Any, Any, Any]) -> Response[Any] | Template:
 
 def _use(tx: Tx, token: str, name: str, hashed: str, now: int) -> Account:
     account = invitations.use(tx, token, hashed=hashed, now=now)
-    if name and name != account.name:
+    if name and accounts.written(name) != account.name:
         account = accounts.rename(tx, account, name, now=now)
     return account
 

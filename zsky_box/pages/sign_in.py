@@ -7,7 +7,7 @@ from typing import Any, Final
 from litestar import Request, Response, get, post
 from litestar.response import Redirect, Template
 
-from zsky_box import accounts, passwords, sessions
+from zsky_box import accounts, audit, passwords, sessions
 from zsky_box.accounts import NAME_MAX, Account
 from zsky_box.api import browser
 from zsky_box.api.deps import Services, services
@@ -40,7 +40,7 @@ async def sign_in(request: Request[Any, Any, Any]) -> Response[Any] | Template:
 async def try_sign_in(request: Request[Any, Any, Any]) -> Response[Any] | Template:
     """Check name and password and begin a session; wrong ones are counted, per account and per address."""
     box, form = services(request), await frame.form(request)
-    name, password = form.get("name", "")[:NAME_MAX], form.raw("password")
+    name, password = accounts.written(form.get("name", ""))[:NAME_MAX], form.raw("password")
     onward = frame.local_path(form.get("next", ""), "")
     address = browser.address_of(request)
     try:
@@ -69,7 +69,7 @@ async def sign_out(request: Request[Any, Any, Any]) -> Redirect:
     account_id, session_id = found.caller.account.id, found.session.id
 
     def work(tx: Tx) -> None:
-        sessions.end(tx, account_id, session_id, now=box.clock(), actor=f"{browser.BROWSER}:{account_id}")
+        sessions.end(tx, account_id, session_id, now=box.clock(), actor=audit.in_browser(account_id))
 
     await box.store.write_async(work)
     return Redirect("/sign-in", status_code=303, cookies=[browser.ended_cookie(request)])
@@ -90,7 +90,7 @@ async def begun(request: Request[Any, Any, Any], account: Account, onward: str, 
             raise Refusal(422, "invalid_field", "The password was changed at this moment; sign in with the new one.")
         if before is not None:
             owner = before.session.account_id
-            sessions.end(tx, owner, before.session.id, now=now, actor=f"{browser.BROWSER}:{owner}")
+            sessions.end(tx, owner, before.session.id, now=now, actor=audit.in_browser(owner))
         return sessions.begin(tx, account.id, now=now, address=address, agent=agent)
 
     _, secret = await box.store.write_async(work)

@@ -12,7 +12,6 @@ from zsky_box.keys import Key
 from zsky_box.pricing import micros, usd
 from zsky_box.usage import UsageRow
 
-DAYS_MAX: Final = 31
 MINUS: Final = "\N{MINUS SIGN}"
 
 

@@ -55,7 +55,7 @@ COMPONENTS: Final[dict[str, type[WordReader | Picture | Sound | Flow | Whitening
 
 @dataclass
 class MiniModel:
-    """The five networks, on the CPU, in float32. `MiniModel()` has random weights."""
+    """The five networks, on the CPU, in float32."""
 
     words: WordReader
     picture: Picture

@@ -36,6 +36,8 @@ ONSET_WIDTH: Final = 1.0
 
 STRIKE_SECONDS: Final = 0.8
 _LEAST_STRENGTH: Final = 0.25
+_LEAST_HUM: Final = 0.04
+"""A weaker hum is the noise that is left after denoising."""
 _LEVEL: Final = 0.3
 _WINDOW: Final = 512
 _HOP: Final = 222
@@ -132,7 +134,3 @@ class Sound(nn.Module):
         hum = chunks[0, :, SOUND_SIZE - 1]
         hum = hum * (hum.mean() > _LEAST_HUM)
         return synthesise(self.body(voice)[0], onsets(chunks[0, :, :-1].reshape(-1)), hum)
-
-
-_LEAST_HUM: Final = 0.04
-"""A weaker hum is the noise that is left after denoising."""

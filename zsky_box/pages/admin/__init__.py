@@ -12,7 +12,7 @@ from litestar import Request, get
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
-from zsky_box.pages.admin import audit, cards, health, models, people, places, queue, refunds, settings
+from zsky_box.pages.admin import audit, backups, cards, health, models, people, places, queue, refunds, settings
 
 
 @get("/admin", opt={"page": "owner"}, include_in_schema=False)
@@ -26,6 +26,7 @@ HANDLERS: Final[list[ControllerRouterHandler]] = [
     *cards.HANDLERS,
     *audit.HANDLERS,
     *health.HANDLERS,
+    *backups.HANDLERS,
     *settings.HANDLERS,
     *queue.HANDLERS,
     *models.HANDLERS,

@@ -19,6 +19,7 @@ from zsky_box.errors import Refusal, not_found
 from zsky_box.install import fitting
 from zsky_box.install.disk import in_gib
 from zsky_box.install.stock import folder_bytes, read_inventory
+from zsky_box.jobs import waiting
 from zsky_box.manifest import FULL, JobType, ModelSpec, Recipe
 from zsky_box.pages import frame
 from zsky_box.pages.admin import places
@@ -157,9 +158,6 @@ def _row(box: Services, spec: ModelSpec, resident: set[str]) -> ModelRow:
     catalog, installed = box.catalog, box.catalog.installed(spec)
     full = None if installed is None else installed.variants.get(FULL)
     sizes = published_bytes(spec) if full is None or not full.components else full.components
-    jobs = box.store.one(
-        "SELECT count(*) AS n FROM job WHERE model = ? AND status IN ('queued', 'running')", (spec.name,)
-    )
     return ModelRow(
         spec=spec,
         installed=installed,
@@ -170,7 +168,7 @@ def _row(box: Services, spec: ModelSpec, resident: set[str]) -> ModelRow:
         is_check=catalog.output_check is not None and catalog.output_check.name == spec.name,
         default_for=[kind for kind in KINDS if catalog.default(kind) is spec],
         recipes=[] if spec.bundled else _recipes(box, spec, installed, sizes),
-        open_jobs=0 if jobs is None else jobs["n"],
+        open_jobs=waiting.open_of_model(box.store, spec.name),
     )
 
 

@@ -28,6 +28,7 @@ from zsky_box.control import (
     run,
 )
 from zsky_box.db import Rows, Tx
+from zsky_box.errors import Refusal
 from zsky_box.idempotency import Answer
 from zsky_box.ledger import spend
 from zsky_box.pages import agents, frame
@@ -186,7 +187,12 @@ async def _access(
     """A new link, all sessions ended, or a key."""
     box, means, back = services(request), frame.means(request), f"{PATH}/{account_id}"
     if wish == "invite":
-        told = await box.store.read(lambda: run(InviteAccount(account=account_id), means))
+        account = await box.store.read(lambda: accounts.get(box.store, account_id))
+        if account.id == frame.person(request).account.id:
+            # A link sets a password without the present one: whoever has a session only would have the account.
+            detail = "Your own password is changed in the settings; if it is lost, with `zsky-box accounts password`."
+            raise Refusal(422, "invalid_field", detail)
+        told = await box.store.read(lambda: run(InviteAccount(account=account.id), means))
         sentence = f"A link for {told['name']}: it works once, for three days, and sets their password."
         return frame.done(request, back, sentence, secret=f"{base_url(request)}{told['path']}")
     if wish == "revoke":

@@ -1,4 +1,7 @@
-"""What each setting does, in the words of docs/settings.md: one source for whoever reads there and here."""
+"""What each setting does, in the words of docs/settings.md: one source for whoever reads there and here.
+
+Code is shown as code, links as their words.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,16 @@ import re
 from pathlib import Path
 from typing import Final
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from msgspec import Struct
 
+from zsky_box.pages.marked import marked
 from zsky_box.settings import CHECKOUT
 
 PATH: Final = CHECKOUT / "docs" / "settings.md"
 _SECTION: Final = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _ROW: Final = re.compile(r"^\| `(\w+)` \| .+? \| (.+?) \|$", re.MULTILINE)
 _LINK: Final = re.compile(r"\[([^\]]+)\]\([^)]+\)")
-_CODE: Final = re.compile(r"`([^`]+)`")
 
 
 class Section(Struct, frozen=True):
@@ -32,16 +35,7 @@ def read(path: Path = PATH) -> list[Section]:
     except OSError:
         return []
     sections = [
-        Section(title, {name: _marked_up(words) for name, words in _ROW.findall(body)})
+        Section(title, {name: marked(_LINK.sub(r"\1", words)) for name, words in _ROW.findall(body)})
         for title, body in _SECTION.findall(text)
     ]
     return [section for section in sections if section.words]
-
-
-def _marked_up(words: str) -> Markup:
-    """Code as code, links as their words; whatever else stands there is text."""
-    plain = _LINK.sub(r"\1", words)
-    parts = _CODE.split(plain)
-    return Markup("").join(
-        Markup("<code>{}</code>").format(part) if number % 2 else escape(part) for number, part in enumerate(parts)
-    )

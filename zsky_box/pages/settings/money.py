@@ -8,8 +8,7 @@ from typing import Any
 from litestar import Request, Response, post
 from litestar.response import Template
 
-from zsky_box import overage
-from zsky_box.api.browser import BROWSER
+from zsky_box import audit, overage
 from zsky_box.api.deps import services
 from zsky_box.db import Tx
 from zsky_box.errors import Refusal
@@ -31,7 +30,7 @@ async def toggle(request: Request[Any, Any, Any]) -> Response[Any]:
     await _change(
         request,
         lambda tx, now: overage.toggle(
-            tx, account_id, enabled, actor=f"{BROWSER}:{account_id}", now=now, terms=box.terms
+            tx, account_id, enabled, actor=audit.in_browser(account_id), now=now, terms=box.terms
         ),
     )
     said = "Overage is on: beyond the included units, jobs are paid for from the wallet."
@@ -48,7 +47,7 @@ async def set_cap(request: Request[Any, Any, Any]) -> Response[Any] | Template:
         await _change(
             request,
             lambda tx, now: overage.set_cap(
-                tx, account_id, cap_micros, actor=f"{BROWSER}:{account_id}", now=now, terms=box.terms
+                tx, account_id, cap_micros, actor=audit.in_browser(account_id), now=now, terms=box.terms
             ),
         )
     except Refusal as refusal:

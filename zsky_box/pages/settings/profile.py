@@ -7,8 +7,7 @@ from typing import Any, Final
 from litestar import Request, Response, post
 from litestar.response import Template
 
-from zsky_box import passwords, sessions
-from zsky_box.api.browser import BROWSER
+from zsky_box import audit, passwords, sessions
 from zsky_box.api.deps import services
 from zsky_box.db import Tx
 from zsky_box.errors import Refusal
@@ -41,7 +40,7 @@ async def end_session(request: Request[Any, Any, Any]) -> Response[Any]:
         raise Refusal(422, "invalid_field", "This is the session you are in: sign out to end it.", field="session_id")
 
     def work(tx: Tx) -> bool:
-        return sessions.end(tx, account_id, session_id, now=box.clock(), actor=f"{BROWSER}:{account_id}")
+        return sessions.end(tx, account_id, session_id, now=box.clock(), actor=audit.in_browser(account_id))
 
     if not await box.store.write_async(work):
         return frame.done(request, "/settings", "That session had ended already.")
@@ -55,7 +54,7 @@ async def end_others(request: Request[Any, Any, Any]) -> Response[Any]:
     account_id, this = found.caller.account.id, found.session.id
 
     def work(tx: Tx) -> int:
-        return sessions.end_all(tx, account_id, but=this, now=box.clock(), actor=f"{BROWSER}:{account_id}")
+        return sessions.end_all(tx, account_id, but=this, now=box.clock(), actor=audit.in_browser(account_id))
 
     ended = await box.store.write_async(work)
     told = "There is no other session." if not ended else f"Ended: {ended} session{'' if ended == 1 else 's'}."
@@ -76,7 +75,7 @@ async def _change(request: Request[Any, Any, Any], form: Form) -> int:
     def work(tx: Tx) -> int:
         if passwords.hash_of(tx, account.id) != stored:
             raise Refusal(422, "invalid_field", "The password was changed elsewhere meanwhile; try again.")
-        now, actor = box.clock(), f"{BROWSER}:{account.id}"
+        now, actor = box.clock(), audit.in_browser(account.id)
         passwords.set_for(tx, account.id, hashed, now=now, actor=actor)
         return sessions.end_all(tx, account.id, but=found.session.id, now=now, actor=actor)
 
