@@ -29,6 +29,7 @@ CHILD: Final = (
 """What runs in a GPU's process; everything else is the service or a command."""
 
 DOMAIN: Final = (
+    "access",
     "accounts",
     "archive",
     "assets",

@@ -28,6 +28,7 @@ _PACKAGES: Final = ("zsky-box", "torch", "diffusers", "transformers", "litestar"
 _OLD_US: Final = 2 * DAY_US
 _STUCK_US: Final = 600 * SECOND_US
 """So long nothing waits for a card that is free."""
+_RESTARTS_MANY: Final = 2
 
 
 class Shown(Struct, frozen=True):
@@ -74,12 +75,11 @@ async def health(request: Request[Any, Any, Any]) -> Template:
 def _found(box: Services) -> list[Shown]:
     """What the running service knows of itself."""
     slots = [slot for slot in box.scheduler.slots() if not slot.test]
-    quarantined = {slot.label: f"It {slot.reason}." for slot in slots if slot.state == "quarantined"}
     with box.store.snapshot() as rows:
         clock, line = of_clock(rows, box.clock()), waiting.line(rows, box.clock())
     status = "draining" if box.desk.draining else "ready" if box.scheduler.is_ready() else "starting"
     return [
-        _shown("devices", of_devices(quarantined, status), "/admin/cards"),
+        _shown("devices", of_slots(slots, status), "/admin/cards"),
         _shown("ledger", _ledger(box), AUDIT_PATH),
         _shown("clock", clock),
         _shown("backups", _newest(box), f"{PATH}#backups"),
@@ -98,6 +98,17 @@ def _ledger(box: Services) -> Finding:
     if ended.state == "holds":
         return good(f"verifies up to row {ended.newest_row:,}, as of {rfc3339(ended.ended_at)}")
     return bad(next(iter(ended.faults), "could not be verified"))
+
+
+def of_slots(slots: list[SlotView], status: str) -> Finding:
+    """Whether every device serves, or would: one that begins over and over does not, however slowly it fails."""
+    quarantined = {slot.label: f"It {slot.reason}." for slot in slots if slot.state == "quarantined"}
+    failing = [
+        slot for slot in slots if slot.state == "starting" and slot.restarts >= _RESTARTS_MANY and not slot.paused
+    ]
+    if failing and not quarantined:
+        return bad("; ".join(f"{slot.label} does not come up: restarted {slot.restarts} times" for slot in failing))
+    return of_devices(quarantined, status)
 
 
 def of_queue(line: waiting.Line, slots: list[SlotView], *, quiet: bool) -> Finding:
