@@ -9,6 +9,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.running import ROOT, RunningBox
 
@@ -60,6 +61,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # What the tests start computes with one thread, as they do: two processes of tests take both of two cores already,
     # and threads that find no core wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # How long an example takes says on a busy machine nothing about what is tested.
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
     if gone := [name for name in LONGEST if not (ROOT / name).exists()]:
         raise pytest.UsageError(f"tests/conftest.py names files that are not there: {', '.join(gone)}")
 

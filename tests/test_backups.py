@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.asking import until
 from tests.stores import tamper
 from tests.studio import Studio
-from zsky_box import backups, secretfile
-from zsky_box.backups import Backups, Making, Phase
+from tests.waiting import until
+from zsky_box import backup_file, secretfile
+from zsky_box.backup_file import Phase
+from zsky_box.backups import Backups, Making
 from zsky_box.clock import DAY_US
 from zsky_box.errors import BackupError, Refusal
 
@@ -61,7 +62,7 @@ def test_it_works(studio: Studio, tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert [child.name for child in path.parent.iterdir()] == [backup.name]
-    manifest = backups.check(path, nobody)
+    manifest = backup_file.check(path, nobody)
     assert set(manifest.files) == {"ledger.db", "secrets.json", "zsky.toml"}
     with tarfile.open(path) as archive:
         archive.extractall(tmp_path / "restored", filter="data")
@@ -92,7 +93,7 @@ def test_what_is_written_meanwhile_is_not_in_it(studio: Studio, tmp_path: Path) 
             began = True
             studio.make()
 
-    manifest = backups.write(studio.folder, tmp_path / "one.tar.gz", studio.clock(), write_on)
+    manifest = backup_file.write(studio.folder, tmp_path / "one.tar.gz", studio.clock(), write_on)
     assert newest is not None
     assert manifest.newest_row == newest["id"]
 
@@ -109,22 +110,22 @@ def test_a_ledger_that_does_not_verify_is_no_backup(studio: Studio) -> None:
 @pytest.mark.parametrize("at", [0.1, 0.5, 0.9])
 def test_a_flipped_bit_is_found(studio: Studio, tmp_path: Path, at: float) -> None:
     path = tmp_path / "one.tar.gz"
-    backups.write(studio.folder, path, studio.clock(), nobody)
+    backup_file.write(studio.folder, path, studio.clock(), nobody)
     content = bytearray(gzip.decompress(path.read_bytes()))
     content[512 * 3 + round(at * (len(content) - 512 * 8))] ^= 1
     path.write_bytes(gzip.compress(bytes(content)))
     with pytest.raises(BackupError):
-        backups.check(path, nobody)
+        backup_file.check(path, nobody)
 
 
 def test_what_is_cut_off_or_no_backup_at_all_is_found(studio: Studio, tmp_path: Path) -> None:
     path = tmp_path / "one.tar.gz"
-    backups.write(studio.folder, path, studio.clock(), nobody)
+    backup_file.write(studio.folder, path, studio.clock(), nobody)
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"no archive", gzip.compress(b"no archive" * 100)):
         path.write_bytes(content)
         with pytest.raises(BackupError):
-            backups.check(path, nobody)
+            backup_file.check(path, nobody)
 
 
 def test_a_disk_that_is_full_leaves_nothing(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +136,7 @@ def test_a_disk_that_is_full_leaves_nothing(studio: Studio, tmp_path: Path, monk
     target = tmp_path / "backups"
     target.mkdir()
     with pytest.raises(BackupError, match="No space left"):
-        backups.write(studio.folder, target / "one.tar.gz", studio.clock(), nobody)
+        backup_file.write(studio.folder, target / "one.tar.gz", studio.clock(), nobody)
     assert list(target.iterdir()) == []
 
 
@@ -169,7 +170,7 @@ def test_there_is_one_at_a_time_and_none_after_the_end(studio: Studio, monkeypat
         assert leave.wait(20)
         raise BackupError("it was slow")
 
-    monkeypatch.setattr(backups, "write", slowly)
+    monkeypatch.setattr(backup_file, "write", slowly)
     room = kept_by(studio)
     assert room.begin("acc_owner")
     assert entered.wait(20)

@@ -24,6 +24,7 @@ from tests.stores import opened
 SEED = 20261122
 ROUND_SECONDS = 60.0
 END_SECONDS = 60.0
+LONG_SECONDS = 600  # a dozen starts and more, each of a second on a quiet machine
 RANDOM_ROUNDS = 3
 CAMPAIGN_ROUNDS = 200
 SLOW_PROMPT = "double:slow_steps"
@@ -243,6 +244,7 @@ def rounds(tmp_path: Path) -> Generator[Rounds]:
         yield made
 
 
+@pytest.mark.timeout(LONG_SECONDS)
 def test_what_was_promised_is_kept_over_a_crash_at_every_named_point(rounds: Rounds) -> None:
     for point in POINTS:
         rounds.crash_at(point)
@@ -250,6 +252,7 @@ def test_what_was_promised_is_kept_over_a_crash_at_every_named_point(rounds: Rou
     assert len(rounds.load.accepted) > len(POINTS)
 
 
+@pytest.mark.timeout(LONG_SECONDS)
 def test_what_was_promised_is_kept_over_crashes_at_any_moment(rounds: Rounds) -> None:
     for _ in range(RANDOM_ROUNDS):
         rounds.crash_soon()
@@ -257,6 +260,7 @@ def test_what_was_promised_is_kept_over_crashes_at_any_moment(rounds: Rounds) ->
     assert len(rounds.load.accepted) > RANDOM_ROUNDS
 
 
+@pytest.mark.timeout(LONG_SECONDS)
 def test_money_that_was_told_of_is_kept_over_a_crash_at_every_named_point(tmp_path: Path) -> None:
     with MoneyRounds(tmp_path / "data", SEED) as rounds:
         for point in MONEY_POINTS:

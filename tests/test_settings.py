@@ -106,7 +106,7 @@ def test_a_name_like_no_other_is_answered_with_all_that_there_are(tmp_path: Path
         ("host", "[::1]", "an address of this machine"),
         ("outputs", "results", "the whole path"),
         ("idempotency_days", "9" * 30, "from 1 to 3650"),
-        ("card_reserve_bytes", "9" * 30, "from 0 to 1000000000000000000"),
+        ("card_reserve_bytes", "9" * 30, "from 0 to 4611686018427387904"),
         ("drain_seconds", "nan", "a number above 0"),
         ("drain_seconds", "inf", "up to 3.1536e+07"),
         ("drain_seconds", "0", "a number above 0"),

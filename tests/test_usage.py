@@ -17,6 +17,7 @@ from zsky_box import ledger, overage, usage
 from zsky_box.accounts import Replenish
 from zsky_box.errors import Refusal
 from zsky_box.keys import Caller
+from zsky_box.limits import BoxLimitView, LimitsView
 from zsky_box.pricing import micros
 from zsky_box.usage import MEMO_MAX, Memo, UsageView
 
@@ -147,10 +148,10 @@ def test_a_member_is_not_told_what_the_box_has_left_for_it_would_tell_what_other
     studio.make(3)
     assert msgspec.to_builtins(studio.usage(caller=bob)) == before
     assert before["limits"]["box"] is None
-    assert _limits(studio).box == usage.BoxLimitView(ceiling_usd="1.00", remaining_usd="0.90")
+    assert _limits(studio).box == BoxLimitView(ceiling_usd="1.00", remaining_usd="0.90")
 
 
-def _limits(studio: Meter) -> usage.LimitsView:
+def _limits(studio: Meter) -> LimitsView:
     limits = studio.usage().limits
     assert limits is not None
     return limits

@@ -29,11 +29,13 @@ CHILD: Final = (
 """What runs in a GPU's process; everything else is the service or a command."""
 
 DOMAIN: Final = (
+    "access",
     "accounts",
     "archive",
     "assets",
     "audit",
     "audit_pages",
+    "backup_file",
     "backups",
     "bookkeeping",
     "catalog",
@@ -61,6 +63,7 @@ DOMAIN: Final = (
     "keyset",
     "ledger",
     "library",
+    "limits",
     "manifest",
     "migrations",
     "observer",

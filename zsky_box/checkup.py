@@ -68,14 +68,8 @@ class Checkup:
         with self._lock:
             now = time.monotonic()
             if self._last is None or now - self._last.at >= FRESH_SECONDS:
-                self._last = Look(now, of_machine(self._folder), self._disks(), self._sizes())
+                self._last = Look(now, of_machine(self._folder), disks_of(self._folder, self._outputs), self._sizes())
             return self._last
-
-    def _disks(self) -> list[Disk]:
-        data, outputs = _existing(self._folder), _existing(self._outputs)
-        if data.stat().st_dev == outputs.stat().st_dev:
-            return [_disk("data and results", data)]
-        return [_disk("data", data), _disk("results", outputs)]
 
     def _sizes(self) -> dict[str, int]:
         results = self._store.one(
@@ -88,6 +82,24 @@ class Checkup:
             "ledger": _bytes_in(self._folder.glob(f"{FILE_NAME}*")),
             "backups": _bytes_in((self._folder / "backups").glob("*")),
         }
+
+
+def disks_of(folder: Path, outputs: Path) -> list[Disk]:
+    """The file systems of the data folder and of the results, which may be one. Raises OSError."""
+    data, results = _existing(folder), _existing(outputs)
+    if data.stat().st_dev == results.stat().st_dev:
+        return [_disk("data and results", data)]
+    return [_disk("data", data), _disk("results", results)]
+
+
+def of_space(disks: list[Disk], floor_bytes: int) -> Finding:
+    """Whether there is room on each: without it no job is taken for the results, and no write for the data."""
+    told = ", ".join(f"{disk.free / 1e9:.1f} GB" + (f" for {disk.holds}" if len(disks) > 1 else "") for disk in disks)
+    full = [disk for disk in disks if disk.free < floor_bytes]
+    if not full:
+        return good(told)
+    after = "no job is taken" if any("results" in disk.holds for disk in full) else "soon nothing can be written"
+    return bad(f"{told}, below the floor of {floor_bytes / 1e9:.1f} GB: {after}")
 
 
 def _disk(holds: str, path: Path) -> Disk:
@@ -221,12 +233,9 @@ def _space(folder: Path) -> Finding:
     try:
         configured = settings.load(folder)
         outputs = Path(configured.outputs).expanduser() if configured.outputs else folder
-        free = shutil.disk_usage(_existing(outputs)).free
+        return of_space(disks_of(folder, outputs), configured.free_space_floor_bytes)
     except (SettingsError, OSError) as error:
         return bad(str(error))
-    floor = configured.free_space_floor_bytes
-    told = f"{free / 1e9:.1f} GB"
-    return good(told) if free >= floor else bad(f"{told}, below the floor of {floor / 1e9:.1f} GB: no job is taken")
 
 
 def _existing(path: Path) -> Path:

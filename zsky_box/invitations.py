@@ -68,6 +68,11 @@ def use(tx: Tx, token: str, *, hashed: str, now: int) -> Account:
     return account
 
 
+def end(tx: Tx, account_id: str) -> None:
+    """End the link of an account, if it has one."""
+    tx.execute("DELETE FROM invitation WHERE account_id = ?", (account_id,))
+
+
 def _purpose(rows: Reader, account: Account) -> Purpose:
     if passwords.hash_of(rows, account.id) is not None:
         return "reset"

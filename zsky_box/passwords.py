@@ -114,6 +114,12 @@ def set_for(tx: Tx, account_id: str, hashed: str, *, now: int, actor: str) -> No
     audit.append(tx, at=now, account_id=account_id, actor=actor, action="password.set", subject=account_id)
 
 
+def remove(tx: Tx, account_id: str, *, now: int, actor: str) -> None:
+    """Leave an account without a password, on record: nobody signs in to it until another is set."""
+    if tx.execute("DELETE FROM password WHERE account_id = ?", (account_id,)).rowcount:
+        audit.append(tx, at=now, account_id=account_id, actor=actor, action="password.removed", subject=account_id)
+
+
 def renew(tx: Tx, account_id: str, old: str, hashed: str) -> None:
     """Replace an outdated hash by another of the same password, unless the password was changed meanwhile."""
     tx.execute("UPDATE password SET hash = ? WHERE account_id = ? AND hash = ?", (hashed, account_id, old))

@@ -38,8 +38,9 @@ TERMS_MAX: Final = 5_000
 
 Positive = Annotated[int, Meta(ge=1, le=10**9)]
 Days = Annotated[int, Meta(ge=1, le=3_650)]
-Bytes = Annotated[int, Meta(ge=0, le=10**18)]
-"""A sum of a few still is a number of SQLite's."""
+BYTES_MAX: Final = 2**62
+"""Still a number of SQLite's."""
+Bytes = Annotated[int, Meta(ge=0, le=BYTES_MAX)]
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 RuleName = Annotated[str, Meta(min_length=1, max_length=64)]
 Term = Annotated[str, Meta(min_length=1, max_length=100)]
@@ -93,7 +94,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     upload_max_bytes: Annotated[int, Meta(ge=1024, le=48 * 1024 * 1024)] = 32 * 1024 * 1024
     upload_max_pixels: Annotated[int, Meta(ge=1024, le=40_000_000)] = 40_000_000
     unused_uploads_max: Positive = 1_000
-    unused_uploads_max_bytes: Annotated[int, Meta(ge=1, le=10**18)] = 4 * 1024**3
+    unused_uploads_max_bytes: Annotated[int, Meta(ge=1, le=BYTES_MAX)] = 4 * 1024**3
     unused_upload_days: Days = 30
     free_space_floor_bytes: Bytes = 1024**3
     result_url_hours: Annotated[int, Meta(ge=1, le=24 * 365)] = 24

@@ -12,7 +12,7 @@ from tests.boxes import running
 from tests.browser.conftest import Visit, visiting
 from tests.doubles.hub import a_hub, files_of
 from tests.hub.checkpoint import TINY_REPOSITORY, write_manifest
-from tests.people import PASSWORD, add_people
+from tests.people import PASSWORD, add_people, signed_in
 from tests.running import RunningBox
 
 SLOW_MS = 60_000
@@ -99,6 +99,31 @@ def test_a_wallet_is_filled_with_the_keyboard(visit: Visit) -> None:
     visit.has_no_sideways_scroll()
     page.get_by_role("button", name="Make a link").click()
     expect(page.locator(".secret code")).to_contain_text("/setup?token=")
+
+
+def test_a_job_is_paid_back_with_the_keyboard(visit: Visit) -> None:
+    with signed_in(visit.box, "dora") as dora:
+        body = {"type": "image", "prompt": "a fox in the snow", "n": 2}
+        answer = dora.post("/v1/generate", json=body, headers={"X-CSRF-Token": dora.csrf})
+        assert visit.box.ended(dora, answer.json()["job_id"])["status"] == "completed"
+    page = opened(visit, "/admin/people")
+    page.get_by_role("link", name="dora", exact=True).click()
+    page.get_by_role("link", name="Charges, and paying them back").click()
+    expect(page.get_by_role("row", name="a fox in the snow")).to_contain_text("2 included images")
+    visit.axe()
+    page.get_by_role("link", name="Pay back").press("Enter")
+    expect(page.get_by_label("All of its charge")).to_be_checked()
+    visit.axe()
+    page.get_by_label("Image 2 only").check()
+    page.get_by_label("Reason").fill("a blot")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("This pays back 1 included image, good this month.")).to_be_visible()
+    expect(page.get_by_role("button", name="Yes, do it")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Paid back: 1 included image")).to_be_visible()
+    page.set_viewport_size({"width": 390, "height": 844})
+    visit.has_no_sideways_scroll()
+    expect(page.get_by_role("row", name="a fox in the snow")).to_contain_text("1 included image")
 
 
 def test_a_model_is_installed_while_one_watches(

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.conftest import Run, clean_environment
 from tests.running import free_port, make_owner
+from zsky_box.db import Store
 
 
 def test_it_tells_where_it_listens_and_ends_well(tmp_path: Path) -> None:
@@ -36,6 +37,15 @@ def test_it_tells_where_it_listens_and_ends_well(tmp_path: Path) -> None:
 def test_without_a_box_it_says_what_to_run(run: Run, tmp_path: Path) -> None:
     assert "zsky-box init" in run("serve", data=tmp_path / "none").sentence
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])  # noqa: S104 - refused
+def test_a_box_without_an_owner_is_for_its_own_machine_only(run: Run, tmp_path: Path, host: str) -> None:
+    """As an `init` leaves it that was killed half-way."""
+    (tmp_path / "data").mkdir()
+    Store(tmp_path / "data").close()
+    told = run("serve", "--host", host, "--port", str(free_port()), data=tmp_path / "data")
+    assert f"host = '{host}': the box has no owner yet" in told.sentence
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "http", ""])

@@ -6,18 +6,21 @@ import html
 import re
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.api.asking import until
 from tests.boxes import running
 from tests.pages.test_admin_cards import audited
 from tests.pages.test_admin_devices import slot as device
 from tests.people import PASSWORD, Browser, add_people, signed_in
 from tests.running import RunningBox
 from tests.test_backups import nobody
-from zsky_box import backups
+from tests.waiting import until
+from zsky_box import backup_file
+from zsky_box.checkup import Disk, of_space
 from zsky_box.clock import SECOND_US
+from zsky_box.jobs.waiting import Line
 from zsky_box.pages.admin import health
 
 
@@ -75,7 +78,7 @@ def test_a_backup_is_made_and_downloaded(owner: Browser, box: RunningBox, tmp_pa
     assert file.headers["cache-control"] == "no-store"
     path = tmp_path / name
     path.write_bytes(file.content)
-    assert "ledger.db" in backups.check(path, nobody).files
+    assert "ledger.db" in backup_file.check(path, nobody).files
     account = owner.get("/v1/me").json()["account"]
     for room in ("backup.made", "backup.downloaded"):
         assert audited(box.folder, room) == [(f"browser:{account}", name)]
@@ -150,7 +153,7 @@ def test_a_queue_that_stands_still_by_the_owners_wish_is_a_note(owner: Browser) 
     ],
 )
 def test_a_queue_that_is_stuck_is_found(slot: str, running: int, minutes: int, state: str, told: str) -> None:
-    of = health.Line(waiting=2, running=running, waited_us=minutes * 60 * SECOND_US)
+    of = Line(waiting=2, running=running, waited_us=minutes * 60 * SECOND_US)
     found = health.of_queue(of, [device(state=slot, reason="was lost")], quiet=False)
     assert (found["state"], told in found["told"]) == (state, True), found
 
@@ -184,3 +187,34 @@ def test_what_is_wrong_comes_first(tmp_path: Path) -> None:
         assert "things to look at" in text
         assert "there is no setting &#39;portt&#39;" in text
         assert findings(text)["data folder"] == "look"
+
+
+@pytest.mark.parametrize(
+    ("free", "state", "told"),
+    [
+        ({"data and results": 50}, "good", "50.0 GB"),
+        ({"data and results": 1}, "bad", "1.0 GB, below the floor of 2.0 GB: no job is taken"),
+        ({"data": 50, "results": 40}, "good", "50.0 GB for data, 40.0 GB for results"),
+        ({"data": 50, "results": 1}, "bad", "below the floor of 2.0 GB: no job is taken"),
+        ({"data": 1, "results": 40}, "bad", "below the floor of 2.0 GB: soon nothing can be written"),
+    ],
+)
+def test_both_disks_are_looked_at(free: dict[str, int], state: str, told: str) -> None:
+    disks = [Disk(holds, "/", 100 * 10**9, count * 10**9) for holds, count in free.items()]
+    found = of_space(disks, 2 * 10**9)
+    assert (found["state"], told in found["told"]) == (state, True), found
+
+
+@pytest.mark.parametrize(
+    ("slot", "state", "told"),
+    [
+        ({"state": "ready", "restarts": 4}, "good", "none is quarantined"),
+        ({"state": "starting", "restarts": 1}, "good", "none is quarantined"),
+        ({"state": "starting", "restarts": 2}, "bad", "cuda:0 does not come up: restarted 2 times"),
+        ({"state": "starting", "restarts": 2, "paused": True}, "good", "none is quarantined"),
+        ({"state": "quarantined", "reason": "was lost"}, "bad", "cuda:0 is quarantined: It was lost."),
+    ],
+)
+def test_a_card_that_is_down_is_found(slot: dict[str, Any], state: str, told: str) -> None:
+    found = health.of_slots([device(**slot)], "ready")
+    assert (found["state"], told in found["told"]) == (state, True), found

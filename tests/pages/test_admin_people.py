@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import httpx
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from tests.api.asking import command
 from tests.boxes import running
 from tests.pages.test_admin_cards import audited
-from tests.people import Browser, add_people, signed_in
+from tests.people import PASSWORD, Browser, add_people, signed_in
 from tests.running import RunningBox
 
 
@@ -77,7 +79,10 @@ def test_it_works(studio: RunningBox) -> None:
             assert part in page
         assert ">ben</a>" not in owner.get("/admin/people?q=AD").text
         assert "Nobody of that name" in owner.get("/admin/people?q=zoe").text
-        assert owner.get(f"/admin/people/{id_of(owner, 'ada')}").status_code == 200
+        ada = owner.get(f"/admin/people/{id_of(owner, 'ada')}").text
+        for link in re.findall(r'<a href="(/admin/(?:audit|queue)\?[^"]+)"', ada):
+            assert owner.get(link).status_code == 200
+        assert ada.count('href="/admin/audit?account=acc_') == 1
         assert owner.get("/admin/people/acc_no").status_code == 404
 
 
@@ -108,8 +113,28 @@ def test_somebody_is_added_and_signs_in_with_the_link_that_is_shown_once(studio:
         visitor.sign_in("Zoe\u0308", password)  # as some keyboards write it
         again = secret_of(owner.get(owner.submit(path, do="invite").headers["location"]).text)
         assert again != link
+        for _ in range(2):  # a second click, of which the browser shows the answer only
+            owner.submit(path, do="invite")
+        page = owner.get(path).text
+        assert page.count("/setup?token=") == 1, "an older link has ended, and is not shown"
+        assert visitor.get(secret_of(page).removeprefix(studio.url)).status_code == 200
         owner.submit("/admin/people", name="ada")
         assert "already" in owner.get("/admin/people").text
+
+
+def test_a_session_alone_does_not_give_its_owner_another_password(studio: RunningBox) -> None:
+    """A link would set one without the present one, by whichever of the account's names it is asked for."""
+    with signed_in(studio) as owner:
+        account = owner.get("/v1/me").json()["account"]
+        for name in (account, "owner"):
+            owner.submit(f"/admin/people/{name}", came_from="/admin/people", do="invite")
+            assert "/setup?token=" not in owner.get("/admin/people").text
+        with closing(sqlite3.connect(studio.folder / "ledger.db")) as ledger:
+            links = ledger.execute("SELECT count(*) FROM invitation WHERE account_id = ?", (account,)).fetchone()
+        assert links[0] == 0
+        page = owner.get(f"/admin/people/{account}").text
+        assert "Make a link" not in page
+        assert 'href="/settings#password"' in page
 
 
 def test_money_is_shown_as_it_would_come_and_moved_once_it_is_confirmed(studio: RunningBox) -> None:
@@ -219,3 +244,46 @@ def test_names_are_shown_as_they_are_written(studio: RunningBox) -> None:
     with signed_in(studio) as owner:
         path = owner.submit("/admin/people", name="<script>x</script>").headers["location"]
         assert "<script>x" not in owner.get(path).text + owner.get("/admin/people").text
+
+
+def test_whoever_has_left_comes_in_by_no_way_until_there_is_a_link(studio: RunningBox) -> None:
+    with signed_in(studio, "ben") as ben, signed_in(studio, "ben") as other, signed_in(studio) as owner:
+        key = secret_of(ben.get(ben.submit("/docs/test-key", "/docs").headers["location"]).text)
+        path = f"/admin/people/{id_of(owner, 'ben')}"
+        link = secret_of(owner.get(owner.submit(path, do="invite").headers["location"]).text)
+        asked = owner.submit(path, do="close").text
+        assert "the password goes, 2 sessions end, 1 key is revoked" in asked
+        assert ben.get("/v1/me").status_code == 200, "nothing is closed by asking"
+        told = change(owner, path, do="close")
+        assert "All ways in are closed." in told
+        assert "There is no password" in told
+        assert "Close all ways in" not in told
+        for browser in (ben, other):
+            assert browser.get("/v1/me").status_code == 401
+            body = {"type": "image", "prompt": "once more"}
+            assert browser.post("/v1/generate", json=body).status_code in (401, 403)
+        with studio.client(key) as client:
+            assert client.get("/v1/me").json()["code"] == "revoked_key"
+        with Browser(studio) as visitor:
+            wrong = visitor.post("/sign-in", data={"name": "ben", "password": PASSWORD})
+            assert wrong.status_code == 422
+            assert visitor.get(link.removeprefix(studio.url)).status_code == 403
+        again = secret_of(owner.get(owner.submit(path, do="invite").headers["location"]).text)
+        token, password = again.partition("token=")[2], "nine lamps over the canal"
+        with Browser(studio) as visitor:
+            fields = {"token": token, "name": "ben", "password": password, "again": password}
+            assert visitor.post("/setup", data=fields).status_code == 303
+            assert visitor.get("/v1/me").status_code == 200
+        me = owner.get("/v1/me").json()["account"]
+        assert [actor for actor, _ in audited(studio.folder, "password.removed")] == [f"browser:{me}"]
+
+
+def test_the_owner_does_not_lock_the_box(studio: RunningBox) -> None:
+    with signed_in(studio) as owner:
+        path = f"/admin/people/{id_of(owner, 'owner')}"
+        assert "Close all ways in" not in owner.get(path).text
+        answer = owner.submit(path, do="close", sure="yes", once="x")
+        assert answer.headers["location"] == path
+        assert "nobody else could open them again" in owner.get(path).text
+        with signed_in(studio) as again:
+            assert again.get("/v1/me").status_code == 200

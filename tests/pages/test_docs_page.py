@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
@@ -19,6 +19,9 @@ from PIL import Image
 from tests.api.asking import IMAGE, made
 from tests.people import Browser, add_people, signed_in
 from tests.running import RunningBox
+from zsky_box.errors import ErrorCode
+from zsky_box.pages.docs import codes
+from zsky_box.settings import CHECKOUT
 
 PAGE_MAX_BYTES = 150_000
 """Of the page with all that it loads, as it comes over the wire."""
@@ -209,3 +212,20 @@ def run_curl(line: str, folder: Path) -> int:
 
 def environment() -> dict[str, str]:
     return {**os.environ, "no_proxy": "*", "NO_PROXY": "*"}
+
+
+def test_every_code_is_explained_and_each_call_leads_to_its_own(studio: RunningBox) -> None:
+    with signed_in(studio, "ada") as browser:
+        page = browser.get("/docs").text
+    refusals = (CHECKOUT / "docs" / "api.md").read_text("utf-8").partition("## Refusals")[2].partition("\n## ")[0]
+    table = "\n".join(line for line in refusals.splitlines() if line.startswith("|"))
+    told = set(re.findall(r"`([a-z_]+)`", table)) | {"session_ended", "cross_site", "wrong_host"}
+    assert {code.name for code in codes.REFUSALS} == told
+    assert set(codes.ENDS) == set(get_args(ErrorCode))
+    shown = set(re.findall(r'<dt id="code-(\w+)">', page))
+    assert shown == told
+    linked = set(re.findall(r'href="#code-(\w+)"', page))
+    assert linked <= shown
+    assert {"cap_reached", "wallet_empty", "job_open", "result_removed"} <= linked
+    ends = page.partition('id="end-codes"')[2]
+    assert all(f"<code>{name}</code>" in ends for name in codes.ENDS)

@@ -5,60 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import pytest
-from litestar.routes import HTTPRoute
-from msgspec import Struct
 
-from tests.api.asking import IMAGE, problem, until
+from tests.api.asking import IMAGE, problem
 from tests.boxes import running
 from tests.people import Browser, add_people, signed_in
-from tests.running import RunningBox, make_owner
+from tests.routes import Way, all_ways
+from tests.running import RunningBox
+from tests.waiting import until
 from zsky_box.api.document import CLOSED
-from zsky_box.app import Box, create_app
-from zsky_box.settings import Settings
 
 SAFE: Final = ("GET", "HEAD")
 OPEN_PAGES: Final = {"/", "/sign-in", "/setup"}
-KEYLESS: Final = ("/files/", "/healthz", "/readyz", "/metrics", "/control", "/static/")
-"""Open beside the pages, or behind a proof of their own; tests/api has theirs."""
-
-
-class Way(Struct, frozen=True):
-    """One method of one address: a page's audience, or "api" where a key or a session opens it."""
-
-    method: str
-    path: str
-    audience: str
-
-    @property
-    def address(self) -> str:
-        """With ids that name nothing."""
-        return re.sub(r"{(\w+):\w+}", r"\1_0", self.path)
 
 
 @pytest.fixture(scope="module")
 def ways(tmp_path_factory: pytest.TempPathFactory) -> list[Way]:
     """Every way into the application but those that stand open for a reason."""
-    folder = tmp_path_factory.mktemp("routes") / "data"
-    make_owner(folder)
-    box = Box(folder, Settings(devices="cpu"))
-    try:
-        return [
-            Way(str(method), route.path, _audience(route.path, handler.opt))
-            for route in create_app(box).routes
-            if isinstance(route, HTTPRoute) and not route.path.startswith(KEYLESS)
-            for method, (handler, _) in route.route_handler_map.items()
-            if method != "OPTIONS"
-        ]
-    finally:
-        box.close()
-
-
-def _audience(path: str, opt: dict[str, Any]) -> str:
-    return str(opt.get("page", "api" if path.startswith("/v1/") else "nobody's"))
+    return all_ways(tmp_path_factory.mktemp("routes") / "data")
 
 
 @pytest.fixture(scope="module")

@@ -50,6 +50,7 @@ field.addEventListener("keydown", (event) => {
   if (event.key !== "Enter") return;
   event.preventDefault(); // the button that opened them has the focus next
   closeContents();
+  entries.find(({ element }) => !element.hidden)?.element.scrollIntoView();
 });
 // A link to what the filter hides, such as an answer's object, shows all again.
 window.addEventListener("hashchange", () => {

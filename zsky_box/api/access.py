@@ -20,8 +20,14 @@ from zsky_box.rate_limit import RateLimit
 from zsky_box.sessions import Session
 
 CONTROL_HEADER: Final = "X-ZSky-Control"
+API_PATH: Final = "/v1/"
 _SECRET_MAX: Final = 200
 _LIMITS: Final = "rate_limit_headers"
+_PRIVATE: Final = (
+    (b"cache-control", b"no-store"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"x-content-type-options", b"nosniff"),
+)
 
 
 async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
@@ -58,6 +64,13 @@ async def tell_limits(message: Message, scope: Scope) -> None:
     """Litestar hook before each message: the answer to a key, whatever it is, begins with how its limit stands."""
     if message["type"] == "http.response.start" and (limits := scope["state"].get(_LIMITS)):
         message["headers"] = [*message["headers"], *limits]
+
+
+async def keep_private(message: Message, scope: Scope) -> None:
+    """Litestar hook before each message: what the API tells is its caller's, and no cache's or other site's."""
+    if message["type"] == "http.response.start" and scope["path"].startswith(API_PATH):
+        told = {name.lower() for name, _ in message["headers"]}
+        message["headers"] = [*message["headers"], *(header for header in _PRIVATE if header[0] not in told)]
 
 
 def verify(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:

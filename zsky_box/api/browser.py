@@ -102,14 +102,19 @@ def require_host(connection: ASGIConnection[Any, Any, Any, Any]) -> None:
 
 
 def require_same_origin(connection: ASGIConnection[Any, Any, Any, Any]) -> None:
-    """Raise 403 `cross_site` where a request that may change something does not come from one of the box's pages."""
+    """Raise 403 `cross_site` for what does not come from one of the box's pages.
+
+    What only looks may be gone to from anywhere, but no page elsewhere may read or embed it. Over plain HTTP browsers
+    send no `Sec-Fetch-Site`, and they send the cookie to every port of a host; with what a script there would read they
+    send its `Origin`, and with what a page of this box gets they send none.
+    """
     fetched = connection.headers.get("sec-fetch-site", "same-origin")
+    is_ours = connection.headers.get("origin", "").rstrip("/").lower() in _origins(connection)
     if connection.scope.get("method") in SAFE_METHODS:
-        if fetched in ("cross-site", "same-site") and connection.headers.get("sec-fetch-mode") != "navigate":
+        is_elsewhere = fetched in ("cross-site", "same-site") or ("origin" in connection.headers and not is_ours)
+        if is_elsewhere and connection.headers.get("sec-fetch-mode") != "navigate":
             raise _cross_site()
-        return
-    origin = connection.headers.get("origin", "")
-    if fetched not in ("same-origin", "none") or origin.rstrip("/").lower() not in _origins(connection):
+    elif fetched not in ("same-origin", "none") or not is_ours:
         raise _cross_site()
 
 

@@ -28,7 +28,7 @@ from zsky_box.api import (
     terminal,
     uploads,
 )
-from zsky_box.api.access import authenticate, tell_limits
+from zsky_box.api.access import authenticate, keep_private, tell_limits
 from zsky_box.api.bodies import LargeBodies, with_picture_max_bytes
 from zsky_box.api.document import build, config
 from zsky_box.app.box import Box
@@ -65,7 +65,7 @@ def create_app(box: Box) -> Litestar:
             static_file,
         ],
         lifespan=[lifespan],
-        before_send=[tell_limits],
+        before_send=[tell_limits, keep_private],
         exception_handlers={
             Refusal: wrong.for_browsers(problems.from_refusal, wrong.refused),
             HTTPException: wrong.for_browsers(problems.from_framework, wrong.of_framework),

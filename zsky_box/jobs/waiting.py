@@ -19,6 +19,14 @@ class Waiting(Struct, frozen=True, kw_only=True):
     jobs: int
 
 
+class Line(Struct, frozen=True):
+    """How many live jobs wait and run, and for how long the oldest of them has waited, in microseconds."""
+
+    waiting: int
+    running: int
+    waited_us: int
+
+
 def waiting(store: Store) -> list[Waiting]:
     """The queue, counted; it reads one index over the queued jobs alone."""
     rows = store.all(
@@ -40,3 +48,15 @@ def open_of_model(rows: Rows | Store, model: str) -> int:
     """How many jobs of a model wait or run, everybody's."""
     found = rows.one("SELECT count(*) AS n FROM job WHERE model = ? AND status IN ('queued', 'running')", (model,))
     return 0 if found is None else int(found["n"])
+
+
+def line(rows: Rows | Store, now: int) -> Line:
+    """The live jobs that wait and run; `now` in microseconds."""
+    row = rows.one(
+        "SELECT count(*) FILTER (WHERE status = 'queued') AS waiting, count(*) FILTER (WHERE status = 'running') AS"
+        " running, min(created_at) FILTER (WHERE status = 'queued') AS since FROM job INDEXED BY job_open"
+        " WHERE test = 0 AND status IN ('queued', 'running')"
+    )
+    if row is None or row["since"] is None:
+        return Line(0, 0, 0)
+    return Line(row["waiting"], row["running"], max(0, now - row["since"]))

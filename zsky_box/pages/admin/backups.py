@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Final
@@ -56,9 +57,18 @@ async def back_up(request: Request[Any, Any, Any]) -> Response[Any]:
 async def one(request: Request[Any, Any, Any], name: FromPath[str]) -> Template:
     """One of them, and what can be done with it."""
     box = services(request)
-    await asyncio.to_thread(box.backups.path, name)
-    only = len(await asyncio.to_thread(box.backups.listed)) == 1
-    return places.page(request, "admin/backup.html", tab="health", title="A backup", name=name, is_only=only)
+    path = await asyncio.to_thread(box.backups.path, name)
+    listed = await asyncio.to_thread(box.backups.listed)
+    return places.page(
+        request,
+        "admin/backup.html",
+        tab="health",
+        title="A backup",
+        name=name,
+        is_only=len(listed) == 1,
+        path=shlex.quote(str(path)),
+        folder=shlex.quote(str(box.backups.folder.parent)),
+    )
 
 
 @post(f"{PATH}/{{name:str}}", opt={"page": "owner"}, status_code=200, include_in_schema=False)

@@ -17,6 +17,7 @@ from msgspec import Struct
 from zsky_box.api.deps import Services, services
 from zsky_box.checkup import Finding, bad, good, note, of_clock, of_devices
 from zsky_box.clock import DAY_US, SECOND_US, rfc3339
+from zsky_box.jobs import waiting
 from zsky_box.pages.admin import backups, places
 from zsky_box.pages.admin.audit import PATH as AUDIT_PATH
 from zsky_box.slot import SlotView
@@ -27,6 +28,7 @@ _PACKAGES: Final = ("zsky-box", "torch", "diffusers", "transformers", "litestar"
 _OLD_US: Final = 2 * DAY_US
 _STUCK_US: Final = 600 * SECOND_US
 """So long nothing waits for a card that is free."""
+_RESTARTS_MANY: Final = 2
 
 
 class Shown(Struct, frozen=True):
@@ -36,14 +38,6 @@ class Shown(Struct, frozen=True):
     state: str
     told: str
     link: str = ""
-
-
-class Line(Struct, frozen=True):
-    """How many live jobs wait and run, and for how long the oldest of them has waited, in microseconds."""
-
-    waiting: int
-    running: int
-    waited_us: int
 
 
 @get(PATH, opt={"page": "owner"}, include_in_schema=False)
@@ -81,16 +75,15 @@ async def health(request: Request[Any, Any, Any]) -> Template:
 def _found(box: Services) -> list[Shown]:
     """What the running service knows of itself."""
     slots = [slot for slot in box.scheduler.slots() if not slot.test]
-    quarantined = {slot.label: f"It {slot.reason}." for slot in slots if slot.state == "quarantined"}
     with box.store.snapshot() as rows:
-        clock = of_clock(rows, box.clock())
+        clock, line = of_clock(rows, box.clock()), waiting.line(rows, box.clock())
     status = "draining" if box.desk.draining else "ready" if box.scheduler.is_ready() else "starting"
     return [
-        _shown("devices", of_devices(quarantined, status), "/admin/cards"),
+        _shown("devices", of_slots(slots, status), "/admin/cards"),
         _shown("ledger", _ledger(box), AUDIT_PATH),
         _shown("clock", clock),
         _shown("backups", _newest(box), f"{PATH}#backups"),
-        _shown("queue", of_queue(_line(box), slots, quiet=box.pauses.is_quiet()), "/admin/queue"),
+        _shown("queue", of_queue(line, slots, quiet=box.pauses.is_quiet()), "/admin/queue"),
     ]
 
 
@@ -107,7 +100,18 @@ def _ledger(box: Services) -> Finding:
     return bad(next(iter(ended.faults), "could not be verified"))
 
 
-def of_queue(line: Line, slots: list[SlotView], *, quiet: bool) -> Finding:
+def of_slots(slots: list[SlotView], status: str) -> Finding:
+    """Whether every device serves, or would: one that begins over and over does not, however slowly it fails."""
+    quarantined = {slot.label: f"It {slot.reason}." for slot in slots if slot.state == "quarantined"}
+    failing = [
+        slot for slot in slots if slot.state == "starting" and slot.restarts >= _RESTARTS_MANY and not slot.paused
+    ]
+    if failing and not quarantined:
+        return bad("; ".join(f"{slot.label} does not come up: restarted {slot.restarts} times" for slot in failing))
+    return of_devices(quarantined, status)
+
+
+def of_queue(line: waiting.Line, slots: list[SlotView], *, quiet: bool) -> Finding:
     """Whether those who wait will be served: a pause and quiet hours are the owner's wish, anything else is not."""
     if line.waiting == 0:
         return good("nothing waits")
@@ -117,17 +121,6 @@ def of_queue(line: Line, slots: list[SlotView], *, quiet: bool) -> Finding:
     if line.running == 0 and line.waited_us > _STUCK_US:
         return bad(f"{told}, the oldest for {spoken_seconds(line.waited_us // SECOND_US)}, and none runs")
     return good(f"{told}, {line.running} run")
-
-
-def _line(box: Services) -> Line:
-    row = box.store.one(
-        "SELECT count(*) FILTER (WHERE status = 'queued') AS waiting, count(*) FILTER (WHERE status = 'running') AS"
-        " running, min(created_at) FILTER (WHERE status = 'queued') AS since FROM job INDEXED BY job_open"
-        " WHERE test = 0 AND status IN ('queued', 'running')"
-    )
-    if row is None or row["since"] is None:
-        return Line(0, 0, 0)
-    return Line(row["waiting"], row["running"], max(0, box.clock() - row["since"]))
 
 
 def _newest(box: Services) -> Finding:

@@ -11,7 +11,7 @@ from litestar.response import Template
 from litestar.types import ControllerRouterHandler
 from msgspec import Struct
 
-from zsky_box import accounts, idempotency, keys, overage, people, sessions
+from zsky_box import access, accounts, idempotency, keys, overage, people, sessions
 from zsky_box.accounts import NAME_MAX, Account, Plan
 from zsky_box.api.deps import Services, base_url, services
 from zsky_box.clock import DAY_US, rfc3339
@@ -28,6 +28,7 @@ from zsky_box.control import (
     run,
 )
 from zsky_box.db import Rows, Tx
+from zsky_box.errors import Refusal
 from zsky_box.idempotency import Answer
 from zsky_box.ledger import spend
 from zsky_box.pages import agents, frame
@@ -122,6 +123,7 @@ async def person(request: Request[Any, Any, Any], account_id: FromPath[str]) -> 
                 "view": account_view(rows, account, means),
                 "stands": overage.view(rows, account.id, box.clock(), box.terms),
                 "seen": None if seen is None else rfc3339(seen),
+                "ways": access.ways(rows, account, now=box.clock()),
                 "sessions": _sessions(rows, box, account.id),
                 "keys": [key.view() for key in keys.listed(rows, account.id)],
             }
@@ -148,6 +150,8 @@ async def change_person(request: Request[Any, Any, Any], account_id: FromPath[st
     wish = form.get("do", "")
     if wish in ("invite", "end-sessions", "revoke"):
         return await _access(request, account_id, wish, form.get("key", ""))
+    if wish == "close":
+        return await _close(request, form, account_id)
     command = money.command(form, account_id)
     if form.get("sure") == "yes":
         await _carry_out(request, form, command)
@@ -186,7 +190,12 @@ async def _access(
     """A new link, all sessions ended, or a key."""
     box, means, back = services(request), frame.means(request), f"{PATH}/{account_id}"
     if wish == "invite":
-        told = await box.store.read(lambda: run(InviteAccount(account=account_id), means))
+        account = await box.store.read(lambda: accounts.get(box.store, account_id))
+        if account.id == frame.person(request).account.id:
+            # A link sets a password without the present one: whoever has a session only would have the account.
+            detail = "Your own password is changed in the settings; if it is lost, with `zsky-box accounts password`."
+            raise Refusal(422, "invalid_field", detail)
+        told = await box.store.read(lambda: run(InviteAccount(account=account.id), means))
         sentence = f"A link for {told['name']}: it works once, for three days, and sets their password."
         return frame.done(request, back, sentence, secret=f"{base_url(request)}{told['path']}")
     if wish == "revoke":
@@ -200,6 +209,36 @@ async def _access(
 
     count = await box.store.write_async(work)
     return frame.done(request, back, f"{count} sessions are ended." if count != 1 else "One session is ended.")
+
+
+async def _close(request: Request[Any, Any, Any], form: Form, account_id: str) -> Response[Any] | Template:
+    """Everything that lets the person in: for who has left, or whose password is known to somebody."""
+    box, means, back = services(request), frame.means(request), f"{PATH}/{account_id}"
+    if form.get("sure") == "yes":
+
+        def work(tx: Tx) -> None:
+            access.close(tx, accounts.get(tx, account_id), now=box.clock(), actor=means.actor)
+
+        await box.store.write_async(work)
+        return frame.done(request, back, "All ways in are closed. A new link opens one again.")
+
+    def read() -> tuple[Account, access.Ways]:
+        with box.store.snapshot() as rows:
+            account = accounts.get(rows, account_id)
+            return account, access.ways(rows, account, now=box.clock())
+
+    account, there = await box.store.read(read)
+    parts = [
+        "the password goes" if there.has_password else "there is no password",
+        f"{there.sessions} session{'' if there.sessions == 1 else 's'} end{'s' if there.sessions == 1 else ''}",
+        f"{there.keys} key{' is' if there.keys == 1 else 's are'} revoked",
+    ]
+    sentences = [
+        f"{account.name} can neither sign in nor call the API any more: {', '.join(parts)}.",
+        "Jobs under way go on; results, wallet and record stay. The plan stays, too: change it if it is not to renew.",
+        "A new link lets them in again.",
+    ]
+    return places.sure(request, form, tab="people", of=account.name, back=back, sentences=sentences)
 
 
 def _row(rows: Rows, box: Services, account: Account, seen: int | None) -> PersonRow:

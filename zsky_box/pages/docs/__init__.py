@@ -14,7 +14,7 @@ from zsky_box.api.deps import services
 from zsky_box.control import IssueKey
 from zsky_box.errors import Refusal
 from zsky_box.pages import frame
-from zsky_box.pages.docs import examples, outline
+from zsky_box.pages.docs import codes, examples, outline
 from zsky_box.pages.docs.outline import Outline
 from zsky_box.pages.settings import api_keys
 
@@ -35,7 +35,9 @@ def draw(app: Litestar, document: dict[str, Any]) -> Drawn:
     if app.template_engine is None:
         raise TypeError("the application has no templates")
     found = outline.read(document)
-    html = app.template_engine.get_template("docs/_reference.html").render(outline=found)
+    html = app.template_engine.get_template("docs/_reference.html").render(
+        outline=found, refusals=codes.REFUSALS, ends=codes.ENDS
+    )
     return Drawn(found, Markup(html))  # noqa: S704 - the template has escaped what is in it
 
 
