@@ -69,6 +69,7 @@ def test_the_catalogue_tells_licence_size_recipes_and_what_fits(studio: RunningB
         ltx = model(page, "ltx-2.5")
         for part in ("LTX-2 Community License", "on conditions", "to fetch", "int8-blocks", "hub_token_file"):
             assert part in ltx
+        assert re.search(r"[\d.,]+ GiB are free where models are kept", page)
         leader = model(page, "leader")
         assert "part of the box" in leader
         assert "accept_licence" not in leader
