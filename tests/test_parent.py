@@ -22,7 +22,7 @@ from tests import invariants
 from tests.boxes import running
 from tests.running import ROOT, RunningBox, free_port, make_owner
 from tests.waiting import BOUND_SECONDS, until
-from zsky_box.db import InstanceLock
+from zsky_box.instance_lock import InstanceLock
 
 RSS_BYTES_MAX = 150 * 1024 * 1024
 STILL = {"type": "image", "prompt": "a still", "resolution": "480p"}

@@ -17,11 +17,13 @@ from tests.media import pictures
 from tests.people import Browser, add_people, signed_in
 from tests.routes import Way, all_ways
 from tests.running import RunningBox
+from zsky_box.clock import rfc3339, system_clock
 
 Ids = dict[str, str]
 
 OF_NOBODY: Final = ("month",)
 """Names in addresses that are no ids: a month is everybody's, and tells each their own."""
+MONTH: Final = rfc3339(system_clock())[:7]
 BEGUN: Final = {**VIDEO, "model": "beginner"}
 FIELDS: Final[dict[str, dict[str, str]]] = {
     "/create": {"from_job": "job_id", "image": "upload_id"},
@@ -111,7 +113,7 @@ def said(browser: Browser) -> str:
 def ask(browser: Browser, token: str, way: Way, ids: Ids, fields: dict[str, str]) -> httpx.Response:
     """One request that names these ids, in its address or in one of its fields."""
     named = {field: ids[of] for field, of in fields.items()}
-    address, headers = way.with_ids({**ids, "month": "2026-11"}), {"X-CSRF-Token": token}
+    address, headers = way.with_ids({**ids, "month": MONTH}), {"X-CSRF-Token": token}
     if way.path.startswith("/v1/"):
         is_asked_by_body = way.method == "POST" and bool(named)
         body: dict[str, Any] | None = {**BEGUN, **named} if is_asked_by_body else None
