@@ -252,6 +252,7 @@ def test_a_model_of_few_words_says_which_and_what_it_makes_nothing_of(visit: Vis
     page = opened(visit)
     expect(page.locator("#words")).to_be_hidden()
     page.get_by_label("Model").select_option("toys")
+    expect(prompt_of(page)).to_have_attribute("placeholder", "a red ball")
     prompt_of(page).fill("a red ball and a giraffe")
     expect(page.locator("#words-notes")).to_contain_text("giraffe")
     page.locator("#words-examples").get_by_role("button").first.click()
@@ -315,6 +316,49 @@ def test_of_several_images_one_is_chosen_and_begun_with(visit: Visit) -> None:
     ready(page)
     expect(page.locator("#chosen-says")).to_have_text(f"One of your images · 854{TIMES}480")
     assert page.url.endswith("/create"), "a refresh does not begin with it again"
+
+
+def test_a_card_whose_files_were_deleted_in_another_tab_says_so(visit: Visit) -> None:
+    page = opened(visit)
+    page.get_by_label("Image", exact=True).check()
+    page.get_by_label("Images", exact=True).fill("2")
+    card = made(page, "soon to go")
+    other = page.context.new_page()
+    other.goto(f"{visit.box.url}/library/{card.get_attribute('data-job')}")
+    other.get_by_role("button", name="Delete").click()
+    other.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    other.wait_for_url("**/library")
+    visit.expect("410 (Gone)")
+    card.get_by_role("group", name="Images of this job").get_by_role("button").nth(1).click()
+    expect(card.locator(".cannot")).to_have_text("Its files were deleted.")
+    act(card, "Rerun")
+    expect(page.locator(".job .prompt").first).to_have_text("soon to go")
+
+
+def test_a_prompt_is_read_in_its_own_direction(visit: Visit) -> None:
+    page = opened(visit)
+    card = made(page, "قطار في الصحراء 🎬")
+    for prompt in (prompt_of(page), card.locator(".prompt")):
+        assert prompt.evaluate("prompt => getComputedStyle(prompt).direction") == "rtl"
+    prompt_of(page).fill("a train")
+    assert prompt_of(page).evaluate("prompt => getComputedStyle(prompt).direction") == "ltr"
+
+
+def test_a_lost_answer_is_told_whichever_it_was(visit: Visit) -> None:
+    page = opened(visit)
+    card = made(page, "here still")
+    visit.expect("ERR_FAILED")
+    page.route("**/v1/quote", lambda route: route.abort())
+    page.route("**/create/jobs/*", lambda route: route.abort())
+    prompt_of(page).fill("nobody hears this")
+    expect(page.locator("#offline")).to_be_visible()
+    act(card, "Vary")
+    expect(page.locator("#refused")).to_have_text("The box does not answer. Press again in a moment.")
+    page.unroute("**/v1/quote")
+    page.unroute("**/create/jobs/*")
+    act(card, "Vary")
+    expect(prompt_of(page)).to_have_value("here still")
+    expect(page.locator("#offline")).to_be_hidden()
 
 
 def test_vary_loads_the_form_and_rerun_makes_it_again(visit: Visit) -> None:
@@ -415,6 +459,8 @@ def test_when_the_box_is_gone_it_says_so_and_goes_on_where_it_comes_back(chromiu
             window.expect("ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_EMPTY_RESPONSE")
             card = ask(page, SLOW, "Video")
             expect(card.locator(".preview")).to_be_visible()
+            expect(card.locator(".notes code")).to_contain_text("zsky-box models install")
+            expect(card.locator(".notes")).not_to_contain_text("`")
             box.kill()
             expect(page.locator("#offline")).to_be_visible()
             page.keyboard.press("Control+Enter")
@@ -513,3 +559,7 @@ def test_a_clip_plays_at_once_with_sound_and_its_very_picture_is_begun_with(chro
             expect(page.locator("#chosen-says")).to_have_text(f"Your video at 0.0 s · 854{TIMES}480")
             assert is_seen(page)
             expect(video).to_have_js_property("paused", value=True)
+            page.locator("#chosen-remove").click()
+            act(card, "Use as reference")  # nothing of this clip has been fetched since
+            expect(page.locator("#chosen-says")).to_have_text(f"Your video at 0.0 s · 854{TIMES}480")
+            assert is_seen(page)

@@ -214,6 +214,25 @@ def test_a_results_page_is_left_by_keys_and_makes_the_same_again(visit: Visit) -
     assert prompts(page).count("a neon sign in the rain") == 1
 
 
+def test_the_results_beside_one_are_those_of_the_wall_it_was_opened_from(visit: Visit) -> None:
+    page = entered(visit, "/library?type=image")
+    opened(page, "a neon sign in the rain")
+    shown, older = page.locator("#prompt"), page.locator("#older")
+    page.keyboard.press("ArrowRight")
+    expect(shown).to_have_text("an espresso bar at golden hour")  # a clip lies between them
+    page.wait_for_load_state()
+    older.click()
+    expect(shown).to_have_text("a lighthouse in the fog")
+    expect(older).to_be_hidden()
+    page.wait_for_load_state()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    expect(shown).to_have_text("an espresso bar at golden hour")
+    page.wait_for_load_state()
+    page.locator("#back").click()
+    page.wait_for_url("**/library?type=image")
+
+
 def test_copying_and_the_receipt(visit: Visit, tmp_path: Path) -> None:
     visit.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = entered(visit, "/library?q=lighthouse")
@@ -292,6 +311,22 @@ def test_the_way_back_from_a_result_leads_to_the_place_on_the_wall(chromium: Bro
                     arg=[job, top],
                 )
                 expect(chosen).to_have_text("1 result chosen")
+            first = page.evaluate_handle(
+                "[...document.querySelectorAll('#wall .tile')].find((tile) => tile.getBoundingClientRect().bottom > 0)"
+            )
+            job, top, after = first.evaluate(
+                "tile => [tile.dataset.job, tile.getBoundingClientRect().top, tile.nextElementSibling.dataset.job]"
+            )
+            first.evaluate("tile => tile.querySelector('.pick').click()")  # without any scrolling
+            page.locator("#bar").get_by_role("button", name="Delete").click()
+            page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+            expect(page.get_by_text("2 results were deleted.")).to_be_attached()
+            page.wait_for_function(
+                "([job, top]) => Math.abs((document.querySelector(`[data-job=${job}]`)?.getBoundingClientRect().top"
+                " ?? Infinity) - top) < 400 && scrollY > 0",
+                arg=[after, top],
+            )
+            expect(page.locator(f"[data-job={job}]")).to_have_count(0)
             page.get_by_role("link", name="Library", exact=True).click()
             expect(page.locator("#bar")).to_be_hidden()
             assert page.evaluate("scrollY") == 0

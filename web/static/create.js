@@ -13,7 +13,9 @@ const prompt = document.getElementById("prompt");
 const code = new Code(state.base);
 const choose = (words) => { prompt.value = words; form.keep(); ask(); toForm(prompt); };
 const vocabulary = new Vocabulary(choose);
-const quote = new Quote(state, state.is_owner, (notes) => vocabulary.tell(prompt.value.trim() ? notes : []));
+// That another model answers is said below the choice of it.
+const ofPrompt = (notes) => notes.filter((note) => !/^No \w+ model is installed: [^:]+ answered\./.test(note));
+const quote = new Quote(state, state.is_owner, (notes) => vocabulary.tell(prompt.value.trim() ? ofPrompt(notes) : []));
 const ask = () => quote.ask(() => form.body());
 const form = new Form(document.getElementById("ask"), state, ask);
 form.reference = new Reference(() => { form.show(); form.keep(); ask(); }, () => {
@@ -33,7 +35,9 @@ async function once(path, body) {
   const asked = `${path} ${JSON.stringify(body ?? null)}`;
   const key = keys.get(asked) ?? fresh();
   keys.set(asked, key);
-  const answer = await call("POST", path, body, { "Idempotency-Key": key });
+  const answer = await call("POST", path, body, { "Idempotency-Key": key }).catch((error) => {
+    throw Object.assign(error, { isMade: true });
+  });
   keys.delete(asked);
   return answer;
 }
@@ -41,7 +45,8 @@ async function once(path, body) {
 // `asked` is what was asked for: a body, or the job that was to be made again.
 function refuse(error, asked) {
   if (error.status) quote.refuse(error.code, error.message, asked);
-  else quote.refuse("offline", "The box does not answer. Press again in a moment: it is made only once.");
+  else if (error.isMade) quote.refuse("offline", "The box does not answer. Press again in a moment: it is made only once.");
+  else quote.refuse("offline", "The box does not answer. Press again in a moment.");
   document.getElementById("refused").scrollIntoView({ block: "nearest" });
 }
 
@@ -90,11 +95,14 @@ const acts = {
     toForm(prompt);
   }),
   use: takesPictures && ((card) => guarded(card, async () => {
-    await form.reference.useResult(card.job, card.chosen + 1, card.job.type === "video" ? card.media : null);
+    await form.reference.useResult(card.job, card.chosen + 1, card.job.type === "video" ? await shown(card.media) : null);
     toForm(document.getElementById("chosen-remove"));
   })),
   code: (card) => guarded(card, async () => code.show(await call("GET", `/create/jobs/${card.job.job_id}`))),
 };
+
+// A clip that has not been played on the page yet has nothing to show: then its first picture is fetched.
+const shown = (clip) => (clip.videoWidth ? clip : opened(clip.src));
 
 function fill(asked) {
   form.fill(asked);

@@ -123,6 +123,11 @@ export class Jobs {
 
   async look() {
     if (this.open.length === 0) return;
+    if (this.isLooking) { // one at a time: a box that is slow to answer is not asked ever more
+      this.looksAgain = true;
+      return;
+    }
+    this.isLooking = true;
     try {
       const ask = (status) => call("GET", `/v1/jobs?limit=${OPEN_MAX}&status=${status}`);
       // Queued first: a job that begins in between is then in both, and in neither never.
@@ -131,7 +136,11 @@ export class Jobs {
       const latest = new Map([...queued.data, ...running.data].map((job) => [job.job_id, job]));
       this.reconcile([...latest.values()]);
       await this.askWhy();
-    } catch { /* the event stream says that the box does not answer */ }
+    } catch { /* the page says that the box does not answer */ } finally {
+      this.isLooking = false;
+      if (this.looksAgain) this.soon();
+      this.looksAgain = false;
+    }
   }
 
   // What holds up the first of them: the artist has paused the box, or the model has no room yet.

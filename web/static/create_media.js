@@ -4,6 +4,7 @@ let speaking = null; // the one clip that plays with sound
 export function still(result, job) {
   const image = Object.assign(document.createElement("img"), { alt: job.prompt, decoding: "async" });
   Object.assign(image, { src: local(result.url), width: result.width, height: result.height });
+  image.addEventListener("error", () => tellWhy(image, "This picture cannot be shown here; download it to see it."));
   return image;
 }
 
@@ -18,11 +19,15 @@ export function clip(result, job) {
     speaking = video;
   });
   // Some systems lack the decoder, or the file is gone: say so over its poster instead of a dead player.
-  video.addEventListener("error", () => {
-    const words = Object.assign(document.createElement("p"), { className: "cannot", textContent: "This browser cannot play it here; download it to watch it." });
-    if (video.isConnected && !video.nextSibling) video.after(words);
-  });
+  video.addEventListener("error", () => tellWhy(video, "This browser cannot play it here; download it to watch it."));
   return video;
+}
+
+// Over what cannot be shown: that its files are gone, deleted in another tab say, else `otherwise`.
+async function tellWhy(media, otherwise) {
+  const status = await fetch(media.src, { method: "HEAD" }).then((answer) => answer.status, () => 0);
+  const words = Object.assign(document.createElement("p"), { className: "cannot", textContent: status === 410 ? "Its files were deleted." : otherwise });
+  if (media.isConnected && !media.nextSibling) media.after(words);
 }
 
 // Once the page is looked at: nobody wants to search for the tab that speaks.

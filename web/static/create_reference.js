@@ -1,5 +1,6 @@
 // The picture that a job begins with: dropped, pasted, picked, or taken from a result; sent to the box at once.
 import { call } from "./csrf.js";
+import { plain } from "./create_words.js";
 
 const OPEN_MS = 8_000;
 const FRAME_MS = 1_000;
@@ -103,7 +104,7 @@ export class Reference {
       const upload = await send();
       this.set(upload.id, `${words} · ${upload.width}×${upload.height}`, address);
     } catch (error) {
-      this.tell(error.status ? error.message : "The box does not answer; try the picture again in a moment.");
+      this.tell(error.status ? plain(error.message) : "The box does not answer; try the picture again in a moment.");
     } finally {
       this.sending -= 1;
       this.show();

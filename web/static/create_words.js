@@ -68,7 +68,13 @@ export function sentence(code, detail, money, body) {
     if (left > 0) return `You have ${units(left, body.type)} left this month, and this asks for ${body.n ?? 1}. ${renewed}`;
     return `This month's ${units(granted, body.type)} are used up, or held by jobs that are open. ${renewed}`;
   }
-  return (detail ?? code).replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, day).replace(/^[a-z_]+: /, "");
+  return plain(detail ?? code).replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, day);
+}
+
+// The box's own sentence without the name of the field it is about.
+export function plain(detail) {
+  const text = detail.replace(/^[a-z_]+: /, "");
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 // Where to go about a refusal: words before a link, and the link. `money` is the overage object.

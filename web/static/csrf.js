@@ -1,3 +1,7 @@
+import { tellOffline } from "./frame.js";
+
+const WAIT_MS = 20_000;
+
 // The token that proves to the box that a request comes from its own page.
 export const token = () => document.querySelector('meta[name="csrf"]')?.content ?? "";
 
@@ -7,10 +11,12 @@ export const token = () => document.querySelector('meta[name="csrf"]')?.content 
 export async function call(method, path, body, more = {}) {
   const isForm = body === undefined || body instanceof FormData || body instanceof URLSearchParams;
   const headers = { "X-CSRF-Token": token(), ...(isForm ? {} : { "Content-Type": "application/json" }), ...more };
-  const answer = await fetch(path, {
+  const answer = await answered(path, {
     method,
     headers,
     body: isForm ? body : JSON.stringify(body),
+    // What changes nothing is not waited for for ever: a network that was lost says nothing at all.
+    signal: method === "GET" ? AbortSignal.timeout(WAIT_MS) : undefined,
   });
   const text = await answer.text();
   let value = null;
@@ -23,4 +29,16 @@ export async function call(method, path, body, more = {}) {
     throw Object.assign(error, { code: value?.code, status: answer.status, field: value?.field, errors: value?.errors });
   }
   return value;
+}
+
+// Whether the box answers is said on the page, whatever was asked.
+async function answered(path, asked) {
+  try {
+    const answer = await fetch(path, asked);
+    tellOffline(false);
+    return answer;
+  } catch (error) {
+    tellOffline(true);
+    throw error;
+  }
 }

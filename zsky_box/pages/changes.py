@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from zsky_box.clock import rfc3339
 from zsky_box.pages.usage_tables import dollars
 
 TEXT_MAX: Final = 160
-_UNSAID: Final = frozenset({"last_transfer_id", "transfer_id"})
-"""Numbers of the ledger that say nothing to a person."""
+_UNSAID: Final = frozenset({"budget_id", "last_transfer_id", "transfer_id"})
+"""Numbers and names within the box that say nothing to a person."""
 _OF_TRANSFER: Final = frozenset({"amount", "credit", "debit", "ledger"})
 
 
@@ -41,7 +42,7 @@ def _change(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> s
     now, word = _shown(name, after[name]), name.removesuffix("_usd").replace("_", " ")
     if name in before and before[name] != after[name]:
         return f"{word} {_shown(name, before[name])} → {now}"
-    return f"{word} {now}" if now else ""
+    return f"{word} {now}" if now and not (after[name] is None and _is_time(name)) else ""
 
 
 def _shown(name: str, value: Any) -> str:
@@ -55,4 +56,12 @@ def _shown(name: str, value: Any) -> str:
     if isinstance(value, list):
         parts: list[Any] = value
         return " ".join(str(part) for part in parts)
+    if isinstance(value, int) and _is_time(name):
+        text = rfc3339(value)
+        return f"{text[:10]} {text[11:16]} UTC"
     return dollars(str(value)) if name.endswith("_usd") else str(value)
+
+
+def _is_time(name: str) -> bool:
+    """Microseconds, as the rows of a key have them; without a value there is no such moment."""
+    return name.endswith("_at")

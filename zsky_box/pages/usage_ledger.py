@@ -13,7 +13,7 @@ from zsky_box.api import queries
 from zsky_box.clock import rfc3339
 from zsky_box.entries import TYPES, EntryType, EntryView, Filters
 from zsky_box.pages import changes, narrowing
-from zsky_box.pages.usage_tables import micro_dollars
+from zsky_box.pages.usage_tables import dollars, micro_dollars
 from zsky_box.periods import Period
 from zsky_box.pricing import micros
 from zsky_box.terms import Terms
@@ -39,6 +39,7 @@ LABELS: Final[dict[EntryType, str]] = {
     "statement": "Statement",
     "other": "Other",
 }
+_CAP_ALERT: Final = "alert.cap_"
 _TONES: Final[dict[EntryType, str]] = {
     "deduction": "busy",
     "topup": "good",
@@ -181,6 +182,8 @@ def _detail(entry: EntryView, labels: Mapping[str, str]) -> str:
     """What a change changed, or the reason that was given."""
     if entry.transfer is not None:
         return str(entry.after.get("why", ""))
+    if entry.action.startswith(_CAP_ALERT):
+        return f"{entry.action.removeprefix(_CAP_ALERT)} % of the cap of {dollars(str(entry.after['cap_usd']))} reached"
     told = labels.get(entry.subject, "") if entry.type == "key" else ""
     what = entry.action.replace(".", " ").replace("_", " ") if entry.type in ("other", "key", "account", "plan") else ""
     text = ", ".join(part for part in (what, told, *changes.said(entry.before, entry.after)) if part) or entry.action
