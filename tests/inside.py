@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import httpx
 
-from tests.api.asking import until
 from tests.doubles.serve import ENTRY
 from tests.running import free_port, hide_mini, make_owner
+from tests.waiting import until
 from zsky_box import settings
 from zsky_box.app import Box, create_app
 from zsky_box.clock import Clock, system_clock

@@ -11,8 +11,9 @@ import msgspec
 
 from tests.machine.replay import Replay
 from zsky_box.assets import TMP
-from zsky_box.db import InstanceLock, Row, Store
+from zsky_box.db import Row, Store
 from zsky_box.events import File
+from zsky_box.instance_lock import InstanceLock
 from zsky_box.ledger.verify import verify
 
 OPEN = ("queued", "running")

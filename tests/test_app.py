@@ -13,8 +13,8 @@ from litestar.testing import TestClient
 from tests.running import free_port, make_owner
 from zsky_box import settings
 from zsky_box.app import Box, create_app
-from zsky_box.db import InstanceLock
 from zsky_box.errors import SettingsError, StoreError, ZskyError
+from zsky_box.instance_lock import InstanceLock
 from zsky_box.server import Server, configuration, listen
 
 SILENT = "tests.doubles.worker_never_ready"

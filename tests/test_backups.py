@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.asking import until
 from tests.stores import tamper
 from tests.studio import Studio
+from tests.waiting import until
 from zsky_box import backup_file, secretfile
 from zsky_box.backup_file import Phase
 from zsky_box.backups import Backups, Making

@@ -17,8 +17,9 @@ import pytest
 
 from tests.stores import opened
 from zsky_box import db
-from zsky_box.db import InstanceLock, Store, Tx
+from zsky_box.db import Store, Tx
 from zsky_box.errors import Refusal, StoreError
+from zsky_box.instance_lock import InstanceLock
 
 WAIT_SECONDS = 30.0
 
@@ -373,7 +374,7 @@ def test_what_is_no_ledger_is_refused_with_the_file_named(tmp_path: Path) -> Non
 HOLDER = """
 import sys, time
 from pathlib import Path
-from zsky_box.db import InstanceLock
+from zsky_box.instance_lock import InstanceLock
 InstanceLock(Path(sys.argv[1])).acquire()
 print("held", flush=True)
 time.sleep(60)

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from scripts.tiny_models import cached
 from tests.doubles.hub import HubDouble, a_hub, files_of
 from tests.hub.checkpoint import TINY_REPOSITORY, write_manifest
 from tests.stores import Rooms
+from tests.waiting import until
 from zsky_box.catalog import open_catalog
 from zsky_box.errands import ENTRY, Errand, Errands, Order
 from zsky_box.errors import Refusal
@@ -44,13 +44,14 @@ class Office:
 
     def until(self, wanted: Callable[[Errand], bool]) -> Errand:
         """The errand once it looks as wanted."""
-        until = time.monotonic() + SECONDS
-        while time.monotonic() < until:
+
+        def seen() -> Errand | None:
             errand = self.errands.last()
-            if errand is not None and wanted(errand):
-                return errand
-            time.sleep(0.01)
-        raise AssertionError(f"it did not get there: {self.errands.last()}")
+            return errand if errand is not None and wanted(errand) else None
+
+        found = until(seen, "the errand looks as wanted", bound_seconds=SECONDS)
+        assert found is not None
+        return found
 
     def ended(self) -> Errand:
         return self.until(lambda errand: not errand.is_open)

@@ -9,7 +9,6 @@ import secrets
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from tests import invariants
 from tests.boxes import running
 from tests.faults import FAULTS
 from tests.running import RunningBox
+from tests.waiting import until
 
 RUNS = 200
 FIRST_RUNS = 20
@@ -64,7 +64,7 @@ class Campaign:
             if number % HEALTHY_EVERY == 0:
                 self.live.append(asked(self.client, HEALTHY))
                 self.test.append(asked(self.tester, HEALTHY))
-        until(lambda: not self.are_open(), END_SECONDS, "all jobs have ended")
+        until(lambda: not self.are_open(), "all jobs have ended", bound_seconds=END_SECONDS, every_seconds=0.2)
 
     def are_open(self) -> bool:
         """Whether any job is queued or running."""
@@ -87,7 +87,13 @@ class Campaign:
 
     def open_files(self) -> int:
         """Descriptors that the service holds, once it has nothing to do and all its workers are up."""
-        until(lambda: len(invariants.processes_marked(MARK_VALUE)) == DEVICES + 2, QUIET_SECONDS, "the workers are up")
+        processes = DEVICES + 2  # the service, a worker of each device, and the one of the test jobs
+        until(
+            lambda: len(invariants.processes_marked(MARK_VALUE)) == processes,
+            "the workers are up",
+            bound_seconds=QUIET_SECONDS,
+            every_seconds=0.2,
+        )
         self.box.wait_for("/readyz")
         return len(list(Path(f"/proc/{self.box.pid}/fd").iterdir()))
 
@@ -105,14 +111,6 @@ def asked(client: httpx.Client, body: dict[str, Any]) -> str:
     answer = client.post("/v1/generate", json=body)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["job_id"])
-
-
-def until(is_so: Callable[[], bool], bound_seconds: float, what: str) -> None:
-    """Wait for what the service comes to by itself; fails after a bound."""
-    give_up_at = time.monotonic() + bound_seconds
-    while not is_so():
-        assert time.monotonic() < give_up_at, f"{what}: not within {bound_seconds} s"
-        time.sleep(0.2)
 
 
 @pytest.mark.campaign

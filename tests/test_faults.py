@@ -15,10 +15,10 @@ import httpx
 import pytest
 
 from tests import invariants
-from tests.api.asking import until
 from tests.boxes import running
 from tests.faults import FAULTS
 from tests.running import RunningBox
+from tests.waiting import until
 
 SLOW = {"type": "video", "prompt": "double:slow_steps", "duration": 1}
 

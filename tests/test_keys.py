@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.stores import PEPPER, START_US, SetClock, add_account, opened
-from zsky_box import audit, keys
+from zsky_box import audit, key_secrets, keys
 from zsky_box.accounts import Account
 from zsky_box.db import Store
 from zsky_box.errors import Refusal
@@ -70,7 +70,7 @@ def test_a_key_says_its_mode_and_is_178_bits_with_a_checksum(ring: Ring, test: b
     assert secret.startswith(prefix)
     assert len(secret) == len(prefix) + 36
     assert set(secret[len(prefix) :]) <= BASE62
-    assert keys.well_formed(secret)
+    assert key_secrets.well_formed(secret)
     assert key.last_four == secret[-4:]
     assert ring.verify(secret).key.test is test
 
@@ -79,14 +79,14 @@ def test_every_mistyped_character_is_noticed_by_the_checksum(ring: Ring) -> None
     _, secret = ring.issue()
     for place in range(len(secret)):
         other = "A" if secret[place] != "A" else "B"
-        assert not keys.well_formed(secret[:place] + other + secret[place + 1 :])
+        assert not key_secrets.well_formed(secret[:place] + other + secret[place + 1 :])
 
 
 def test_two_neighbours_that_are_swapped_are_noticed(ring: Ring) -> None:
     _, secret = ring.issue()
     for place in range(len(secret) - 1):
         swapped = secret[:place] + secret[place + 1] + secret[place] + secret[place + 2 :]
-        assert swapped == secret or not keys.well_formed(swapped)
+        assert swapped == secret or not key_secrets.well_formed(swapped)
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ import httpx
 import pytest
 
 from tests import invariants
-from tests.api.asking import BOUND_SECONDS
 from tests.boxes import running
 from tests.running import ROOT, RunningBox, free_port, make_owner
-from zsky_box.db import InstanceLock
+from tests.waiting import BOUND_SECONDS, until
+from zsky_box.instance_lock import InstanceLock
 
 RSS_BYTES_MAX = 150 * 1024 * 1024
 STILL = {"type": "image", "prompt": "a still", "resolution": "480p"}
@@ -140,12 +140,8 @@ def test_sigterm_ends_what_runs_and_refuses_what_is_new(tmp_path: Path) -> None:
 
 def until_refused(client: httpx.Client) -> httpx.Response:
     """The signal takes a moment; until then a body that asks for nothing is refused for what it is."""
-    give_up_at = time.monotonic() + BOUND_SECONDS
-    while time.monotonic() < give_up_at:
-        if client.get("/readyz").status_code == 503:
-            return client.post("/v1/generate", json=STILL)
-        time.sleep(0.01)
-    raise AssertionError("the service does not drain")
+    until(lambda: client.get("/readyz").status_code == 503, "the service drains")
+    return client.post("/v1/generate", json=STILL)
 
 
 def job_of(folder: Path, job_id: str) -> tuple[str, int]:

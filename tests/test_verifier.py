@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.api.asking import until
 from tests.stores import tamper
 from tests.studio import Studio
+from tests.waiting import until
 from zsky_box import verifier
 from zsky_box.ledger.verify_report import Report
 from zsky_box.verifier import Verification, Verifier

@@ -9,13 +9,10 @@ start sorts it out.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import os
 import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -36,7 +33,6 @@ GROUP_MAX: Final = 256
 WAITING_MAX: Final = 20_000
 CLOSE_SECONDS: Final = 30
 _READERS: Final = 4
-_LOCK_POLL_SECONDS: Final = 0.05
 _BUSY_TIMEOUT_MS: Final = 10_000
 
 log = logging.getLogger(__name__)
@@ -95,42 +91,6 @@ class _Write:
     result: Any = None
     error: BaseException | None = None
     after_commit: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
-
-
-class InstanceLock:
-    """One process per data folder: an advisory lock that the kernel releases when the process ends, however it ends."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "instance.lock"
-        self._fd: int | None = None
-
-    def acquire(self, wait_seconds: float = 0.0) -> None:
-        """Take the lock, or raise StoreError naming the process that still holds it after the wait."""
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        until = time.monotonic() + wait_seconds
-        while not self._locked(fd):
-            if time.monotonic() >= until:
-                holder = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"
-                os.close(fd)
-                raise StoreError(f"{self._path.parent} is in use by process {holder}; stop it first")
-            time.sleep(_LOCK_POLL_SECONDS)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        self._fd = fd
-
-    @staticmethod
-    def _locked(fd: int) -> bool:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
-
-    def release(self) -> None:
-        """Give it back; harmless when not held."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
 
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:

@@ -1,21 +1,12 @@
-"""API keys: issue, verify, rotate with overlap, revoke. A key is shown once and stored as a keyed hash and last four.
-
-A key is `zs_live_` or `zs_test_`, 30 base62 characters drawn from a secure source (178 bits) and 6 of a checksum, so
-that a mistyped key is recognised without touching the store.
-"""
+"""API keys: issue, verify, rotate with overlap, revoke. A key is shown once, and kept as a keyed hash and last four."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import secrets
-import string
-import zlib
 from typing import Final, Literal, get_args
 
 from msgspec import Struct
 
-from zsky_box import accounts, audit, ids, ledger
+from zsky_box import accounts, audit, ids, key_secrets, ledger
 from zsky_box.accounts import Account
 from zsky_box.clock import SECOND_US, rfc3339
 from zsky_box.db import Row, Rows, Store, Tx
@@ -29,10 +20,6 @@ KEYS_MAX: Final = 20
 OVERLAP_MAX_SECONDS: Final = 7 * 86_400
 NAME_MAX: Final = 100
 
-_BASE62: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
-_SECRET_LENGTH: Final = 30
-_CHECKSUM_LENGTH: Final = 6
-_PREFIXES: Final = {"zs_live_": False, "zs_test_": True}
 _USED_STEP_US: Final = 60 * SECOND_US
 
 
@@ -46,9 +33,9 @@ class Key(Struct, frozen=True):
     name: str
     scopes: tuple[Scope, ...]
     created_at: int
-    expires_at: int | None
-    revoked_at: int | None
-    last_used_at: int | None
+    expires_at: int | None = None
+    revoked_at: int | None = None
+    last_used_at: int | None = None
     cap_micros: int | None = None
     budget_id: str = ""
     """The first key of the line that rotations made of it: what the line has spent counts against its cap."""
@@ -88,14 +75,6 @@ class Caller(Struct, frozen=True):
         """Raise 403 `insufficient_scope` unless the key has the scope."""
         if scope not in self.key.scopes:
             raise Refusal(403, "insufficient_scope", f"This key lacks the scope {scope!r}; use one that has it.")
-
-
-def well_formed(secret: str) -> bool:
-    """Prefix, alphabet, length and checksum are right; says nothing about whether the key was ever issued."""
-    body = secret[8:]
-    if secret[:8] not in _PREFIXES or len(body) != _SECRET_LENGTH + _CHECKSUM_LENGTH or not body.isascii():
-        return False
-    return body.isalnum() and hmac.compare_digest(body[_SECRET_LENGTH:], _checksum(secret[:8] + body[:_SECRET_LENGTH]))
 
 
 def require_api(rows: Rows, account: Account, period: str) -> None:
@@ -143,23 +122,17 @@ def issue(
     )
     if usable is not None and usable["n"] >= KEYS_MAX:
         raise Refusal(409, "too_many_keys", f"An account has at most {KEYS_MAX} keys; revoke one first.")
-    prefix = "zs_test_" if test else "zs_live_"
-    stem = prefix + "".join(secrets.choice(_BASE62) for _ in range(_SECRET_LENGTH))
-    secret = stem + _checksum(stem)
-    key_id = ids.new("key")
+    secret, key_id = key_secrets.new(test=test), ids.new("key")
     key = Key(
-        key_id,
-        account_id,
-        test,
-        secret[-4:],
-        name[:NAME_MAX],
-        scopes,
-        now,
-        None,
-        None,
-        None,
-        cap_micros,
-        budget_id or key_id,
+        id=key_id,
+        account_id=account_id,
+        test=test,
+        last_four=secret[-4:],
+        name=name[:NAME_MAX],
+        scopes=scopes,
+        created_at=now,
+        cap_micros=cap_micros,
+        budget_id=budget_id or key_id,
     )
     tx.execute(
         "INSERT INTO api_key (id, account_id, test, digest, last_four, name, scopes, created_at, cap_micros, budget_id)"
@@ -168,7 +141,7 @@ def issue(
             key.id,
             account_id,
             int(test),
-            _digest(pepper, secret),
+            key_secrets.digest(pepper, secret),
             key.last_four,
             key.name,
             " ".join(scopes),
@@ -186,8 +159,8 @@ def verify(store: Store, pepper: bytes, secret: str, now: int) -> Caller:
     if not secret:
         raise _unauthorized("missing_key", "Send your API key in the header X-API-Key.")
     row = None
-    if well_formed(secret):
-        row = store.one("SELECT * FROM api_key WHERE digest = ?", (_digest(pepper, secret),))
+    if key_secrets.well_formed(secret):
+        row = store.one("SELECT * FROM api_key WHERE digest = ?", (key_secrets.digest(pepper, secret),))
     if row is None:
         raise _unauthorized("invalid_key", "This API key is not known here; check it for a missing part.")
     key = _from_row(row)
@@ -293,22 +266,22 @@ def listed(store: Store | Rows, account_id: str) -> list[Key]:
 def caller_of_owner(store: Store) -> Caller | None:
     """The owner at the terminal: all scopes, no key."""
     account = accounts.owner(store)
-    if account is None:
-        return None
+    return None if account is None else in_person(account, "terminal")
+
+
+def in_person(account: Account, where: str, *, since: int = 0, session_id: str = "") -> Caller:
+    """A person at the terminal or in the browser: all scopes, and `where` they are stands where a key's id does."""
     key = Key(
-        id="terminal",
+        id=where,
         account_id=account.id,
         test=False,
         last_four="",
-        name="terminal",
+        name=where,
         scopes=SCOPES,
-        created_at=0,
-        expires_at=None,
-        revoked_at=None,
-        last_used_at=None,
-        budget_id="terminal",
+        created_at=since,
+        budget_id=where,
     )
-    return Caller(account, key, in_person=True)
+    return Caller(account, key, in_person=True, session_id=session_id)
 
 
 def _rotatable(tx: Tx, account_id: str, key_id: str | None, now: int) -> Key | None:
@@ -353,33 +326,20 @@ def _audit(tx: Tx, key: Key, action: str, now: int, actor: str) -> None:
 
 def _from_row(row: Row) -> Key:
     return Key(
-        row["id"],
-        row["account_id"],
-        bool(row["test"]),
-        row["last_four"],
-        row["name"],
-        tuple(scope for scope in SCOPES if scope in row["scopes"].split()),
-        row["created_at"],
-        row["expires_at"],
-        row["revoked_at"],
-        row["last_used_at"],
-        row["cap_micros"],
-        row["budget_id"],
+        id=row["id"],
+        account_id=row["account_id"],
+        test=bool(row["test"]),
+        last_four=row["last_four"],
+        name=row["name"],
+        scopes=tuple(scope for scope in SCOPES if scope in row["scopes"].split()),
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        revoked_at=row["revoked_at"],
+        last_used_at=row["last_used_at"],
+        cap_micros=row["cap_micros"],
+        budget_id=row["budget_id"],
     )
 
 
 def _unauthorized(code: str, detail: str) -> Refusal:
     return Refusal(401, code, detail, headers={"WWW-Authenticate": 'ApiKey realm="zsky-box"'})
-
-
-def _digest(pepper: bytes, secret: str) -> bytes:
-    return hmac.digest(pepper, secret.encode(), hashlib.sha256)
-
-
-def _checksum(stem: str) -> str:
-    number = zlib.crc32(stem.encode())
-    digits = ""
-    for _ in range(_CHECKSUM_LENGTH):
-        number, digit = divmod(number, len(_BASE62))
-        digits = _BASE62[digit] + digits
-    return digits

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from zsky_box import keys, secretfile
 from zsky_box.clock import system_clock
 from zsky_box.db import Store
 
-BOUND_SECONDS = 30.0
 PROBLEM = "application/problem+json"
 IMAGE: dict[str, Any] = {"type": "image", "prompt": "an espresso bar at golden hour", "resolution": "480p"}
 VIDEO: dict[str, Any] = {"type": "video", "prompt": "a neon night market", "resolution": "480p", "duration": 1}
@@ -86,14 +84,6 @@ def units_left(client: httpx.Client) -> dict[str, int]:
     """What new jobs can still take; jobs that complete meanwhile do not change it."""
     included = client.get("/v1/me").json()["included"]
     return {kind: units["left"] for kind, units in included.items()}
-
-
-def until(is_so: Callable[[], bool], what: str) -> None:
-    """Wait for something that happens in the service; fails after a bound."""
-    give_up_at = time.monotonic() + BOUND_SECONDS
-    while not is_so():
-        assert time.monotonic() < give_up_at, f"{what}: not within {BOUND_SECONDS} s"
-        time.sleep(0.01)
 
 
 def command(folder: Path, *arguments: str) -> dict[str, Any]:

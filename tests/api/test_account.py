@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 
 import httpx
 
-from tests.api.asking import IMAGE, problem, submit, units_left, until
+from tests.api.asking import IMAGE, problem, submit, units_left
 from tests.running import RunningBox
+from tests.waiting import until
 from zsky_box.settings import CHECKOUT
 
 

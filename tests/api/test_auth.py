@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.asking import IMAGE, SLOW, add_member, command, made, nothing_happens, problem, submit, until
+from tests.api.asking import IMAGE, SLOW, add_member, command, made, nothing_happens, problem, submit
 from tests.running import RunningBox
+from tests.waiting import until
 
 UNKNOWN_KEY = "zs_live_" + "0" * 30
 PUBLIC = {"/healthz", "/readyz", "/files/{file_id}/{name}"}

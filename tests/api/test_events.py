@@ -13,8 +13,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.api.asking import IMAGE, SLOW, VIDEO, Told, add_member, made, problem, submit, told, until
+from tests.api.asking import IMAGE, SLOW, VIDEO, Told, add_member, made, problem, submit, told
 from tests.running import RunningBox
+from tests.waiting import until
 from zsky_box.feed import RING_LENGTH
 
 STREAMS_MAX = 4

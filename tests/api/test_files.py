@@ -11,8 +11,9 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from tests.api.asking import IMAGE, VIDEO, made, problem, until
+from tests.api.asking import IMAGE, VIDEO, made, problem
 from tests.running import RunningBox
+from tests.waiting import until
 
 TRAVERSALS = [
     "/files/../ledger.db",

@@ -9,8 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.asking import IMAGE, VIDEO, made, nothing_happens, problem, submit, units_left, until
+from tests.api.asking import IMAGE, VIDEO, made, nothing_happens, problem, submit, units_left
 from tests.running import RunningBox
+from tests.waiting import until
 
 CALLERS = 120
 

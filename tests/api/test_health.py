@@ -11,9 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.asking import IMAGE, SLOW, denoises, problem, submit, told, until
+from tests.api.asking import IMAGE, SLOW, denoises, problem, submit, told
 from tests.inside import inside
 from tests.running import RunningBox
+from tests.waiting import until
 from zsky_box import __version__, keys
 from zsky_box.api import streams
 from zsky_box.clock import system_clock

@@ -12,10 +12,11 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.api.asking import IMAGE, SLOW, VIDEO, denoises, made, problem, submit, until
+from tests.api.asking import IMAGE, SLOW, VIDEO, denoises, made, problem, submit
 from tests.api.test_health import inside
 from tests.doubles.nvml import FakeNvml
 from tests.running import RunningBox
+from tests.waiting import until
 from zsky_box import cards, devices
 from zsky_box.app import create_app, rooms
 from zsky_box.cards import CardWatch

@@ -13,9 +13,10 @@ import httpx
 import pytest
 
 from tests import money
-from tests.api.asking import BOUND_SECONDS, IMAGE, VIDEO, made, problem, told
+from tests.api.asking import IMAGE, VIDEO, made, problem, told
 from tests.money import stands
 from tests.running import RunningBox
+from tests.waiting import BOUND_SECONDS
 
 JSON = {"Content-Type": "application/json"}
 CALLERS = 60

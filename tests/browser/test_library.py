@@ -214,6 +214,25 @@ def test_a_results_page_is_left_by_keys_and_makes_the_same_again(visit: Visit) -
     assert prompts(page).count("a neon sign in the rain") == 1
 
 
+def test_the_results_beside_one_are_those_of_the_wall_it_was_opened_from(visit: Visit) -> None:
+    page = entered(visit, "/library?type=image")
+    opened(page, "a neon sign in the rain")
+    shown, older = page.locator("#prompt"), page.locator("#older")
+    page.keyboard.press("ArrowRight")
+    expect(shown).to_have_text("an espresso bar at golden hour")  # a clip lies between them
+    page.wait_for_load_state()
+    older.click()
+    expect(shown).to_have_text("a lighthouse in the fog")
+    expect(older).to_be_hidden()
+    page.wait_for_load_state()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    expect(shown).to_have_text("an espresso bar at golden hour")
+    page.wait_for_load_state()
+    page.locator("#back").click()
+    page.wait_for_url("**/library?type=image")
+
+
 def test_copying_and_the_receipt(visit: Visit, tmp_path: Path) -> None:
     visit.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = entered(visit, "/library?q=lighthouse")

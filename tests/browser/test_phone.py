@@ -33,6 +33,7 @@ PAGES: Final = (
     "/admin/models",
     "/admin/people",
     "/admin/people/{account}",
+    "/admin/people/{account}/charges",
     "/admin/settings",
     "/admin/audit",
     "/admin/health",

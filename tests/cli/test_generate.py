@@ -15,6 +15,7 @@ from tests.boxes import add_models, running
 from tests.cli.conftest import Run, clean_environment
 from tests.media.pictures import corners, encoded
 from tests.running import RunningBox
+from tests.waiting import until
 
 BOUND_SECONDS = 30
 
@@ -114,14 +115,13 @@ def started(data: Path, folder: Path, prompt: str) -> subprocess.Popen[str]:
 
 
 def running_job(box: RunningBox, prompt: str) -> str:
-    give_up_at = time.monotonic() + BOUND_SECONDS
     with box.client() as client:
-        while time.monotonic() < give_up_at:
-            for job in client.get("/v1/jobs", params={"status": "running"}).json()["data"]:
-                if job["prompt"] == prompt and job["progress"] > 0.05:
-                    return job["job_id"]
-            time.sleep(0.02)
-    raise AssertionError(f"{prompt} does not run")
+
+        def seen() -> str:
+            jobs = client.get("/v1/jobs", params={"status": "running"}).json()["data"]
+            return next((job["job_id"] for job in jobs if job["prompt"] == prompt and job["progress"] > 0.05), "")
+
+        return until(seen, f"{prompt} runs")
 
 
 def test_a_box_that_goes_away_leaves_word_of_the_job(tmp_path: Path) -> None:

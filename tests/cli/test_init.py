@@ -7,7 +7,7 @@ import pytest
 
 from tests.cli.conftest import Run
 from tests.running import RunningBox
-from zsky_box.keys import well_formed
+from zsky_box.key_secrets import well_formed
 
 
 def test_it_works(run: Run, tmp_path: Path) -> None:

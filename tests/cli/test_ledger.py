@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 from collections.abc import Generator
 from io import StringIO
@@ -150,8 +151,9 @@ def test_what_is_written_before_the_first_start_is_of_the_months_of_its_zone(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = tmp_path / "data"
+    for module in (session, importlib.import_module("zsky_box.cli.main")):  # `cli.main` itself is the function
+        monkeypatch.setattr(module, "system_clock", lambda: parse_rfc3339("2026-11-30T20:00:00Z"))
     run("init", data=data)
-    monkeypatch.setattr(session, "system_clock", lambda: parse_rfc3339("2026-11-30T20:00:00Z"))
     assert run("accounts", "topup", "owner", "5", data=data).status == 0
     with opened(data) as store:
         terms = open_terms(store, Settings(timezone="Asia/Tokyo"), parse_rfc3339("2026-11-30T20:01:00Z"))

@@ -8,11 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.running import free_port
@@ -112,14 +109,6 @@ def lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def wait_until(condition: Callable[[], bool], timeout_seconds: float = 20) -> None:
-    """Returns as soon as the condition holds, and fails when it never does."""
-    give_up_at = time.monotonic() + timeout_seconds
-    while not condition():
-        assert time.monotonic() < give_up_at, "this never came about"
-        threading.Event().wait(0.01)
 
 
 class Checkout:

@@ -7,8 +7,9 @@ import re
 import signal
 import socket
 
-from tests.install.checkout import KEY, RUN_TIMEOUT_SECONDS, Checkout, lives, wait_until
+from tests.install.checkout import KEY, RUN_TIMEOUT_SECONDS, Checkout, lives
 from tests.running import free_port
+from tests.waiting import until
 
 
 def test_it_installs_starts_and_makes_a_first_clip(checkout: Checkout) -> None:
@@ -148,7 +149,7 @@ def test_a_clip_that_fails_leaves_the_box_up_and_says_so(checkout: Checkout) -> 
 def test_ctrl_c_while_the_box_starts_leaves_nothing_running(checkout: Checkout) -> None:
     process = checkout.start("--port", str(checkout.port), NEVER_READY="1")
     calls = checkout.data / "calls.log"
-    wait_until(lambda: any(call.startswith("serve") for call in checkout.lines(calls)))
+    until(lambda: any(call.startswith("serve") for call in checkout.lines(calls)), "the service is started")
     pid = checkout.pid
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=RUN_TIMEOUT_SECONDS)
@@ -161,7 +162,7 @@ def test_ctrl_c_while_the_box_starts_leaves_nothing_running(checkout: Checkout) 
 
 def test_two_installations_do_not_run_at_once(checkout: Checkout) -> None:
     process = checkout.start("--port", str(checkout.port), NEVER_READY="1")
-    wait_until((checkout.data / "zsky-box.run").exists)
+    until((checkout.data / "zsky-box.run").exists, "the marker of a run is there")
     assert "Another install.sh is at work" in checkout.install(status=1)
     os.killpg(process.pid, signal.SIGTERM)
     process.communicate(timeout=RUN_TIMEOUT_SECONDS)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.install.checkout import Checkout, wait_until
+from tests.install.checkout import Checkout
+from tests.waiting import until
 
 
 def test_uninstall_keeps_the_data(checkout: Checkout) -> None:
@@ -62,7 +63,7 @@ def test_uninstall_stops_at_a_box_started_by_hand(checkout: Checkout, folder: st
     command = [typed, "serve", "--port", str(checkout.port)]
     with subprocess.Popen(command, env=environment, cwd=checkout.root / folder) as box:
         try:
-            wait_until(checkout.is_ready)
+            until(checkout.is_ready, "the checkout is ready")
             assert f"pid {box.pid}" in checkout.run("--uninstall", "--purge", "--yes", status=1)
         finally:
             box.kill()

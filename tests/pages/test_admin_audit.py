@@ -10,11 +10,11 @@ from collections.abc import Generator
 
 import pytest
 
-from tests.api.asking import until
 from tests.people import Browser, add_people, signed_in
 from tests.running import RunningBox
 from tests.stores import SetClock
 from tests.studio import Studio
+from tests.waiting import until
 from zsky_box.clock import parse_rfc3339
 
 DAY = "2026-08-14"

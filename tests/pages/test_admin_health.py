@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from tests.api.asking import until
 from tests.boxes import running
 from tests.pages.test_admin_cards import audited
 from tests.pages.test_admin_devices import slot as device
 from tests.people import PASSWORD, Browser, add_people, signed_in
 from tests.running import RunningBox
 from tests.test_backups import nobody
+from tests.waiting import until
 from zsky_box import backup_file
 from zsky_box.checkup import Disk, of_space
 from zsky_box.clock import SECOND_US

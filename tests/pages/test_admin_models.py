@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Generator
 
 import pytest
@@ -15,6 +14,7 @@ from tests.hub.checkpoint import TINY_REPOSITORY, write_manifest
 from tests.pages.test_admin_cards import audited
 from tests.people import Browser, add_people, signed_in
 from tests.running import RunningBox
+from tests.waiting import until
 
 NAME = "tiny-klein"
 SECONDS = 60.0
@@ -43,15 +43,14 @@ def model(page: str, name: str = NAME) -> str:
     return found[0]
 
 
-def until(owner: Browser, wanted: Callable[[str], bool]) -> str:
+def refreshed(owner: Browser, wanted: Callable[[str], bool]) -> str:
     """The part that refreshes itself, once it looks as wanted."""
-    until = time.monotonic() + SECONDS
-    while time.monotonic() < until:
+
+    def seen() -> str:
         part = owner.get("/admin/models/now", headers={"HX-Request": "true"}).text
-        if wanted(part):
-            return part
-        time.sleep(0.02)
-    raise AssertionError("the errand did not get there")
+        return part if wanted(part) else ""
+
+    return until(seen, "the errand looks as wanted", bound_seconds=SECONDS)
 
 
 def has_ended(part: str) -> bool:
@@ -70,6 +69,7 @@ def test_the_catalogue_tells_licence_size_recipes_and_what_fits(studio: RunningB
         ltx = model(page, "ltx-2.5")
         for part in ("LTX-2 Community License", "on conditions", "to fetch", "int8-blocks", "hub_token_file"):
             assert part in ltx
+        assert re.search(r"[\d.,]+ GiB are free where models are kept", page)
         leader = model(page, "leader")
         assert "part of the box" in leader
         assert "accept_licence" not in leader
@@ -93,12 +93,12 @@ def test_a_model_is_installed_verified_and_removed_and_the_owner_is_on_record(
         assert "accept it first" in owner.get("/admin/models").text
         assert hub.asked == []
         assert f"Installing {NAME}" in install(owner)
-        assert "is installed." in until(owner, has_ended)
+        assert "is installed." in refreshed(owner, has_ended)
         page = owner.get("/admin/models").text
         assert hub.commit[:12] in model(page)
         assert "MiB on the disk" in model(page)
         owner.submit("/admin/models", do="verify", model=NAME)
-        assert "All files are as installed." in until(owner, has_ended)
+        assert "All files are as installed." in refreshed(owner, has_ended)
         asked = owner.get(f"/admin/models/{NAME}/remove").text
         assert "Remove Tiny" in asked
         owner.submit(f"/admin/models/{NAME}/remove")
@@ -117,7 +117,7 @@ def test_an_installation_survives_a_refresh_is_cancelled_and_goes_on(studio: Run
     with signed_in(studio) as owner, signed_in(studio) as elsewhere:
         install(owner)
         assert hub.holding.wait(SECONDS)
-        part = until(elsewhere, lambda part: "Fetching" in part)
+        part = refreshed(elsewhere, lambda part: "Fetching" in part)
         assert "<progress max=" in part
         page = owner.get("/admin/models").text
         assert 'hx-get="/admin/models/now"' in page
@@ -125,12 +125,12 @@ def test_an_installation_survives_a_refresh_is_cancelled_and_goes_on(studio: Run
         owner.submit("/admin/models", do="verify", model="leader")
         assert "let it end, or cancel it" in install(elsewhere)
         owner.submit("/admin/models", do="cancel")
-        assert "What has arrived is kept" in until(owner, has_ended)
+        assert "What has arrived is kept" in refreshed(owner, has_ended)
         assert "Go on" in model(owner.get("/admin/models").text)
         hub.faults.hold_after = None
         hub.released.set()
         install(owner)
-        assert "is installed." in until(owner, has_ended)
+        assert "is installed." in refreshed(owner, has_ended)
         owner.submit(f"/admin/models/{NAME}/remove")
 
 
@@ -138,7 +138,7 @@ def test_what_is_needed_stays(studio: RunningBox, hub: HubDouble) -> None:
     with signed_in(studio) as owner:
         hub.faults.hold_after = None
         install(owner)
-        until(owner, has_ended)
+        refreshed(owner, has_ended)
         owner.submit("/admin/cards", device="all", do="pause")
         headers = {"X-CSRF-Token": owner.csrf}
         body = {"type": "image", "prompt": "a fox", "model": NAME}

@@ -113,6 +113,11 @@ def test_somebody_is_added_and_signs_in_with_the_link_that_is_shown_once(studio:
         visitor.sign_in("Zoe\u0308", password)  # as some keyboards write it
         again = secret_of(owner.get(owner.submit(path, do="invite").headers["location"]).text)
         assert again != link
+        for _ in range(2):  # a second click, of which the browser shows the answer only
+            owner.submit(path, do="invite")
+        page = owner.get(path).text
+        assert page.count("/setup?token=") == 1, "an older link has ended, and is not shown"
+        assert visitor.get(secret_of(page).removeprefix(studio.url)).status_code == 200
         owner.submit("/admin/people", name="ada")
         assert "already" in owner.get("/admin/people").text
 

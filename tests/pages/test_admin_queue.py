@@ -115,6 +115,9 @@ def test_a_job_is_cancelled_with_a_reason_that_its_people_read(studio: RunningBo
         assert (job["error_code"], job["charge"]["state"]) == ("cancelled", "voided")
         assert job["error"].endswith("the card is needed")
         assert owner.get(f"/admin/queue/{job_id}").status_code == 404
+        late = owner.submit(f"/admin/queue/{job_id}/cancel", f"/admin/queue/{job_id}", reason="once more")
+        assert late.headers["location"] == "/admin/queue"
+        assert "it cannot be cancelled" in owner.get("/admin/queue").text
     assert job_id in {subject for _, subject in audited(studio.folder, "job.cancelled")}
 
 

@@ -10,11 +10,12 @@ from typing import Final
 import httpx
 import pytest
 
-from tests.api.asking import IMAGE, problem, until
+from tests.api.asking import IMAGE, problem
 from tests.boxes import running
 from tests.people import Browser, add_people, signed_in
 from tests.routes import Way, all_ways
 from tests.running import RunningBox
+from tests.waiting import until
 from zsky_box.api.document import CLOSED
 
 SAFE: Final = ("GET", "HEAD")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import time
 import zipfile
 from collections.abc import Generator
 from contextlib import closing, contextmanager
@@ -16,9 +15,10 @@ import httpx
 import pytest
 
 from scripts.bench.filled import fill
-from tests.api.asking import IMAGE, VIDEO, made, submit, until
+from tests.api.asking import IMAGE, VIDEO, made, submit
 from tests.people import Browser, add_people, signed_in
 from tests.running import RunningBox
+from tests.waiting import until
 from zsky_box import cursors
 from zsky_box.db import Store
 from zsky_box.pages.library import shape
@@ -347,10 +347,7 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing_open(tmp_path: Path) 
             assert answer.status_code == 200
             assert next(answer.iter_raw()).startswith(b"PK\x03\x04")
             assert _open_results(box)
-        until = time.monotonic() + 20
-        while _open_results(box) and time.monotonic() < until:
-            time.sleep(0.02)
-        assert _open_results(box) == []
+        until(lambda: not _open_results(box), "no result is open any more")
         assert jobs_on(browser.get("/library"))
         assert "Traceback" not in box.log(), box.log()[-3000:]
 

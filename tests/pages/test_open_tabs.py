@@ -14,11 +14,12 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from tests.api.asking import IMAGE, Told, problem, told, until
+from tests.api.asking import IMAGE, Told, problem, told
 from tests.inside import inside
 from tests.people import PASSWORD, Browser, add_people, signed_in
 from tests.running import RunningBox
 from tests.stores import SetClock
+from tests.waiting import until
 from zsky_box import sessions
 from zsky_box.api import streams
 from zsky_box.api.streams import PING_SECONDS

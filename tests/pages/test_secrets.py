@@ -13,9 +13,10 @@ from typing import Any, Final
 
 import httpx
 
-from tests.api.asking import IMAGE, made, until
+from tests.api.asking import IMAGE, made
 from tests.people import PASSWORD, Browser, add_people
 from tests.running import RunningBox
+from tests.waiting import until
 
 GUESS: Final = "a guess that nobody was to see"
 SECOND: Final = "nine herons on the weir"

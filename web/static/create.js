@@ -13,7 +13,9 @@ const prompt = document.getElementById("prompt");
 const code = new Code(state.base);
 const choose = (words) => { prompt.value = words; form.keep(); ask(); toForm(prompt); };
 const vocabulary = new Vocabulary(choose);
-const quote = new Quote(state, state.is_owner, (notes) => vocabulary.tell(prompt.value.trim() ? notes : []));
+// That another model answers is said below the choice of it.
+const ofPrompt = (notes) => notes.filter((note) => !/^No \w+ model is installed: [^:]+ answered\./.test(note));
+const quote = new Quote(state, state.is_owner, (notes) => vocabulary.tell(prompt.value.trim() ? ofPrompt(notes) : []));
 const ask = () => quote.ask(() => form.body());
 const form = new Form(document.getElementById("ask"), state, ask);
 form.reference = new Reference(() => { form.show(); form.keep(); ask(); }, () => {

@@ -46,7 +46,12 @@ document.addEventListener("keydown", (event) => {
 // Where the contents lie over the page, they go when one is chosen, or is searched for.
 const closeContents = () => { if (contents.matches(":popover-open")) contents.hidePopover(); };
 contents.addEventListener("click", (event) => { if (event.target.closest("a")) closeContents(); });
-field.addEventListener("keydown", (event) => { if (event.key === "Enter") closeContents(); });
+field.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter") return;
+  event.preventDefault(); // the button that opened them has the focus next
+  closeContents();
+  entries.find(({ element }) => !element.hidden)?.element.scrollIntoView();
+});
 // A link to what the filter hides, such as an answer's object, shows all again.
 window.addEventListener("hashchange", () => {
   const target = document.getElementById(location.hash.slice(1));

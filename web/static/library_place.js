@@ -3,6 +3,7 @@ const KEPT = "library-place";
 const RETURNS = "library-returns";
 const TILES_MAX = 960; // so many the box adds at once
 const CHOSEN_MAX = 500;
+const JOBS_MAX = 5_000; // so many neighbours are remembered
 
 function read() {
   try {
@@ -14,6 +15,17 @@ function read() {
 
 // The address of the wall that this tab was on last.
 export const wallBefore = () => read()?.address ?? null;
+
+// The results beside one on the wall that this tab came from, narrowed as that was: `newer` and `older`, each undefined where
+// there is none. Null where it did not come from a wall, or that has not shown what comes next.
+export function besideOnWall(job) {
+  const place = read();
+  const from = document.referrer && new URL(document.referrer);
+  if (!place || !from || from.origin !== location.origin || !from.pathname.startsWith("/library")) return null;
+  const at = place.jobs.indexOf(job);
+  if (at < 0 || (at === place.jobs.length - 1 && !place.isWhole)) return null;
+  return { newer: place.jobs[at - 1], older: place.jobs[at + 1] };
+}
 
 // The next wall of this address begins where it was left, as it does for the browser's own way back and for a refresh.
 export function returning() {
@@ -38,6 +50,8 @@ export function keepPlace(wall, more) {
     const place = {
       address: location.pathname + location.search,
       tiles: tiles.length,
+      jobs: tiles.map((tile) => tile.dataset.job).slice(0, JOBS_MAX),
+      isWhole: tiles.length <= JOBS_MAX && !wall.querySelector(".more"),
       job: scrollY > 0 ? first?.dataset.job : undefined,
       top: first?.getBoundingClientRect().top,
       focused: document.activeElement.closest?.(".tile")?.dataset.job,

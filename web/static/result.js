@@ -1,7 +1,7 @@
 // One result: keys to its neighbours, the question before it is deleted, and an open job's progress.
 import { Code } from "./create_code.js";
 import { call } from "./csrf.js";
-import { returning, wallBefore } from "./library_place.js";
+import { besideOnWall, returning, wallBefore } from "./library_place.js";
 import "./sure.js";
 
 // The way back leads to the wall that one came from, at the place where one was.
@@ -17,11 +17,21 @@ if (wall) {
   }
 }
 
+const here = decodeURIComponent(location.pathname.split("/").pop());
+const beside = besideOnWall(here);
+if (beside) {
+  for (const [id, job] of Object.entries(beside)) {
+    const link = document.getElementById(id);
+    link.hidden = !job;
+    if (job) link.href = `/library/${job}`;
+  }
+}
+
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey || document.querySelector("dialog[open]")) return;
   if (event.target.matches("input, select, textarea, video, summary")) return;
   const to = { ArrowLeft: "newer", ArrowRight: "older" }[event.key];
-  if (to) document.getElementById(to)?.click();
+  if (to && !document.getElementById(to).hidden) document.getElementById(to).click();
 });
 
 const asCode = document.getElementById("as-code");

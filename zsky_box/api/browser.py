@@ -17,12 +17,11 @@ from litestar.connection import ASGIConnection
 from litestar.datastructures import Cookie
 from msgspec import Struct
 
-from zsky_box import accounts, sessions
+from zsky_box import accounts, keys, sessions
 from zsky_box.api.deps import Services, is_from_here, is_loopback, own_url, services
 from zsky_box.clock import DAY_US
-from zsky_box.db import Store
 from zsky_box.errors import Refusal
-from zsky_box.keys import SCOPES, Caller, Key
+from zsky_box.keys import Caller
 from zsky_box.sessions import Session
 
 CSRF_HEADER: Final = "X-CSRF-Token"
@@ -57,7 +56,8 @@ def visitor(connection: ASGIConnection[Any, Any, Any, Any]) -> Visitor | None:
     session = sessions.find(box.store, secret, now=box.clock(), idle_us=idle_us, whole_us=whole_us)
     if session is None:
         return None
-    return Visitor(session, _caller(box.store, session))
+    account = accounts.get(box.store, session.account_id)
+    return Visitor(session, keys.in_person(account, BROWSER, since=session.created_at, session_id=session.id))
 
 
 def used(connection: ASGIConnection[Any, Any, Any, Any], session: Session) -> None:
@@ -67,24 +67,6 @@ def used(connection: ASGIConnection[Any, Any, Any, Any], session: Session) -> No
     """
     box = services(connection)
     sessions.used(box.store, session, box.clock())
-
-
-def _caller(store: Store, session: Session) -> Caller:
-    account = accounts.get(store, session.account_id)
-    key = Key(
-        id=BROWSER,
-        account_id=account.id,
-        test=False,
-        last_four="",
-        name=BROWSER,
-        scopes=SCOPES,
-        created_at=session.created_at,
-        expires_at=None,
-        revoked_at=None,
-        last_used_at=None,
-        budget_id=BROWSER,
-    )
-    return Caller(account, key, in_person=True, session_id=session.id)
 
 
 def require_host(connection: ASGIConnection[Any, Any, Any, Any]) -> None:

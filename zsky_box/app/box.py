@@ -17,8 +17,8 @@ from zsky_box.app.workers import ENTRY
 from zsky_box.clock import Clock, system_clock
 from zsky_box.control import FILE_NAME as CONTROL_FILE
 from zsky_box.control import Address
-from zsky_box.db import InstanceLock
 from zsky_box.errors import StoreError
+from zsky_box.instance_lock import InstanceLock
 from zsky_box.record import Record
 from zsky_box.settings import Settings
 

@@ -16,8 +16,9 @@ import msgspec
 from zsky_box import control, db, secretfile, settings, timeline, tls
 from zsky_box.cli.command import CommandError
 from zsky_box.clock import system_clock
-from zsky_box.db import FILE_NAME, InstanceLock, Rows, Store
+from zsky_box.db import FILE_NAME, Rows, Store
 from zsky_box.errors import StoreError
+from zsky_box.instance_lock import InstanceLock
 from zsky_box.migrations import VERSION
 from zsky_box.periods import Calendar
 from zsky_box.terms import Terms, open_terms

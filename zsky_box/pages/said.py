@@ -35,9 +35,13 @@ class Said:
         self._of: OrderedDict[str, list[Notice]] = OrderedDict()
 
     def add(self, session_id: str, notice: Notice) -> None:
-        """Keep a message for the session's next page; of too many the oldest go."""
+        """Keep a message for the session's next page; of too many the oldest go, and a secret that was made anew before
+        anybody saw it: a form sent twice makes a second link, which ends the first.
+        """
         with self._lock:
             kept = self._of.setdefault(session_id, [])
+            if notice.secret:
+                kept[:] = [each for each in kept if not each.secret or each.text != notice.text]
             kept.append(replace(notice, text=notice.text[:TEXT_MAX]))
             del kept[:-OF_SESSION_MAX]
             self._of.move_to_end(session_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from msgspec import Struct
 
 from zsky_box.api.deps import Services, services
 from zsky_box.catalog import Installed
+from zsky_box.checkup import disks_of
 from zsky_box.clock import rfc3339
 from zsky_box.errands import Errand, Order
 from zsky_box.errors import Refusal, not_found
@@ -68,12 +70,14 @@ async def models(request: Request[Any, Any, Any]) -> Template:
     """The page."""
     box = services(request)
     rows = await box.store.read(lambda: _rows(box))
+    weights = await asyncio.to_thread(lambda: disks_of(box.catalog.weights, box.catalog.weights))
     return places.page(
         request,
         "admin/models.html",
         tab="models",
         title="Models",
         rows=rows,
+        free_bytes=weights[0].free,
         refused=box.catalog.refused,
         has_token=bool(os.environ.get("HF_TOKEN") or box.settings.hub_token_file),
         hub=box.settings.hub_url,

@@ -75,8 +75,15 @@ async def ask_to_cancel(request: Request[Any, Any, Any], job_id: FromPath[str]) 
 async def cancel(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[Any]:
     """Cancel anybody's job, on record."""
     box, form = services(request), await frame.form(request)
-    await box.keeper.cancel(job_id, form.get("reason", ""), actor=places.actor(request))
-    return frame.done(request, frame.local_path(form.get("back", ""), PATH), "The job is cancelled.")
+    back = frame.local_path(form.get("back", ""), PATH)
+    try:
+        await box.keeper.cancel(job_id, form.get("reason", ""), actor=places.actor(request))
+    except Refusal as refusal:
+        if refusal.code != "job_finished":
+            raise
+        frame.say(request, refusal.detail, kind="bad")  # the page that asked is no more: the job has ended meanwhile
+        return frame.done(request, back)
+    return frame.done(request, back, "The job is cancelled.")
 
 
 async def _found(request: Request[Any, Any, Any]) -> dict[str, Any]:
