@@ -202,6 +202,13 @@ def test_only_the_ledger_writes_transfers_and_balances_and_only_the_audit_its_ro
     assert found == allowed
 
 
+def test_handlers_ask_rooms_and_write_no_sql() -> None:
+    sql = re.compile(r'"\s*(?:SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH) ')
+    handlers = {name: path.read_text("utf-8") for name, path in MODULES.items() if within(name, "api", "pages", "app")}
+    assert len(handlers) > 40
+    assert {name for name, text in handlers.items() if sql.search(text)} == set()
+
+
 @pytest.mark.parametrize(
     "room",
     [

@@ -311,6 +311,22 @@ def test_the_way_back_from_a_result_leads_to_the_place_on_the_wall(chromium: Bro
                     arg=[job, top],
                 )
                 expect(chosen).to_have_text("1 result chosen")
+            first = page.evaluate_handle(
+                "[...document.querySelectorAll('#wall .tile')].find((tile) => tile.getBoundingClientRect().bottom > 0)"
+            )
+            job, top, after = first.evaluate(
+                "tile => [tile.dataset.job, tile.getBoundingClientRect().top, tile.nextElementSibling.dataset.job]"
+            )
+            first.evaluate("tile => tile.querySelector('.pick').click()")  # without any scrolling
+            page.locator("#bar").get_by_role("button", name="Delete").click()
+            page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+            expect(page.get_by_text("2 results were deleted.")).to_be_attached()
+            page.wait_for_function(
+                "([job, top]) => Math.abs((document.querySelector(`[data-job=${job}]`)?.getBoundingClientRect().top"
+                " ?? Infinity) - top) < 400 && scrollY > 0",
+                arg=[after, top],
+            )
+            expect(page.locator(f"[data-job={job}]")).to_have_count(0)
             page.get_by_role("link", name="Library", exact=True).click()
             expect(page.locator("#bar")).to_be_hidden()
             assert page.evaluate("scrollY") == 0

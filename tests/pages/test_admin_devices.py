@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from zsky_box.cards import Reading
 from zsky_box.pages.admin.cards import DeviceView, state_of
+from zsky_box.pages.marked import marked
 from zsky_box.settings import CHECKOUT
 from zsky_box.slot import SlotView
 
@@ -61,6 +62,7 @@ def shown(of: SlotView, read: Reading | None, *, paused: bool = False, unloaded:
     pages = Environment(
         loader=FileSystemLoader(CHECKOUT / "web" / "templates"), autoescape=True, undefined=StrictUndefined
     )
+    pages.filters["marked"] = marked
     return pages.get_template("admin/_devices.html").render(devices=[device], csrf="token", shown_in_library=[])
 
 

@@ -95,6 +95,14 @@ def test_what_is_wrong_is_told_where_it_was_written(
     assert (box.folder / "zsky.toml").read_text() == before
 
 
+def test_what_can_lock_an_owner_out_is_asked_for_first(owner: Browser) -> None:
+    text = owner.get("/admin/settings").text
+    for name in ("host", "tls_cert", "tls_key", "allowed_hosts", "public_url"):
+        [row] = re.findall(rf'<li id="{name}">.*?</li>', text, re.DOTALL)
+        assert "data-confirm=" in row
+        assert "The terminal of this machine is the way back" in row
+
+
 def test_a_secret_that_is_refused_is_not_shown_either(owner: Browser) -> None:
     answer = owner.submit("/admin/settings", name="metrics_token", value="too short")
     assert "16 to 200 letters" in answer.text

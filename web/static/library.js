@@ -1,7 +1,7 @@
 // The wall: more tiles as it is scrolled, clips that play under the pointer, and choosing with mouse and keys.
 import { showTimes } from "./times.js";
 import { askFirst } from "./sure.js";
-import { keepPlace } from "./library_place.js";
+import { keepPlace, returning } from "./library_place.js";
 
 const wall = document.getElementById("wall");
 const filters = document.querySelector(".filters");
@@ -121,6 +121,9 @@ function choose() {
     remove.hidden = !isEvery && picked.every((pick) => pick.closest("[data-others]"));
     remove.disabled = tooMany && !isEvery;
   }
+
+  // After deleting, the wall stands where it stood.
+  form.addEventListener("submit", (event) => { if (event.submitter?.formAction.endsWith("/library/delete")) returning(); });
 
   // With all that match chosen, the box finds them by the same filters; which were on the page is of no matter.
   form.addEventListener("formdata", (event) => { if (every?.checked) event.formData.delete("job"); });

@@ -72,7 +72,8 @@ export function keepPlace(wall, more) {
       if (pick) pick.checked = true;
     }
     wall.dispatchEvent(new Event("tiles"));
-    const tile = place.job && tileOf(place.job);
+    // What was at the top may have been deleted: then what came after it.
+    const tile = place.job && place.jobs.slice(place.jobs.indexOf(place.job)).map(tileOf).find(Boolean);
     if (tile) scrollBy(0, tile.getBoundingClientRect().top - place.top);
     if (place.focused) tileOf(place.focused)?.querySelector(".look").focus({ preventScroll: true });
   }

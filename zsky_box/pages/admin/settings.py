@@ -32,6 +32,7 @@ LOCKING: Final = {
     "tls_cert": "From then on the box answers over HTTPS only, and browsers must trust the certificate.",
     "tls_key": "From then on the box answers over HTTPS only, and browsers must trust the certificate.",
     "allowed_hosts": "A name that is taken away opens the box in no browser any more.",
+    "public_url": "Its name opens the box in a browser; one that stood here before does so no more.",
 }
 """Settings by which an owner can be locked out, each with how."""
 LEVELS: Final = ("debug", "info", "warning", "error")
