@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 
 from tests.cli.conftest import Run
+from tests.people import PASSWORD, add_people
 from tests.running import RunningBox, make_owner
 from zsky_box import control, tls
 from zsky_box.errors import SettingsError
@@ -116,5 +118,29 @@ def test_the_commands_trust_exactly_the_certificate_of_the_box(run: Run, tmp_pat
         strange, _ = certify(tmp_path, "stranger")
         note.write_bytes(msgspec.json.encode(msgspec.structs.replace(address, certificate=strange.read_text())))
         assert "not running" in run("jobs", data=data).err
+    finally:
+        assert box.stop() == 0
+
+
+def test_a_person_signs_in_over_https_alone(tmp_path: Path) -> None:
+    """By the machine's name as over a network: the cookie is Secure, and a page of plain HTTP is another origin."""
+    cert, key = certify(tmp_path, socket.gethostname())
+    box = Secured(tmp_path / "data", cert, key)
+    add_people(box.folder)
+    box.start(ready=False)
+    try:
+        host = f"{socket.gethostname()}:{box.port}"
+        fields = {"name": "owner", "password": PASSWORD}
+        with httpx.Client(base_url=box.url, verify=box.trust, trust_env=False, headers={"Host": host}) as browser:
+            for origin in (f"http://{host}", f"https://{host}.evil.test", "null"):
+                assert browser.post("/sign-in", data=fields, headers={"Origin": origin}).status_code == 403
+            answer = browser.post("/sign-in", data=fields, headers={"Origin": f"https://{host}"})
+            assert answer.status_code == 303
+            cookie = answer.headers["set-cookie"]
+            assert cookie.startswith("__Host-zsky=")
+            assert "secure" in cookie.lower()
+            page = browser.get("/settings", headers={"Cookie": cookie.partition(";")[0]})
+            assert page.status_code == 200
+            assert "not encrypted" not in page.text
     finally:
         assert box.stop() == 0

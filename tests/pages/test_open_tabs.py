@@ -93,6 +93,12 @@ def _ended_by_the_owner(box: RunningBox, _name: str, tab: Browser, _other: Brows
         assert owner.submit(f"/admin/people/{account}", do="end-sessions").status_code == 303
 
 
+def _all_ways_closed(box: RunningBox, _name: str, tab: Browser, _other: Browser) -> None:
+    account = tab.get("/v1/me").json()["account"]
+    with signed_in(box) as owner:
+        assert owner.submit(f"/admin/people/{account}", do="close", sure="yes").status_code == 303
+
+
 def _at_the_terminal(box: RunningBox, command: dict[str, str]) -> dict[str, Any]:
     token: str = json.loads((box.folder / "control.json").read_bytes())["token"]
     answer = httpx.post(f"{box.url}/control", json=command, headers={"X-ZSky-Control": token}, trust_env=False)
@@ -112,6 +118,7 @@ ENDS: Final[dict[str, End]] = {
         _password_set_at_the_terminal,
         _password_set_by_a_link,
         _ended_by_the_owner,
+        _all_ways_closed,
     )
 }
 

@@ -17,13 +17,9 @@ from tests.media import pictures
 from tests.people import Browser, add_people, signed_in
 from tests.routes import Way, all_ways
 from tests.running import RunningBox
-from zsky_box.clock import rfc3339, system_clock
 
 Ids = dict[str, str]
 
-OF_NOBODY: Final = ("month",)
-"""Names in addresses that are no ids: a month is everybody's, and tells each their own."""
-MONTH: Final = rfc3339(system_clock())[:7]
 BEGUN: Final = {**VIDEO, "model": "beginner"}
 FIELDS: Final[dict[str, dict[str, str]]] = {
     "/create": {"from_job": "job_id", "image": "upload_id"},
@@ -73,6 +69,7 @@ def owners(studio: RunningBox) -> Ids:
         job = made(studio, client, {**BEGUN, "image": uploaded["id"]})
         made(studio, client, BEGUN)
         return {
+            "month": client.get("/v1/me/overage").json()["period"]["start"][:7],
             "job_id": job["job_id"],
             "upload_id": uploaded["id"],
             "key_id": client.get("/v1/me").json()["key"]["id"],
@@ -89,9 +86,9 @@ def _session_of(box: RunningBox, browser: Browser) -> str:
 
 
 def unknown(owners: Ids) -> Ids:
-    """Ids of the same form that name nothing; a cursor that was given to nobody is refused, so there is none."""
+    """Ids of the same form that name nothing; a month is everybody's, and a cursor that nobody was given is refused."""
     return {
-        name: value if name.endswith("_cursor") else f"{value.partition('_')[0]}_{'0' * 26}"
+        name: f"{value.partition('_')[0]}_{'0' * 26}" if name.endswith("_id") else value
         for name, value in owners.items()
     }
 
@@ -113,7 +110,7 @@ def said(browser: Browser) -> str:
 def ask(browser: Browser, token: str, way: Way, ids: Ids, fields: dict[str, str]) -> httpx.Response:
     """One request that names these ids, in its address or in one of its fields."""
     named = {field: ids[of] for field, of in fields.items()}
-    address, headers = way.with_ids({**ids, "month": MONTH}), {"X-CSRF-Token": token}
+    address, headers = way.with_ids(ids), {"X-CSRF-Token": token}
     if way.path.startswith("/v1/"):
         is_asked_by_body = way.method == "POST" and bool(named)
         body: dict[str, Any] | None = {**BEGUN, **named} if is_asked_by_body else None
@@ -129,7 +126,7 @@ def cases(ways: list[Way]) -> list[tuple[Way, dict[str, str]]]:
     for way in ways:
         if way.path in ("/v1/generate", "/v1/quote"):
             found.append((way, {"image": "upload_id"}))
-        elif set(way.names) - set(OF_NOBODY):
+        elif set(way.names) - {"month"}:
             found.append((way, {}))
         for field, of in (QUERIES if way.method == "GET" else FIELDS).get(way.path, {}).items():
             found.append((way, {field: of}))
@@ -137,8 +134,8 @@ def cases(ways: list[Way]) -> list[tuple[Way, dict[str, str]]]:
 
 
 def test_every_id_in_an_address_is_thought_of(studio: RunningBox, ways: list[Way], owners: Ids) -> None:
-    """A route that is added names something of the owner's here, or says why it need not; the owner is shown it."""
-    assert {name for way in ways for name in way.names} <= {*owners, *OF_NOBODY}
+    """A route that is added names something of the owner's here; the owner is shown it."""
+    assert {name for way in ways for name in way.names} <= owners.keys()
     known = {way.path for way in ways}
     assert known > {*FIELDS, *QUERIES}
     assert len(cases(ways)) > 35
