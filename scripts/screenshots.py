@@ -24,11 +24,11 @@ from tests.running import RunningBox
 PROMPTS: Final = (
     "a big red metal ball bounces quickly on stone under a sky",
     "a small yellow glass star falls slowly on snow at night",
+    "an orange glass cube falls quickly on stone in a forest",
+    "a green rubber ball rolls quickly on grass at sunset",
+    "a purple metal heart bounces slowly on brick in a studio",
     "a blue wooden cube rolls slowly on sand at sunset",
     "a white rubber ring floats slowly on grass in a forest",
-    "a purple metal heart bounces slowly on brick in a studio",
-    "a green rubber ball rolls quickly on grass at sunset",
-    "an orange glass cube falls quickly on stone in a forest",
 )
 SHOTS: Final[tuple[tuple[str, str, Literal["light", "dark"]], ...]] = (
     ("create", "/create", "light"),
@@ -40,6 +40,7 @@ SHOTS: Final[tuple[tuple[str, str, Literal["light", "dark"]], ...]] = (
 )
 WIDTH, HEIGHT = 1280, 800
 QUALITY: Final = 80
+SETTLE_MS: Final = 1_000
 ARGUMENTS: Final = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 
 
@@ -107,6 +108,9 @@ def _settle(page: Page) -> None:
           video.currentTime = 0.9;
         })))"""
     )
+    # Until a clip can go on from there its player shows that it loads.
+    page.wait_for_function("[...document.querySelectorAll('video[src]')].every((video) => video.readyState === 4)")
+    page.wait_for_timeout(SETTLE_MS)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,11 @@ def nobody(phase: Phase, done: int, of: int) -> None:
 
 def made(room: Backups) -> Making:
     assert room.begin("acc_owner")
-    until(lambda: (last := room.last()) is not None and last.state != "running", "made")
+    return ended(room)
+
+
+def ended(room: Backups) -> Making:
+    until(lambda: (last := room.last()) is not None and last.state != "running", "made or read")
     last = room.last()
     assert last is not None
     return last
@@ -202,3 +206,20 @@ def test_a_start_clears_what_was_cut_off(studio: Studio) -> None:
     (room.folder / ".making-x" / "ledger.db").touch()
     room.clear()
     assert list(room.folder.iterdir()) == []
+
+
+def test_a_reading_ends_where_the_ledger_cannot_be_asked(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a backup is compared with is on record; the next one can be begun all the same."""
+
+    def broken(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    room = kept_by(studio)
+    made(room)
+    [backup] = room.listed()
+    with monkeypatch.context() as patched:
+        patched.setattr(studio.store, "one", broken)
+        assert room.begin_check(backup.name)
+        assert (ended(room).state, ended(room).told) == ("failed", f"{backup.name}: disk I/O error.")
+    assert room.begin_check(backup.name)
+    assert ended(room).state == "done"

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Route, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Route, expect, sync_playwright
 
 from tests.people import PASSWORD, add_people
 from tests.running import RunningBox
@@ -28,7 +28,9 @@ ARGUMENTS: Final = (
     "--autoplay-policy=no-user-gesture-required",
 )
 SERIOUS: Final = ("serious", "critical")
-TIMEOUT_MS: Final = 15_000
+TIMEOUT_MS: Final = 30_000
+"""For what a page does and for what is expected of it: a busy machine takes a while, and nobody waits in vain."""
+expect.set_options(timeout=TIMEOUT_MS)
 
 
 class Visit:

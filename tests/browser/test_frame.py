@@ -52,6 +52,7 @@ def test_a_strangers_pages_are_for_everybody(chromium: Browser, studio: RunningB
 
 def test_signing_out_leads_to_the_sign_in(visit: Visit) -> None:
     page = visit.sign_in("ada")
+    visit.expect("401 (Unauthorized)")  # what the page asks for while it is being left
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_url(lambda url: url.endswith("/sign-in"))
     visit.open("/library")

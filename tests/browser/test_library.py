@@ -288,10 +288,9 @@ def test_the_way_back_from_a_result_leads_to_the_place_on_the_wall(chromium: Bro
             visit.expect("Failed to load resource")  # the files of this past are empty
             page = entered(visit, "/library")
             tiles, chosen = page.locator("#wall .tile"), page.locator("#bar-count")
-            while page.locator("#wall .more").count():
-                seen = tiles.count()
-                page.locator("#wall .more").scroll_into_view_if_needed()
-                expect(tiles.nth(seen)).to_be_attached()
+            page.wait_for_function(
+                "() => {const more = document.querySelector('#wall .more'); more?.scrollIntoView(); return !more;}"
+            )
             count = tiles.count()
             assert count > 150
             job = tiles.nth(120).get_attribute("data-job")
