@@ -38,6 +38,8 @@ LONGEST = (
     "tests/hub/test_end_to_end.py",
     "tests/hub/test_kill.py",
     "tests/pipelines/test_decode.py",
+    "tests/test_spenders.py",
+    "tests/cli/test_serve.py",
     "tests/test_output_check.py",
     "tests/browser/test_admin.py",
     "tests/pipelines/test_quantisation.py",

@@ -186,6 +186,7 @@ def test_it_survives_a_refresh_and_is_the_same_in_a_second_tab(visit: Visit) -> 
 def test_what_was_written_is_not_kept_for_who_signs_in_next(visit: Visit) -> None:
     page = opened(visit)
     prompt_of(page).fill("not for ben")
+    visit.expect("401 (Unauthorized)")  # what the page asks for while it is being left
     page.get_by_role("button", name="Sign out").click()
     page = opened(visit, "ben")
     expect(prompt_of(page)).to_have_value("")

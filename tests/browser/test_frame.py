@@ -52,6 +52,7 @@ def test_a_strangers_pages_are_for_everybody(chromium: Browser, studio: RunningB
 
 def test_signing_out_leads_to_the_sign_in(visit: Visit) -> None:
     page = visit.sign_in("ada")
+    visit.expect("401 (Unauthorized)")  # what the page asks for while it is being left
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_url(lambda url: url.endswith("/sign-in"))
     visit.open("/library")
@@ -65,3 +66,19 @@ def test_a_link_from_elsewhere_finds_who_is_signed_in(visit: Visit) -> None:
     page.get_by_text("a link in a chat").click()
     expect(page.get_by_role("heading", name="Usage", exact=True)).to_be_visible()
     assert page.url.endswith(f"/usage?month={month}")
+
+
+def test_an_open_tab_whose_session_was_ended_elsewhere_leads_to_the_sign_in(
+    visit: Visit, chromium: Browser, studio: RunningBox
+) -> None:
+    """By itself, as its event stream ends: nobody touches it, and it comes back to the page that it showed."""
+    visit.expect("401")  # what its stream is told when it comes again
+    page = visit.sign_in("dora")
+    with page.expect_response(lambda answer: answer.url.endswith("/v1/events")):
+        visit.open("/create")
+    with visiting(chromium, studio) as other:
+        elsewhere = other.sign_in("dora")
+        other.open("/settings")
+        elsewhere.get_by_role("button", name="End all others").click()
+        expect(elsewhere.get_by_role("status").filter(has_text="Ended")).to_be_visible()
+    page.wait_for_url(lambda url: url.endswith("/sign-in?next=%2Fcreate"))

@@ -32,5 +32,7 @@ export function on(kind, listener) {
   if (source === null) open();
 }
 
+// The stream ends with the session: whoever signs out needs not be told so.
+document.querySelector('form[action="/sign-out"]')?.addEventListener("submit", () => { source?.close(); });
 window.addEventListener("pagehide", () => { source?.close(); });
 window.addEventListener("pageshow", (event) => { if (event.persisted && source) open(); });
