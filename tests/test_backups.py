@@ -20,7 +20,7 @@ from tests.waiting import until
 from zsky_box import backup_file, secretfile
 from zsky_box.backup_file import Phase
 from zsky_box.backups import Backups, Making
-from zsky_box.clock import DAY_US
+from zsky_box.clock import DAY_US, SECOND_US
 from zsky_box.errors import BackupError, Refusal
 
 
@@ -155,6 +155,16 @@ def test_the_newest_are_kept(studio: Studio) -> None:
     ]
 
 
+def test_of_two_in_one_second_none_replaces_the_other(studio: Studio) -> None:
+    room = kept_by(studio)
+    made(room)
+    [first] = room.listed()
+    content = room.path(first.name).read_bytes()
+    assert made(room).state == "done"
+    assert [backup.made_at - first.made_at for backup in room.listed()] == [SECOND_US, 0]
+    assert room.path(first.name).read_bytes() == content
+
+
 def test_one_is_due_a_day_after_the_last(studio: Studio) -> None:
     room = kept_by(studio)
     assert room.begin_if_due()
@@ -223,3 +233,18 @@ def test_a_reading_ends_where_the_ledger_cannot_be_asked(studio: Studio, monkeyp
         assert (ended(room).state, ended(room).told) == ("failed", f"{backup.name}: disk I/O error.")
     assert room.begin_check(backup.name)
     assert ended(room).state == "done"
+
+
+def test_one_that_somebody_else_has_just_deleted_is_not_deleted_twice(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = kept_by(studio)
+    made(room)
+    [backup] = room.listed()
+    with monkeypatch.context() as patched:
+        patched.setattr(room, "listed", lambda: [backup])  # both have looked before either has deleted
+        room.delete(backup.name, "acc_owner")
+        with pytest.raises(Refusal) as refused:
+            room.delete(backup.name, "acc_owner")
+    assert refused.value.status == 404
+    assert len(studio.store.all("SELECT 1 FROM audit WHERE action = 'backup.deleted'")) == 1

@@ -96,7 +96,10 @@ class Backups:
     def delete(self, name: str, actor: str) -> None:
         """Remove one, on record; raises 404."""
         path = self.path(name)
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink()
+        except FileNotFoundError:  # somebody else was faster, and it is on record
+            raise not_found("backup") from None
         self._store.write(lambda tx: self._record(tx, "backup.deleted", actor, name, {}))
 
     def _begin(self, work: Callable[[Making], None]) -> bool:
@@ -131,9 +134,7 @@ class Backups:
     def _make(self, making: Making, actor: str) -> None:
         try:
             self.folder.mkdir(mode=0o700, exist_ok=True)
-            stamp = datetime.fromtimestamp(making.begun_at // SECOND_US, UTC).strftime(_STAMP)
-            target = self.folder / f"zsky-{stamp}.tar.gz"
-
+            target = self._free_path(making.begun_at)
             manifest = backup_file.write(self._data, target, making.begun_at, self._teller(making))
             size, digest = target.stat().st_size, backup_file.sha256(target)
             after = {"bytes": size, "sha256": digest, "newest_row": manifest.newest_row}
@@ -147,6 +148,15 @@ class Backups:
             self._end(making, "failed", f"{text[:1].upper()}{text[1:]}.")
         else:
             self._end(making, "done", f"{target.name} is made, verified and read back.")
+
+    def _free_path(self, at: int) -> Path:
+        """Where the backup of a time goes: a name says its second, and of two in one second none replaces the other."""
+        while True:
+            stamp = datetime.fromtimestamp(at // SECOND_US, UTC).strftime(_STAMP)
+            path = self.folder / f"zsky-{stamp}.tar.gz"
+            if not path.exists():
+                return path
+            at += SECOND_US
 
     def _check(self, making: Making, path: Path) -> None:
         try:
