@@ -313,6 +313,19 @@ def test_a_file_that_cannot_be_unlinked_now_is_unlinked_later(
     assert not (rooms.assets.root / asset.job_id).exists()
 
 
+def test_a_folder_that_cannot_be_removed_now_is_removed_later(
+    rooms: Rooms, asset: Asset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And stops neither a start nor the files beside it."""
+    rooms.store.write(lambda tx: rooms.assets.mark_removed(tx, asset.job_id, START_US))
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rmdir", _read_only)
+        assert rooms.assets.purge(START_US) == 0
+    assert not (rooms.assets.root / asset.path).exists()
+    assert rooms.assets.purge(START_US) == 2
+    assert not (rooms.assets.root / asset.job_id).exists()
+
+
 def _read_only(*_: object, **__: object) -> None:
     raise OSError(30, "Read-only file system")
 

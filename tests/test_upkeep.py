@@ -1,7 +1,8 @@
-"""What is old is forgotten by a clock that runs, and not by one that has just jumped."""
+"""What is old is forgotten by a clock that runs, and not by one that has just jumped; what is removed goes for good."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator
 from pathlib import Path
 
@@ -24,7 +25,15 @@ def rooms(tmp_path: Path) -> Generator[Rooms]:
 @pytest.fixture
 def upkeep(rooms: Rooms) -> Generator[Upkeep]:
     backups = Backups(rooms.folder, rooms.store, rooms.clock, 1)
-    yield Upkeep(rooms.store, rooms.assets, rooms.uploads, backups, rooms.settings, rooms.clock)
+    yield Upkeep(
+        rooms.store,
+        rooms.assets,
+        rooms.uploads,
+        backups,
+        rooms.settings,
+        rooms.clock,
+        is_stopping=lambda: rooms.desk.draining,
+    )
     backups.close()
 
 
@@ -60,3 +69,21 @@ def test_what_a_run_left_half_made_goes(rooms: Rooms, upkeep: Upkeep) -> None:
     half.write_bytes(b"half a picture")
     upkeep.clear()
     assert not half.exists()
+
+
+def test_however_many_files_a_run_left_to_unlink_they_go_within_an_hour(
+    rooms: Rooms, upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zsky_box.assets._PURGE_BATCH", 2)
+    attempts = [rooms.running() for _ in range(4)]
+    for attempt in attempts:
+        rooms.complete(attempt)
+    asyncio.run(rooms.desk.delete_all(rooms.owner, [attempt.job_id for attempt in attempts]))
+    upkeep.clear()
+    assert list(rooms.assets.root.glob("job_*")), "a start does not wait for all of them"
+    rooms.desk.draining = True
+    upkeep.tidy()
+    assert list(rooms.assets.root.glob("job_*")), "nor does a stop"
+    rooms.desk.draining = False
+    upkeep.tidy()
+    assert list(rooms.assets.root.glob("job_*")) == []

@@ -190,12 +190,12 @@ class Assets:
             path = self.root / row["path"]
             try:
                 path.unlink(missing_ok=True)
+                for folder in (path.parent, path.parent.parent):
+                    _remove_empty(folder)
             except OSError as error:
                 log.warning("%s is recorded as removed but could not be unlinked: %s", path, error)
                 continue
             purged.append((now, row["id"]))
-            for folder in (path.parent, path.parent.parent):
-                _remove_empty(folder)
         if purged:
             self._store.write(
                 lambda tx: [tx.execute("UPDATE asset SET purged_at = ? WHERE id = ?", values) for values in purged]

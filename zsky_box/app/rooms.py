@@ -157,7 +157,9 @@ class Rooms:
         self.bookkeeping = Bookkeeping(self.store, self._terms, clock)
         self.verifier = Verifier(self.store.path, clock)
         self.backups = Backups(folder, self.store, clock, settings.backups_kept)
-        self.upkeep = Upkeep(self.store, self._assets, self._uploads, self.backups, settings, clock)
+        self.upkeep = Upkeep(
+            self.store, self._assets, self._uploads, self.backups, settings, clock, lambda: self.desk.draining
+        )
         self.errands = Errands(self.store, self._catalog, settings, clock)
         self.tasks = Tasks(
             folder,
