@@ -45,8 +45,8 @@ def close(tx: Tx, account: Account, *, now: int, actor: str) -> Ways:
 
 
 def _open_keys(rows: Rows, account: Account, now: int) -> list[str]:
-    return [
-        key.id
-        for key in keys.listed(rows, account.id)
-        if key.revoked_at is None and (key.expires_at is None or key.expires_at > now)
-    ]
+    found = rows.all(
+        "SELECT id FROM api_key WHERE account_id = ? AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?)",
+        (account.id, now),
+    )
+    return [row["id"] for row in found]
