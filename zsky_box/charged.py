@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from zsky_box import ledger
+from zsky_box import keyset, ledger
 from zsky_box.db import Row, Rows
 from zsky_box.errors import not_found
 from zsky_box.jobs.rows import prompt_shown
@@ -34,8 +34,8 @@ class ChargedJob(Struct, frozen=True, kw_only=True):
 
 def page(rows: Rows, account_id: str, before: int | None) -> tuple[list[ChargedJob], int | None]:
     """The newest jobs, from before the number `before` on; and the number to go on before, where there are more."""
-    sql = f"SELECT * FROM job WHERE {_ENDED} AND (? IS NULL OR seq < ?) ORDER BY seq DESC LIMIT ?"  # noqa: S608 - ours
-    found = rows.all(sql, (account_id, before, before, PAGE + 1))
+    sql = f"SELECT * FROM job WHERE {_ENDED} AND seq < ? ORDER BY seq DESC LIMIT ?"  # noqa: S608 - ours
+    found = rows.all(sql, (account_id, keyset.NEWEST if before is None else before, PAGE + 1))
     shown = _charged(rows, found[:PAGE])
     return shown, shown[-1].seq if len(found) > PAGE else None
 
