@@ -57,6 +57,6 @@ def line(rows: Rows | Store, now: int) -> Line:
         " running, min(created_at) FILTER (WHERE status = 'queued') AS since FROM job INDEXED BY job_open"
         " WHERE test = 0 AND status IN ('queued', 'running')"
     )
-    if row is None or row["since"] is None:
+    if row is None:
         return Line(0, 0, 0)
-    return Line(row["waiting"], row["running"], max(0, now - row["since"]))
+    return Line(row["waiting"], row["running"], 0 if row["since"] is None else max(0, now - row["since"]))
