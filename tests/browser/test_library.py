@@ -208,6 +208,7 @@ def test_a_results_page_is_left_by_keys_and_makes_the_same_again(visit: Visit) -
     page.wait_for_url(lambda url: "/library/" in url and url != first)
     expect(page.get_by_role("link", name="Download")).to_be_visible()  # it shows the result when it is there
     expect(page.get_by_text("completed")).to_be_visible()
+    page.wait_for_load_state()  # with the script that asks
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.get_by_text("1 result was deleted.")).to_be_visible()

@@ -145,7 +145,8 @@ def test_people_behind_a_proxy_do_not_wait_for_each_others_guesses(studio: Runni
 
 
 def test_a_proxy_is_known_on_a_socket_for_ipv6(tmp_path_factory: pytest.TempPathFactory) -> None:
-    for box in _running(tmp_path_factory, host="::", trusted_proxies=PROXY):
+    """Such a socket shows an IPv4 peer as `::ffff:…`."""
+    for box in _running(tmp_path_factory, host=f"::ffff:{PROXY}", trusted_proxies=PROXY):
         with through(box, X_Forwarded_For=CLIENT) as browser:
             assert signs_in(browser).status_code == 303
             assert newest_address(box) == CLIENT

@@ -21,7 +21,7 @@ from tests.machine.world import World, or_refusal
 from tests.simulation.actions import ACTIONS, Action
 from tests.simulation.disk import CommitFails, Disk, DiskFull, Fault, FileFails, PowerCut
 from tests.stores import Killed
-from zsky_box import ids, keys
+from zsky_box import ids, key_secrets
 from zsky_box.errors import Refusal
 
 STEPS: Final = 500
@@ -54,7 +54,7 @@ class Life:
         """Live; the hash that the audit ends with."""
         folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
         with pytest.MonkeyPatch.context() as patcher:
-            for room in (ids, keys):
+            for room in (ids, key_secrets):
                 patcher.setattr(room, "secrets", Dice(self.seed + 1))
             self.world = World(folder, is_dead=lambda: self.disk.is_dead)
             self.disk.patch(patcher)

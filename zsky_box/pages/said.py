@@ -16,6 +16,7 @@ SESSIONS_MAX: Final = 1_000
 OF_SESSION_MAX: Final = 10
 TEXT_MAX: Final = 2_000
 """Refusals may quote what was sent, which can be as long as a form."""
+_LINK: Final = "/setup?token="
 
 
 class Notice(Struct, frozen=True):
@@ -35,12 +36,12 @@ class Said:
         self._of: OrderedDict[str, list[Notice]] = OrderedDict()
 
     def add(self, session_id: str, notice: Notice) -> None:
-        """Keep a message for the session's next page; of too many the oldest go, and a secret that was made anew before
-        anybody saw it: a form sent twice makes a second link, which ends the first.
+        """Keep a message for the session's next page; of too many the oldest go, and a link that was made anew before
+        anybody saw it: the second has ended the first. A key stays: it opens the box as well as the next one does.
         """
         with self._lock:
             kept = self._of.setdefault(session_id, [])
-            if notice.secret:
+            if _LINK in notice.secret:
                 kept[:] = [each for each in kept if not each.secret or each.text != notice.text]
             kept.append(replace(notice, text=notice.text[:TEXT_MAX]))
             del kept[:-OF_SESSION_MAX]
