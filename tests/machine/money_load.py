@@ -10,6 +10,7 @@ import httpx
 
 from tests.machine.crashing_box import CrashingBox
 from zsky_box import control
+from zsky_box.pricing import micros
 
 USD = 1_000_000
 ACCOUNT = "owner"
@@ -18,7 +19,7 @@ SETTINGS: dict[str, object] = {"devices": "cpu", "included_images": 1, "included
 DONE_FOR = {
     "reserve": "submit",
     "posted": "submit",
-    "replenish": "submit",
+    "replenish": "run low",
     "top-up": "topup",
     "refund": "refund",
     "toggle": "toggle",
@@ -54,6 +55,9 @@ class MoneyLoad:
         wanted = next(done for prefix, done in DONE_FOR.items() if point.startswith(prefix))
         match self._luck.choice((wanted, wanted, wanted, "submit", "topup", "toggle", "refund", "cap", "plan")):
             case "submit":
+                self._submit()
+            case "run low":
+                self._run_low()
                 self._submit()
             case "topup":
                 self._topup()
@@ -108,6 +112,14 @@ class MoneyLoad:
         self.topups_asked += 1
         self._told(control.TopUp(account=ACCOUNT, amount_micros=2 * USD))
         self.topups_told += 1
+
+    def _run_low(self) -> None:
+        """Leave a dollar in the wallet: what luck has filled into it could last for longer than the test."""
+        has = micros(self._client.get("/v1/me/overage").json()["wallet_usd"])
+        if has > USD:
+            taken = control.Correct(account=ACCOUNT, amount_micros=USD - has, reason="entered twice")
+            answer = self._box.command(taken)
+            assert answer.is_success or answer.json()["field"] == "amount_usd", answer.text  # a job was quicker
 
     def _refund(self) -> None:
         """Where there is nothing to pay back yet, there soon is."""
