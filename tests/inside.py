@@ -18,7 +18,7 @@ from zsky_box.app import Box, create_app
 from zsky_box.clock import Clock, system_clock
 from zsky_box.server import Server, configuration
 
-BOUND_SECONDS: Final = 30.0
+BOUND_SECONDS: Final = 60.0
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def inside(folder: Path, clock: Clock = system_clock) -> Generator[tuple[Box, ht
     thread.start()
     try:
         until(lambda: server.started, "the server starts")
-        with httpx.Client(base_url=f"http://127.0.0.1:{configured.port}", trust_env=False, timeout=30) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{configured.port}", trust_env=False, timeout=60) as client:
             client.headers["X-API-Key"] = owner["live"]
             yield box, client
     finally:

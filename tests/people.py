@@ -58,7 +58,7 @@ class Browser(httpx.Client):
 
     def __init__(self, box: RunningBox, **arguments: Any) -> None:
         headers = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8", "Origin": box.url}
-        super().__init__(base_url=box.url, headers=headers, trust_env=False, verify=TLS, timeout=30, **arguments)
+        super().__init__(base_url=box.url, headers=headers, trust_env=False, verify=TLS, timeout=60, **arguments)
         self.event_hooks = {"request": [self._send_cookies]}
 
     def _send_cookies(self, request: httpx.Request) -> None:

@@ -20,8 +20,8 @@ from zsky_box import accounts, keys, secretfile
 from zsky_box.clock import system_clock
 from zsky_box.db import Store
 
-START_SECONDS = 60.0
-END_SECONDS = 60.0
+START_SECONDS = 120.0
+END_SECONDS = 120.0
 POLL_SECONDS = 0.02
 ROOT = Path(__file__).resolve().parent.parent
 TLS = ssl.create_default_context()
@@ -154,7 +154,7 @@ class RunningBox:
         secret = self.keys.get(key, key) if key is not None else None
         headers = {} if secret is None else {"X-API-Key": secret}
         return httpx.Client(
-            base_url=self.url, headers=headers, trust_env=False, verify=self.trust, timeout=30, **arguments
+            base_url=self.url, headers=headers, trust_env=False, verify=self.trust, timeout=60, **arguments
         )
 
     def ended(self, client: httpx.Client, job_id: str, seconds: float = END_SECONDS) -> dict[str, Any]:

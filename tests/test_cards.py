@@ -9,7 +9,7 @@ from tests.doubles.nvml import FakeNvml
 from zsky_box import cards as cards_module
 from zsky_box.cards import MISSES_MAX, WELL_SECONDS, CardWatch, Reading
 
-BOUND_SECONDS = 30.0
+BOUND_SECONDS = 60.0
 
 
 class Watched:

@@ -21,7 +21,7 @@ from zsky_box.db import Store, Tx
 from zsky_box.errors import Refusal, StoreError
 from zsky_box.instance_lock import InstanceLock
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 
 
 def insert(name: str, units: int = 0) -> Callable[[Tx], int]:

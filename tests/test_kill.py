@@ -22,9 +22,9 @@ from tests.machine.money_load import SETTINGS, MoneyLoad
 from tests.stores import opened
 
 SEED = 20261122
-ROUND_SECONDS = 60.0
-END_SECONDS = 60.0
-LONG_SECONDS = 600  # a dozen starts and more, each of a second on a quiet machine
+ROUND_SECONDS = 120.0
+END_SECONDS = 120.0
+LONG_SECONDS = 1_200  # a dozen starts and more, each of a second on a quiet machine
 RANDOM_ROUNDS = 3
 CAMPAIGN_ROUNDS = 200
 SLOW_PROMPT = "double:slow_steps"

@@ -68,6 +68,19 @@ def test_batch_jobs_wait_for_interactive_ones() -> None:
         assert child.hear_run().job_id == "batch"
 
 
+def later(stage: Stage, monkeypatch: pytest.MonkeyPatch, seconds: float = 50.0) -> None:
+    """Let time pass for the scheduler: a patience of half as much is over, and no busy machine uses it up before."""
+    now = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: now() + seconds)
+    stage.scheduler.wake()
+
+
+def begin(stage: Stage, device: str) -> None:
+    """Have a device's child get ready, and wait until the scheduler knows."""
+    stage.child(device).get_ready()
+    stage.jobs.until(lambda: any(slot.device == device and slot.state == "ready" for slot in stage.scheduler.slots()))
+
+
 def holding(stage: Stage, device: str, model: str) -> None:
     """Have a device load a model, which takes a while, and be free again."""
     stage.estimates.learn(
@@ -83,7 +96,7 @@ def holding(stage: Stage, device: str, model: str) -> None:
 def test_a_job_goes_where_its_model_is_in_memory() -> None:
     with Stage("cpu", "cuda:0") as stage:
         holding(stage, "cpu", "a")
-        stage.child("cuda:0").get_ready()
+        begin(stage, "cuda:0")
         with_pause(stage, lambda: (stage.jobs.add("first-a"), stage.jobs.add("second-a")))
         run = stage.child("cpu").hear_run()
         assert run.job_id == "first-a"
@@ -100,13 +113,11 @@ def test_nobody_waits_long_for_a_device_whose_job_takes_far_longer_than_expected
 ) -> None:
     with Stage("cpu", "cuda:0") as stage:
         holding(stage, "cpu", "a")
-        stage.child("cuda:0").get_ready()
+        begin(stage, "cuda:0")
         with_pause(stage, lambda: (stage.jobs.add("first-a"), stage.jobs.add("second-a")))
         assert stage.child("cpu").hear_run().job_id == "first-a"
         assert "waits for cpu" in str(stage.scheduler.reason("second-a"))
-        now = time.monotonic
-        monkeypatch.setattr(time, "monotonic", lambda: now() + 50.0)
-        stage.scheduler.wake()
+        later(stage, monkeypatch)
         assert stage.child("cuda:0").hear_run().job_id == "second-a"
 
 
@@ -115,7 +126,7 @@ def test_a_job_that_waits_while_no_device_takes_jobs_is_told_so_and_not_of_its_t
         reason = stage.scheduler.reason
         assert reason("job") == "no device takes jobs now: cpu is starting; cuda:0 is starting"
         holding(stage, "cpu", "a")
-        stage.child("cuda:0").get_ready()
+        begin(stage, "cuda:0")
         with_pause(stage, lambda: (stage.jobs.add("first-a"), stage.jobs.add("second-a")))
         stage.child("cpu").hear_run()
         stage.jobs.until(lambda: "waits for cpu" in str(reason("second-a")))
@@ -221,7 +232,7 @@ def test_draining_starts_nothing_and_ends_when_the_last_end_is_stored() -> None:
         stage.jobs.until(lambda: stage.jobs.count("complete") == 1)
         assert not stage.scheduler.drain(0.05), "the result is not stored yet"
         stored.set()
-        assert stage.scheduler.drain(5)
+        assert stage.scheduler.drain(BOUND_SECONDS)
         assert stage.jobs.jobs["running"].end == "completed"
         assert stage.jobs.jobs["waiting"].status == "queued"
         assert child.hears_nothing()
@@ -229,7 +240,7 @@ def test_draining_starts_nothing_and_ends_when_the_last_end_is_stored() -> None:
 
 def test_an_idle_scheduler_drains_at_once() -> None:
     with Stage() as stage:
-        assert stage.scheduler.drain(5)
+        assert stage.scheduler.drain(BOUND_SECONDS)
 
 
 def test_a_storm_of_wakes_is_one_wake() -> None:
@@ -254,7 +265,7 @@ def test_an_idle_scheduler_does_not_spin() -> None:
         stage.child().get_ready()
         stage.jobs.until(stage.scheduler.is_ready)
         worker = next(worker for name, worker in stage.workers if name == "cpu")
-        turns, looks, started = worker.turns, stage.jobs.count("expire"), time.monotonic()
+        started, looks, turns = time.monotonic(), stage.jobs.count("expire"), worker.turns
         stage.jobs.until(lambda: stage.jobs.count("expire") >= looks + 5)
         assert time.monotonic() - started > 4 * TICK_SECONDS
         turns = worker.turns - turns  # counted before the looks, which go on
@@ -480,21 +491,24 @@ def test_the_observer_is_told_what_was_made_and_what_was_not() -> None:
     ]
 
 
-def test_a_silent_child_is_replaced_and_its_job_fails_as_gpu_timeout() -> None:
-    patience = Patience(start_seconds=60, silence_seconds=0.2)
-    with Stage(patience=patience) as stage:
+SILENCE = Patience(start_seconds=1e9, silence_seconds=25.0)
+
+
+def test_a_silent_child_is_replaced_and_its_job_fails_as_gpu_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Stage(patience=SILENCE) as stage:
         child = stage.child()
         child.get_ready()
         stage.jobs.add("job")
         child.hear_run()
+        later(stage, monkeypatch)
         job = stage.jobs.until_ended("job")
         assert job.end == "gpu_timeout"
         assert any("gave no sign of life" in call[-1] for call in stage.jobs.calls if call[0] == "fail")
         stage.child(number=1).get_ready()
 
 
-def test_the_tail_of_another_job_in_a_silent_child_is_tried_again() -> None:
-    with Stage(patience=Patience(start_seconds=60, silence_seconds=0.5)) as stage:
+def test_the_tail_of_another_job_in_a_silent_child_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Stage(patience=SILENCE) as stage:
         child = stage.child()
         child.get_ready()
         stage.jobs.add("tail")
@@ -502,6 +516,7 @@ def test_the_tail_of_another_job_in_a_silent_child_is_tried_again() -> None:
         tail = child.hear_run()
         child.report(tail, "encoding")
         child.hear_run()
+        later(stage, monkeypatch)
         assert stage.jobs.until_ended("hangs").end == "gpu_timeout"
         second = stage.child(number=1)
         second.get_ready()
@@ -526,13 +541,14 @@ def test_a_job_does_not_fail_for_the_crash_of_the_one_beside_it() -> None:
         assert stage.jobs.until_ended("tail").end == "completed"
 
 
-def test_a_job_that_takes_longer_than_a_job_may_is_ended_with_its_child() -> None:
-    with Stage(job_seconds=0.2) as stage:
+def test_a_job_that_takes_longer_than_a_job_may_is_ended_with_its_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Stage(job_seconds=25.0) as stage:
         child = stage.child()
         child.get_ready()
         stage.jobs.add("job")
         run = child.hear_run()
         child.report(run, "denoising")
+        later(stage, monkeypatch)
         assert stage.jobs.until_ended("job").end == "gpu_timeout"
         assert child.ended.is_set()
 
@@ -556,8 +572,8 @@ def test_a_cancel_is_told_once_and_ends_the_job_as_cancelled() -> None:
         assert not child.ended.is_set(), "the child lives on, with its model"
 
 
-def test_a_child_that_does_not_stop_when_told_to_is_ended() -> None:
-    with Stage(cancel_seconds=0.1) as stage:
+def test_a_child_that_does_not_stop_when_told_to_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Stage(cancel_seconds=25.0) as stage:
         child = stage.child()
         child.get_ready()
         job = stage.jobs.add("job")
@@ -565,6 +581,7 @@ def test_a_child_that_does_not_stop_when_told_to_is_ended() -> None:
         job.cancelled = True
         stage.scheduler.wake()
         child.hear_cancel()
+        later(stage, monkeypatch)
         assert stage.jobs.until_ended("job").end == "cancelled"
         assert child.ended.is_set()
 
@@ -584,9 +601,11 @@ def test_a_cancel_that_comes_while_the_file_is_written_costs_no_child_its_life()
         stage.jobs.until(lambda: stage.jobs.count("expire") > looks)
         assert not child.ended.is_set()
         worker = next(worker for name, worker in stage.workers if name == "cpu")
-        turns, looks = worker.turns, stage.jobs.count("expire")
+        looks, turns = stage.jobs.count("expire"), worker.turns
         stage.jobs.until(lambda: stage.jobs.count("expire") >= looks + 3)
-        assert worker.turns - turns <= 2 * 3, "the time to stop is over, and not waited for in haste"
+        turns = worker.turns - turns  # counted before the looks, which go on
+        seen = stage.jobs.count("expire") - looks
+        assert turns <= 2 * seen + 1, "the time to stop is over, and not waited for in haste"
         child.finish(run)
         assert stage.jobs.until_ended("job").end == "completed"
 
@@ -603,12 +622,14 @@ def test_a_deadline_is_told_politely_first() -> None:
         assert not child.ended.is_set()
 
 
-def test_a_child_that_ignores_a_deadline_is_ended() -> None:
-    with Stage(cancel_seconds=0.1) as stage:
+def test_a_child_that_ignores_a_deadline_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Stage(cancel_seconds=25.0) as stage:
         child = stage.child()
         child.get_ready()
         stage.jobs.add("job", deadline_in_seconds=0.05)
         child.hear_run()
+        child.hear_cancel()
+        later(stage, monkeypatch)
         assert stage.jobs.until_ended("job").end == "deadline_exceeded"
         assert child.ended.is_set()
 
@@ -624,14 +645,15 @@ def test_a_result_that_comes_after_its_deadline_is_not_charged() -> None:
         assert stage.jobs.until_ended("job").end == "deadline_exceeded"
 
 
-def test_a_child_that_takes_long_to_end_holds_up_no_other_device() -> None:
-    with Stage("cpu", "cuda:0", patience=Patience(start_seconds=1e9, silence_seconds=1e9), job_seconds=0.2) as stage:
+def test_a_child_that_takes_long_to_end_holds_up_no_other_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Stage("cpu", "cuda:0", job_seconds=25.0) as stage:
         stuck, other = stage.child("cpu"), stage.child("cuda:0")
         stuck.get_ready("a")
         stage.jobs.until(lambda: stage.scheduler.resident() == {"a"})
         stuck.ending.clear()
         stage.jobs.add("stuck")
         stuck.hear_run()
+        later(stage, monkeypatch)
         stage.jobs.until(lambda: stage.scheduler.slots()[0].state == "draining")
         other.get_ready()
         stage.jobs.add("job")
@@ -689,11 +711,12 @@ def test_a_store_that_fails_is_not_asked_without_pause() -> None:
         stage.jobs.broken["expire"] = StoreError("the disk is away")
         calls = stage.jobs.count("expire")
         stage.jobs.until(lambda: stage.jobs.count("expire") > calls)
-        calls = stage.jobs.count("expire")
+        started, calls = time.monotonic(), stage.jobs.count("expire")
         for _ in range(1000):
             stage.scheduler.wake()
         stage.jobs.until(lambda: stage.jobs.count("expire") > calls)
-        assert stage.jobs.count("expire") <= calls + 2
+        seen = stage.jobs.count("expire") - calls
+        assert seen <= (time.monotonic() - started) / TICK_SECONDS + 2
 
 
 def test_a_store_that_fails_for_good_is_told_and_not_survived_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -705,12 +728,12 @@ def test_a_store_that_fails_for_good_is_told_and_not_survived_in_silence(monkeyp
         stage.jobs.broken["queued"] = stage.jobs.broken["expire"] = StoreError("the disk is gone")
         stage.jobs.until(child.ended.is_set)
         stage.jobs.until(lambda: not stage.scheduler.is_ready())
-        assert stage.scheduler.drain(5), "nobody waits for a scheduler that has ended"
+        assert stage.scheduler.drain(BOUND_SECONDS), "nobody waits for a scheduler that has ended"
     assert [str(failure) for failure in stage.failures] == ["the disk is gone"]
 
 
 def test_an_end_is_stored_as_soon_as_the_store_works_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settler_module, "PAUSES_SECONDS", (0.01,) * 500)
+    monkeypatch.setattr(settler_module, "PAUSES_SECONDS", (0.01,) * 5_000)
     with Stage() as stage:
         child = stage.child()
         child.get_ready()
@@ -790,7 +813,7 @@ def test_a_result_of_the_last_moment_counts() -> None:
         stopping.start()
         child.finish(run)
         gate.set()
-        stopping.join(10)
+        stopping.join(BOUND_SECONDS)
         assert not stopping.is_alive()
     assert job.end == "completed"
 
@@ -805,8 +828,8 @@ def test_children_end_beside_each_other() -> None:
         stopping.start()
         for child in reversed(children):  # each waits for nobody before it
             child.ending.set()
-            assert child.ended.wait(10)
-        stopping.join(10)
+            assert child.ended.wait(BOUND_SECONDS)
+        stopping.join(BOUND_SECONDS)
         assert not stopping.is_alive()
 
 
@@ -864,7 +887,7 @@ def test_an_unloaded_device_gives_its_job_back_uncounted_and_has_no_child_until_
         child.hear_run()
         stage.jobs.pauses["cpu"] = True
         stage.scheduler.wake()
-        assert child.ended.wait(10)
+        assert child.ended.wait(BOUND_SECONDS)
         stage.jobs.until(lambda: stage.jobs.jobs["running"].status == "queued")
         assert stage.jobs.jobs["running"].attempts == 0
         live = len([name for name, _ in stage.workers if name == "cpu"])
@@ -910,12 +933,13 @@ def test_how_long_a_job_took_is_learnt_and_expected_of_the_next() -> None:
         stage.jobs.until_ended("first")
         stage.jobs.until(lambda: len(stage.jobs.timings) == 3)
         assert {timing.kind: timing.seconds for timing in stage.jobs.timings} == {"run": 8.0, "tail": 2.0, "load": 4.0}
+        asked = time.monotonic()
         stage.jobs.add("second")
         child.hear_run()
         stage.jobs.until(lambda: stage.scheduler.left("second") is not None)
         left = stage.scheduler.left("second")
         assert left is not None
-        assert 9.0 < left.left_seconds <= 10.0
+        assert 10.0 - (time.monotonic() - asked) <= left.left_seconds <= 10.0
 
 
 def test_two_cards_of_one_name_are_measured_once_each() -> None:
@@ -1047,7 +1071,7 @@ def test_a_decision_is_told_with_the_job_that_it_starts() -> None:
 
 
 def test_a_child_is_ended_once_a_job_takes_many_times_what_it_usually_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starter_module, "HURRY_SECONDS_MIN", 0.2)
+    monkeypatch.setattr(starter_module, "HURRY_SECONDS_MIN", 25.0)
     with Stage() as stage:
         child = stage.child()
         child.get_ready()
@@ -1055,6 +1079,7 @@ def test_a_child_is_ended_once_a_job_takes_many_times_what_it_usually_takes(monk
             ran_for(stage, child, f"usual-{number}", 0.01)
         stage.jobs.add("hangs")
         child.hear_run()
+        later(stage, monkeypatch)
         assert stage.jobs.until_ended("hangs").end == "gpu_timeout"
 
 

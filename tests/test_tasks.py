@@ -16,7 +16,7 @@ import pytest
 from zsky_box import tasks as tasks_module
 from zsky_box.tasks import FILE_NAME, RING_MAX, JsonSerializer, Tasks
 
-BOUND_SECONDS = 30.0
+BOUND_SECONDS = 60.0
 
 
 class Rung:

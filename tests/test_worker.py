@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -29,7 +30,7 @@ from zsky_box.worker_process import environment, obituary
 
 ROOT = Path(__file__).parents[1]
 LEADER = read_manifest(ROOT / "models" / "leader.toml")
-CALM = Patience(heartbeat_seconds=0.1, silence_seconds=2.5)  # a busy machine may hold a heart up for a second
+CALM = Patience(heartbeat_seconds=0.1, silence_seconds=5.0)  # a busy machine may hold a heart up for seconds
 
 
 def test_it_works(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_a_silent_child_counts_as_hung_and_is_killed_although_it_ignores_sigterm
             worker.receive()
         began = time.monotonic()
         worker.kill("said nothing for 1 s")
-        assert time.monotonic() - began < QUICK.term_seconds + QUICK.kill_seconds
+        assert time.monotonic() - began < BOUND_SECONDS
         [dead] = worker.receive()
         assert isinstance(dead, Dead)
         assert (dead.error_code, dead.reason, dead.exit_code) == (
@@ -287,13 +288,15 @@ def test_twenty_lives_leave_no_process_and_no_open_file() -> None:
         children = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "pid="], capture_output=True, check=False)
         return len(os.listdir("/proc/self/fd")), len(children.stdout.split())  # noqa: PTH208 - counted only
 
+    gc.collect()  # what earlier tests have left open is not closed in the midst of it
     before = held()
     for life in range(20):
         with working() as worker:
             if life % 2:
                 worker.stop()
                 hear_one(worker, Dead)
-    assert held() == before
+    files, children = held()
+    assert (files <= before[0], children <= before[1]) == (True, True)
 
 
 def test_the_service_side_imports_nothing_heavy() -> None:
@@ -358,11 +361,12 @@ def test_ready_names_device_and_versions() -> None:
 
 
 def test_no_file_stays_open_when_a_child_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - counted only
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with pytest.raises(FileNotFoundError):
         Worker("cpu").start()
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - counted only
+    assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208 - counted only
 
 
 def unheard(group: int, number: int) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from hashlib import sha256
@@ -14,6 +15,7 @@ from PIL import Image
 
 from tests.doubles.driving import SPEC, Said, a_run, hear, hear_one, is_gone, working
 from tests.doubles.worker_acting_out import FLOPS, GATE, SLOW_STEPS, STEPS
+from tests.waiting import until
 from zsky_box.errors import ErrorCode
 from zsky_box.events import Cancel, Done, Failed, Heartbeat, Progress, Run, encode
 from zsky_box.manifest import Ltx2Options, Recipe
@@ -32,6 +34,11 @@ def outcome(worker: Worker, run: Run) -> Done | Failed:
     """Send a Run and wait for its end."""
     worker.send(run)
     return next(message for message in hear(worker, ended) if isinstance(message, Done | Failed))
+
+
+def state_of(pid: int) -> str:
+    """The kernel's letter for what a process does."""
+    return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0]
 
 
 def cancelled_after_first_step(worker: Worker, run: Run) -> Failed:
@@ -290,7 +297,11 @@ def test_cancel_is_heard_within_two_steps(tmp_path: Path) -> None:
     with working() as worker:
         worker.send(a_run(tmp_path, "double:slow_steps"))
         before = hear(worker, lambda said: any(isinstance(m, Progress) and m.step >= 3 for m in said))
+        os.kill(worker.pid, signal.SIGSTOP)  # so that all it has said is heard before it is told
+        until(lambda: state_of(worker.pid) == "T", "the child stands still")
+        before += [message for message in worker.receive() if isinstance(message, Progress)]
         worker.cancel("job-1", 1)
+        os.kill(worker.pid, signal.SIGCONT)
         after = hear(worker, ended)
     steps = [message.step for message in before + after if isinstance(message, Progress)]
     assert max(steps) <= max(m.step for m in before if isinstance(m, Progress)) + 2

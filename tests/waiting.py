@@ -8,7 +8,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-BOUND_SECONDS = 30.0
+BOUND_SECONDS = 60.0
 
 
 def until(look: Callable[[], T], what: str, *, bound_seconds: float = BOUND_SECONDS, every_seconds: float = 0.01) -> T:

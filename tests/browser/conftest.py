@@ -28,7 +28,7 @@ ARGUMENTS: Final = (
     "--autoplay-policy=no-user-gesture-required",
 )
 SERIOUS: Final = ("serious", "critical")
-TIMEOUT_MS: Final = 30_000
+TIMEOUT_MS: Final = 60_000
 """For what a page does and for what is expected of it: a busy machine takes a while, and nobody waits in vain."""
 expect.set_options(timeout=TIMEOUT_MS)
 

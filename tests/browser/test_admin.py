@@ -15,7 +15,7 @@ from tests.hub.checkpoint import TINY_REPOSITORY, write_manifest
 from tests.people import PASSWORD, add_people, signed_in
 from tests.running import RunningBox
 
-SLOW_MS = 60_000
+SLOW_MS = 120_000
 """What waits for another process to begin, or to end."""
 
 

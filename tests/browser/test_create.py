@@ -22,7 +22,7 @@ from tests.running import RunningBox
 
 SLOW = "double:slow_steps"
 TIMES = "\u00d7"
-MADE_MS = 60_000
+MADE_MS = 120_000
 TOYS = """
 name = "toys"
 title = "Toys"
@@ -387,7 +387,7 @@ def test_a_job_that_failed_says_why_and_what_it_cost(visit: Visit) -> None:
     expect(card.locator(".ended")).to_contain_text("The double will not make this.")
     expect(card.locator(".ended")).to_contain_text("Charged: 1 included image.")
     broken = ask(page, "double:raises_in_run")
-    expect(broken.locator(".ended")).to_contain_text("Nothing was charged.", timeout=60_000)
+    expect(broken.locator(".ended")).to_contain_text("Nothing was charged.", timeout=MADE_MS)
     visit.axe()
     act(broken, "Change and retry")
     expect(prompt_of(page)).to_have_value("double:raises_in_run")

@@ -17,7 +17,7 @@ from tests.media.pictures import corners, encoded
 from tests.running import RunningBox
 from tests.waiting import until
 
-BOUND_SECONDS = 30
+BOUND_SECONDS = 60
 
 
 def test_it_saves_the_file_and_prints_its_path_alone(run: Run, cli_box: RunningBox, tmp_path: Path) -> None:

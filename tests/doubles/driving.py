@@ -18,7 +18,7 @@ from zsky_box.manifest import LeaderOptions, Licence, Limits, ModelSpec
 from zsky_box.worker import Dead, Patience, Worker
 
 ACTING_OUT = "tests.doubles.worker_acting_out"
-BOUND_SECONDS = 30.0
+BOUND_SECONDS = 60.0
 QUICK = Patience(heartbeat_seconds=0.1, silence_seconds=1.0, stop_seconds=10.0, term_seconds=0.5, kill_seconds=5.0)
 
 Said = list[ToParent | Dead]

@@ -29,7 +29,7 @@ from zsky_box.starter import Rules
 from zsky_box.turns import URGENT_SECONDS
 from zsky_box.worker import Patience, Worker
 
-BOUND_SECONDS = 30.0
+BOUND_SECONDS = 60.0
 POLL_SECONDS = 0.02
 MODELS = ("a", "b", "c")
 HOST_BYTES = 1 << 50
@@ -192,13 +192,14 @@ class FakeJobs:
         return sum(call[0] == name for call in self.calls)
 
     def _called(self, name: str, *facts: object) -> None:
-        with self._changed:
+        with self._changed:  # whoever sees the call also knows that it is held or broken
             self.calls.append((name, *map(str, facts)))
+            held, broken = self.held.get(name), self.broken.get(name)
             self._changed.notify_all()
-        if name in self.held:
-            assert self.held[name].wait(BOUND_SECONDS)
-        if name in self.broken:
-            raise self.broken[name]
+        if held is not None:
+            assert held.wait(BOUND_SECONDS)
+        if broken is not None:
+            raise broken
 
     def _end(self, job: FakeJob, status: str, end: str) -> None:
         with self._changed:

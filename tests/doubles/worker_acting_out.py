@@ -32,6 +32,8 @@ from zsky_box.worker_main import main
 STEPS = 4
 SLOW_STEPS = 200
 SLOW_STEP_SECONDS = 0.05
+SLOWER_AFTER_STEPS = 20  # so that it is soon seen to be at work
+SLOWER_STEP_SECONDS = 0.4  # and is still at work, 70 s in all, when a busy machine gets to what it is watched for
 WARM_SECONDS = 0.4
 FLOPS = 3e12
 BLOCKED_SEED = 666  # a picture of this seed is white where all others are grey, and the double's check blocks white
@@ -155,7 +157,7 @@ def denoise(run: Run, report: Reporter) -> None:
     steps = SLOW_STEPS if is_slow else STEPS
     for step in range(1, steps + 1):
         if is_slow:
-            time.sleep(SLOW_STEP_SECONDS)
+            time.sleep(SLOW_STEP_SECONDS if step <= SLOWER_AFTER_STEPS else SLOWER_STEP_SECONDS)
         report.step(step, steps, lambda step=step: preview(run, step))
         if step == 1:
             act_out(run)

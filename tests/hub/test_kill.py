@@ -21,7 +21,7 @@ from tests.doubles.hub import HubDouble, a_hub, files_of
 from tests.hub.checkpoint import TINY_REPOSITORY, write_manifest
 from zsky_box.install.stock import compare
 
-BOUND_SECONDS: Final = 60.0
+BOUND_SECONDS: Final = 120.0
 FILES: Final = files_of(cached("tiny-klein"))
 TOTAL: Final = sum(map(len, FILES.values()))
 SMALL: Final = sum(len(content) for path, content in FILES.items() if not path.endswith(".safetensors"))

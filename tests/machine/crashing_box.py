@@ -18,7 +18,7 @@ from tests.running import POLL_SECONDS, ROOT, START_SECONDS, RunningBox
 from zsky_box import control
 from zsky_box.api.access import CONTROL_HEADER
 
-GONE_SECONDS = 30.0
+GONE_SECONDS = 60.0
 
 
 class CrashingBox(RunningBox):
