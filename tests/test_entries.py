@@ -13,7 +13,7 @@ import pytest
 
 from tests.stores import add_account, caller_for
 from tests.studio import Studio
-from zsky_box import entries, keys, keyset, ledger, overage
+from zsky_box import entries, keys, keyset, ledger, overage, passwords
 from zsky_box.accounts import Replenish
 from zsky_box.clock import parse_rfc3339
 from zsky_box.entries import EntryView, Filters
@@ -113,6 +113,21 @@ def test_everything_that_happens_to_the_money_is_there_by_its_type(studio: Books
     )
     for kind in kinds:
         assert {entry.type for entry in studio.all(type=kind)} == {kind}
+
+
+def test_money_alone_leaves_out_keys_people_and_the_ways_in(studio: Books) -> None:
+    studio.make(2)
+    account = studio.owner.account
+    studio.store.write(lambda tx: passwords.set_for(tx, account.id, "hash", now=studio.clock(), actor="ann"))
+    left_out = {entry.id for entry in studio.all()} - {entry.id for entry in studio.all(type=entries.MONEY)}
+    assert {entry.action for entry in studio.all() if entry.id in left_out} == {
+        "account.created",
+        "key.issued",
+        "password.set",
+    }
+    assert {row["id"] for row in studio.table(type=entries.MONEY)} == {
+        str(entry.id) for entry in studio.all() if entry.id not in left_out
+    }
 
 
 def test_an_alert_is_listed(studio: Books) -> None:

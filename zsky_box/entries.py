@@ -42,13 +42,17 @@ EntryType = Literal[
     "other",
 ]
 TYPES: Final[tuple[EntryType, ...]] = get_args(EntryType)
+NOT_MONEY: Final[tuple[EntryType, ...]] = ("key", "account", "other")
+"""What touches neither money nor its limits: keys and people, sign-ins, links, what became of a job by hand."""
+MONEY: Final = "money"
+"""Asked for in a type's place: every type but those."""
 
 
 class Filters(Struct, frozen=True, kw_only=True):
     """What the list is narrowed to; times are microseconds, `created_before` exclusive.
 
-    `period` is the month of a transfer's statement, and for what moves nothing the month it was entered in; `key_id` is
-    of the key that a job came through.
+    `type` is one of TYPES, or MONEY for all but NOT_MONEY. `period` is the month of a transfer's statement, and for
+    what moves nothing the month it was entered in; `key_id` is of the key that a job came through.
     """
 
     type: str | None = None
@@ -186,7 +190,7 @@ def _read(
 def _where(filters: Filters, values: dict[str, Any]) -> list[str]:
     clauses: list[str] = []
     for name, clause in (
-        ("type", "entry_type = :type"),
+        ("type", _IS_MONEY if filters.type == MONEY else "entry_type = :type"),
         ("action", "a.action = :action"),
         ("job_id", "t.job_id = :job_id"),
         ("key_id", "EXISTS (SELECT 1 FROM job j WHERE j.id = t.job_id AND j.key_id = :key_id)"),
@@ -281,6 +285,7 @@ _TYPE: Final = " ".join(
         "ELSE 'other' END",
     ]
 )
+_IS_MONEY: Final = "entry_type NOT IN ('" + "', '".join(NOT_MONEY) + "')"
 _COLUMNS: Final = (
     f"SELECT a.*, {_TYPE} AS entry_type, t.job_id, t.kind, t.ledger, t.amount, t.debit, t.credit, t.pending_id,"
     " t.period"

@@ -22,7 +22,7 @@ ONCE = f"{DAY}T10:00:00Z"
 
 
 class Past:
-    """A box with a studio's work of an earlier month in it, and ada, who has done nothing."""
+    """A box with a studio's work of an earlier month in it, and ada and zoe, who have done nothing."""
 
     def __init__(self, box: RunningBox, jobs: dict[str, str]) -> None:
         self.box, self.jobs = box, jobs
@@ -44,7 +44,7 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Generator[Past]:
     for _ in range(4):
         rooms.make(10)
     rooms.close()
-    add_people(folder, "ada")
+    add_people(folder, "ada", "zoe")
     box = RunningBox(folder, devices="cpu", included_images=1).start()
     yield Past(box, jobs)
     box.stop()
@@ -59,6 +59,12 @@ def owner(past: Past) -> Generator[Browser]:
 @pytest.fixture
 def ada(past: Past) -> Generator[Browser]:
     with signed_in(past.box, "ada") as browser:
+        yield browser
+
+
+@pytest.fixture
+def zoe(past: Past) -> Generator[Browser]:
+    with signed_in(past.box, "zoe") as browser:
         yield browser
 
 
@@ -85,6 +91,11 @@ def table(text: str, name: str) -> dict[str, list[str]]:
 def ledger_jobs(text: str) -> set[str]:
     """The jobs that the ledger's rows name."""
     return set(re.findall(r'title="(job_\w+)"', text))
+
+
+def badges(text: str) -> set[str]:
+    """What the ledger's rows are called."""
+    return set(re.findall(r'<td><span class="badge [a-z]*">([^<]+)</span>', text))
 
 
 def test_it_works(owner: Browser) -> None:
@@ -156,6 +167,24 @@ def test_the_ledger_is_narrowed_by_its_filters(past: Past, owner: Browser) -> No
     told = owner.get("/v1/me/ledger", params={"key_id": key[1], "limit": 100}).json()["data"]
     assert {entry["job_id"] for entry in told} == {jobs["script"], jobs["refunded"]}
     assert "No entry fits these filters" in page(owner, month=EARLIER, type="alert")
+
+
+def test_sign_ins_stand_apart_from_the_money(past: Past, zoe: Browser) -> None:
+    zoe.headers["X-CSRF-Token"] = zoe.csrf
+    job_id = made(past.box, zoe, IMAGE)["job_id"]
+    day = zoe.get("/v1/me/ledger", params={"job_id": job_id}).json()["data"][0]["at"][:10]
+    span = {"from": "2026-01-01", "to": day}  # of all months: this one may have begun since the sign-in
+    text = page(zoe, **span)
+    assert job_id in ledger_jobs(text)
+    assert not badges(text) & {"Session", "Password", "Key", "Account", "Other"}
+    assert {"Session", "Password", "Account", "Charged"} <= badges(page(zoe, type="all", **span))
+    assert "Session" in badges(page(zoe, type="other", **span))
+    for narrowed, are_told in ((span, False), (span | {"type": "all"}, True)):
+        href = re.search(r'href="(/v1/me/ledger\.csv[^"]*)"', page(zoe, **narrowed))
+        assert href is not None
+        sheet = zoe.get(href[1].replace("&amp;", "&")).text
+        assert job_id in sheet
+        assert ("session.begun" in sheet) is are_told
 
 
 def test_what_can_be_downloaded_is_what_is_shown(past: Past, owner: Browser) -> None:

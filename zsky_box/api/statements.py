@@ -33,7 +33,7 @@ _PAGE: Final = {
     "cursor": {"type": "string"},
 }
 _FILTERS: Final = {
-    "type": {"type": "string", "enum": list(entries.TYPES)},
+    "type": {"type": "string", "enum": [entries.MONEY, *entries.TYPES]},
     "action": {"type": "string"},
     "job_id": {"type": "string"},
     "key_id": {"type": "string"},
@@ -176,7 +176,7 @@ async def _usage(request: Request[Any, Any, Any], *, as_csv: bool) -> Response[A
 async def _ledger(request: Request[Any, Any, Any], *, as_csv: bool) -> Response[Any]:
     box, caller = services(request), caller_of(request)
     readers = _PAGE_READERS | {
-        "type": queries.one_of(entries.TYPES),
+        "type": queries.one_of((entries.MONEY, *entries.TYPES)),
         "action": str,
         "job_id": str,
         "key_id": str,

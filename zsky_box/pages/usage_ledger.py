@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from zsky_box.api import queries
 from zsky_box.clock import rfc3339
-from zsky_box.entries import TYPES, EntryType, EntryView, Filters
+from zsky_box.entries import MONEY, TYPES, EntryType, EntryView, Filters
 from zsky_box.pages import changes, narrowing
 from zsky_box.pages.usage_tables import dollars, micro_dollars
 from zsky_box.periods import Period
@@ -19,6 +19,7 @@ from zsky_box.pricing import micros
 from zsky_box.terms import Terms
 
 ROWS: Final = 50
+EVERYTHING: Final = "all"
 LABELS: Final[dict[EntryType, str]] = {
     "deduction": "Charged",
     "reserve": "Held for a job",
@@ -37,8 +38,9 @@ LABELS: Final[dict[EntryType, str]] = {
     "key": "Key",
     "account": "Account",
     "statement": "Statement",
-    "other": "Other",
+    "other": "Sign-ins and other",
 }
+_OTHER_LABELS: Final = {"session": "Session", "password": "Password", "invitation": "Link", "job": "Job"}
 _CAP_ALERT: Final = "alert.cap_"
 _TONES: Final[dict[EntryType, str]] = {
     "deduction": "busy",
@@ -50,7 +52,10 @@ _TONES: Final[dict[EntryType, str]] = {
 
 
 class Asked(Struct, frozen=True, kw_only=True):
-    """What the page's address asks for; `since` and `until` are days of the box's zone, both inclusive."""
+    """What the page's address asks for; `since` and `until` are days of the box's zone, both inclusive.
+
+    `type` is an entry's, "" for money and its limits, or EVERYTHING.
+    """
 
     month: str | None = None
     type: str = ""
@@ -97,7 +102,7 @@ def read(items: list[tuple[str, str]]) -> Asked:
     """The address's query. Raises 422 with what is wrong."""
     readers = {
         "month": str,
-        "type": queries.one_of(TYPES),
+        "type": queries.one_of((EVERYTHING, *TYPES)),
         "job": narrowing.text,
         "key": narrowing.text,
         "from": narrowing.day,
@@ -114,7 +119,7 @@ def filters(asked: Asked, period: Period, terms: Terms) -> Filters:
     after, before = narrowing.span_us(asked.since, asked.until, terms.calendar.zone_at(period.start_us))
     by_days = asked.since is not None or asked.until is not None
     return Filters(
-        type=asked.type or None,
+        type=None if asked.type == EVERYTHING else asked.type or MONEY,
         job_id=asked.job or None,
         key_id=asked.key or None,
         period=None if asked.job or by_days else period,
@@ -158,7 +163,7 @@ def _line(of: list[EntryView], labels: Mapping[str, str]) -> Line:
         wallet = _micros(of, "change_usd")
     return Line(
         at=first.at,
-        label=LABELS[first.type],
+        label=_label(first),
         tone=_TONES.get(first.type, ""),
         detail=_detail(first, labels),
         job_id=first.job_id,
@@ -167,6 +172,12 @@ def _line(of: list[EntryView], labels: Mapping[str, str]) -> Line:
         wallet=("+" if wallet > 0 else "") + micro_dollars(wallet) if wallet else "",
         actor=changes.actor(first.actor, labels),
     )
+
+
+def _label(entry: EntryView) -> str:
+    """What an entry is called; one of the other kind by what it is about."""
+    room = entry.action.partition(".")[0]
+    return _OTHER_LABELS.get(room, "Other") if entry.type == "other" else LABELS[entry.type]
 
 
 def _sum(of: list[EntryView]) -> str:
