@@ -109,7 +109,7 @@ class Bucket:
 
     def drain(self) -> None:
         self.drains += 1
-        assert self.empty.wait(10)
+        assert self.empty.wait(60)
 
     def end_streams(self) -> None:
         self.streams_ended.set()
@@ -142,7 +142,7 @@ async def test_a_drain_that_is_done_ends_the_server() -> None:
     server = Server(bucket, configuration(nothing))
     server.handle_exit(15, None)
     await server.on_tick(1)
-    assert bucket.streams_ended.wait(10)
+    assert bucket.streams_ended.wait(60)
     assert await server.on_tick(2)
     assert not server.failed
 

@@ -48,13 +48,16 @@ def test_a_flood_is_refused_with_the_time_to_wait_and_its_neighbours_are_not(nar
             assert int(answer.headers["retry-after"]) == 1
             assert limits(answer)[0] == 0
         # The submit that a full bucket refuses changes no balance either; another key of the account goes on.
-        submitted = None
-        while submitted is None or submitted.status_code == 202:  # a second went by, and one was let through
-            refused(client)
+        before = calm.get("/v1/me/overage").json(), units_left(calm)
+        while (submitted := submitted_after_a_refusal(client)).status_code == 202:  # a second had gone by
             before = calm.get("/v1/me/overage").json(), units_left(calm)
-            submitted = client.post("/v1/generate", json=IMAGE)
         problem(submitted, 429, "rate_limited")
         assert (calm.get("/v1/me/overage").json(), units_left(calm)) == before
+
+
+def submitted_after_a_refusal(client: httpx.Client) -> httpx.Response:
+    refused(client)
+    return client.post("/v1/generate", json=IMAGE)
 
 
 def refused(client: httpx.Client) -> httpx.Response:

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from scripts.bench.filled import fill
 from tests.api.asking import made
+from tests.boxes import at_rest
 from tests.browser.conftest import Visit, visiting
 from tests.people import PASSWORD, add_people
 from tests.running import RunningBox
@@ -63,6 +64,15 @@ def prompts(page: Page) -> list[str]:
 def make(studio: RunningBox, prompt: str) -> str:
     with studio.client() as client:
         return str(made(studio, client, {**SMALL, "type": "image", "prompt": prompt})["job_id"])
+
+
+def filled(folder: Path, jobs: int) -> RunningBox:
+    """A box whose owner has a past of so many jobs; it is not started yet."""
+    keys = fill(folder / "data", jobs)
+    box = RunningBox(folder / "data", devices="cpu", included_images=10**9)
+    box.keys = keys
+    add_people(box.folder)
+    return box
 
 
 def test_it_works(visit: Visit) -> None:
@@ -258,11 +268,9 @@ def test_copying_and_the_receipt(visit: Visit, tmp_path: Path) -> None:
 
 
 def test_the_wall_goes_on_as_it_is_scrolled(chromium: Browser, tmp_path: Path) -> None:
-    fill(tmp_path / "data", 120)
-    box = RunningBox(tmp_path / "data", devices="cpu", included_images=10**9)
-    add_people(box.folder)
+    box = filled(tmp_path, 120)
     try:
-        with visiting(chromium, box.start()) as visit:
+        with visiting(chromium, at_rest(box.start())) as visit:
             visit.expect("Failed to load resource")  # the files of this past are empty
             page = entered(visit, "/library")
             tiles = page.locator("#wall .tile")
@@ -281,11 +289,9 @@ def test_the_wall_goes_on_as_it_is_scrolled(chromium: Browser, tmp_path: Path) -
 
 
 def test_the_way_back_from_a_result_leads_to_the_place_on_the_wall(chromium: Browser, tmp_path: Path) -> None:
-    fill(tmp_path / "data", 200)
-    box = RunningBox(tmp_path / "data", devices="cpu", included_images=10**9)
-    add_people(box.folder)
+    box = filled(tmp_path, 200)
     try:
-        with visiting(chromium, box.start()) as visit:
+        with visiting(chromium, at_rest(box.start())) as visit:
             visit.expect("Failed to load resource")  # the files of this past are empty
             page = entered(visit, "/library")
             tiles, chosen = page.locator("#wall .tile"), page.locator("#bar-count")
@@ -337,11 +343,9 @@ def test_the_way_back_from_a_result_leads_to_the_place_on_the_wall(chromium: Bro
 def test_all_that_match_are_chosen_and_deleted_once_their_number_is_confirmed(
     chromium: Browser, tmp_path: Path
 ) -> None:
-    fill(tmp_path / "data", 120)
-    box = RunningBox(tmp_path / "data", devices="cpu", included_images=10**9)
-    add_people(box.folder)
+    box = filled(tmp_path, 120)
     try:
-        with visiting(chromium, box.start()) as visit:
+        with visiting(chromium, at_rest(box.start())) as visit:
             visit.expect("Failed to load resource")
             page = entered(visit, "/library?type=image")
             bar, count = page.locator("#bar"), page.locator("#bar-count")
