@@ -156,7 +156,7 @@ def _amount(errand: Errand) -> str:
 
 
 def _rows(box: Services) -> list[ModelRow]:
-    """What was put here first, then what came with the box, then what else there is; those that make something first."""
+    """What was put here first, then what came with the box, then the others; those that make something first."""
     resident = box.scheduler.resident()
     rows = [_row(box, spec, resident) for spec in box.catalog.specs.values()]
     return sorted(rows, key=lambda row: (*row.place, not row.spec.makes, row.spec.title.casefold()))
