@@ -99,6 +99,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     free_space_floor_bytes: Bytes = 1024**3
     result_url_hours: Annotated[int, Meta(ge=1, le=24 * 365)] = 24
     streams_per_key_max: Positive = 20
+    streams_per_account_max: Positive = 200
     streams_max: Positive = 1_000
     idempotency_days: Days = 7
     session_idle_days: Days = 14

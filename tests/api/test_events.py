@@ -67,7 +67,13 @@ def refused(client: httpx.Client) -> dict[str, Any]:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningBox]:
     """A box with few streams and two accounts."""
     folder = tmp_path_factory.mktemp("streams") / "data"
-    running = RunningBox(folder, devices="cpu", streams_per_key_max=STREAMS_MAX, streams_max=STREAMS_MAX + 2)
+    running = RunningBox(
+        folder,
+        devices="cpu",
+        streams_per_key_max=STREAMS_MAX,
+        streams_per_account_max=STREAMS_MAX + 1,
+        streams_max=STREAMS_MAX + 2,
+    )
     running.keys["member"] = add_member(folder, "member")
     running.start()
     yield running
@@ -241,10 +247,21 @@ def test_streams_are_limited_and_a_place_is_given_back(small: RunningBox) -> Non
 def test_streams_are_limited_in_all(small: RunningBox) -> None:
     with small.client() as client, small.client("member") as member:
         streams = [opened(client) for _ in range(STREAMS_MAX)] + [opened(member) for _ in range(2)]
-        refused(member)
+        assert f"the box has {STREAMS_MAX + 2}" in refused(member)["detail"]
         for stream in streams:
             stream.close()
         opened(member).close()
+
+
+def test_an_account_with_many_keys_leaves_room_for_others(small: RunningBox) -> None:
+    with small.client() as client, small.client("test") as tester, small.client("member") as member:
+        streams = [opened(client) for _ in range(STREAMS_MAX)] + [opened(tester)]
+        assert f"an account may have {STREAMS_MAX + 1}" in refused(tester)["detail"]
+        opened(member).close()
+        streams.pop().close()
+        opened(tester).close()
+        for stream in streams:
+            stream.close()
 
 
 def test_a_client_that_leaves_before_the_first_message_holds_no_place(small: RunningBox) -> None:

@@ -43,6 +43,11 @@ def model(page: str, name: str = NAME) -> str:
     return found[0]
 
 
+def order(page: str) -> list[str]:
+    """The models' names from above."""
+    return re.findall(r'<section class="card model" id="model-([^"]+)"', page)
+
+
 def refreshed(owner: Browser, wanted: Callable[[str], bool]) -> str:
     """The part that refreshes itself, once it looks as wanted."""
 
@@ -101,6 +106,7 @@ def test_a_model_is_installed_verified_and_removed_and_the_owner_is_on_record(
         page = owner.get("/admin/models").text
         assert hub.commit[:12] in model(page)
         assert "MiB on the disk" in model(page)
+        assert order(page)[:2] == [NAME, "leader"]
         owner.submit("/admin/models", do="verify", model=NAME)
         assert "All files are as installed." in refreshed(owner, has_ended)
         asked = owner.get(f"/admin/models/{NAME}/remove").text
@@ -108,6 +114,8 @@ def test_a_model_is_installed_verified_and_removed_and_the_owner_is_on_record(
         owner.submit(f"/admin/models/{NAME}/remove")
         page = owner.get("/admin/models").text
         assert f"{NAME} is removed." in page
+        assert order(page)[0] == "leader"
+        assert NAME in order(page)
         assert "not installed" in model(page)
         me = owner.get("/v1/me").json()["account"]
     assert audited(studio.folder, "licence.accepted") == [(f"browser:{me}", NAME)]
@@ -130,7 +138,9 @@ def test_an_installation_survives_a_refresh_is_cancelled_and_goes_on(studio: Run
         assert "let it end, or cancel it" in install(elsewhere)
         owner.submit("/admin/models", do="cancel")
         assert "What has arrived is kept" in refreshed(owner, has_ended)
-        assert "Go on" in model(owner.get("/admin/models").text)
+        page = owner.get("/admin/models").text
+        assert "Go on" in model(page)
+        assert order(page)[0] == NAME
         hub.faults.hold_after = None
         hub.released.set()
         install(owner)

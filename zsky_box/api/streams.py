@@ -30,31 +30,40 @@ _ENDS: Final = ("completed", "failed")
 
 
 class StreamCount:
-    """How many streams are open, in all and per key."""
+    """How many streams are open: of each key or session, of each account through all of its own, and in all."""
 
-    def __init__(self, per_key_max: int, in_all_max: int) -> None:
+    def __init__(self, per_key_max: int, per_account_max: int, in_all_max: int) -> None:
         self._per_key_max = per_key_max
+        self._per_account_max = per_account_max
         self._in_all_max = in_all_max
-        self._open: Counter[str] = Counter()
+        self._of_keys: Counter[str] = Counter()
+        self._of_accounts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def take(self, key_id: str) -> None:
+    def take(self, caller: Caller) -> None:
         """Raise 429 `rate_limited` when there are too many."""
         with self._lock:
-            if self._open[key_id] >= self._per_key_max or self._open.total() >= self._in_all_max:
-                raise Refusal(
-                    429,
-                    "rate_limited",
-                    f"Too many event streams are open (a key may have {self._per_key_max}); close one first.",
-                    headers={"Retry-After": "5"},
-                )
-            self._open[key_id] += 1
+            if self._of_keys[caller.limit_id] >= self._per_key_max:
+                raise _too_many(f"a key may have {self._per_key_max}")
+            if self._of_accounts[caller.account.id] >= self._per_account_max:
+                raise _too_many(f"an account may have {self._per_account_max} through all its keys")
+            if self._of_accounts.total() >= self._in_all_max:
+                raise _too_many(f"the box has {self._in_all_max} for all accounts together")
+            self._of_keys[caller.limit_id] += 1
+            self._of_accounts[caller.account.id] += 1
 
-    def give(self, key_id: str) -> None:
+    def give(self, caller: Caller) -> None:
         """One stream has ended."""
         with self._lock:
-            self._open[key_id] -= 1
-            self._open += Counter()  # drops what has come down to zero
+            self._of_keys[caller.limit_id] -= 1
+            self._of_accounts[caller.account.id] -= 1
+            self._of_keys += Counter()  # drops what has come down to zero
+            self._of_accounts += Counter()
+
+
+def _too_many(bound: str) -> Refusal:
+    detail = f"Too many event streams are open ({bound}); close one first."
+    return Refusal(429, "rate_limited", detail, headers={"Retry-After": "5"})
 
 
 class _Stream:
@@ -204,11 +213,11 @@ async def _has_heard_all(request: Request[Any, Any, Any], job_id: str) -> bool:
 def _open(request: Request[Any, Any, Any], job_id: str | None) -> Sending:
     box, caller = services(request), caller_of(request)
     count: StreamCount = request.app.state["streams"]
-    count.take(caller.limit_id)
+    count.take(caller)
     last_event_id = request.headers.get("last-event-id", "")
     stream = _Stream(box, caller, job_id, last_event_id, base_url(request), lambda: verify(request))
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return Sending(stream.tell(), lambda: count.give(caller.limit_id), media_type=MEDIA_TYPE, headers=headers)
+    return Sending(stream.tell(), lambda: count.give(caller), media_type=MEDIA_TYPE, headers=headers)
 
 
 async def _events(listener: Listener) -> AsyncGenerator[Event | None]:

@@ -81,7 +81,9 @@ def create_app(box: Box) -> Litestar:
         logging_config=LoggingConfig(configure_root_logger=False, log_exceptions="never"),
     )
     app.state["services"] = box.services
-    app.state["streams"] = streams.StreamCount(box.settings.streams_per_key_max, box.settings.streams_max)
+    app.state["streams"] = streams.StreamCount(
+        box.settings.streams_per_key_max, box.settings.streams_per_account_max, box.settings.streams_max
+    )
     app.state["large_bodies"] = LargeBodies()
     app.state["document"] = build(app)
     app.state["docs"] = docs.draw(app, app.state["document"])

@@ -64,6 +64,12 @@ class ModelRow(Struct, frozen=True, kw_only=True):
         """Whether some device of this box can run it."""
         return any(row.fits for row in self.recipes)
 
+    @property
+    def place(self) -> tuple[bool, bool, bool]:
+        """Where it stands on the page: installed, begun to be installed, part of the box, not here."""
+        is_begun = self.unfinished_bytes is not None
+        return self.installed is None and not is_begun, self.spec.bundled, self.installed is None
+
 
 @get(PATH, opt={"page": "owner"}, include_in_schema=False)
 async def models(request: Request[Any, Any, Any]) -> Template:
@@ -150,12 +156,10 @@ def _amount(errand: Errand) -> str:
 
 
 def _rows(box: Services) -> list[ModelRow]:
-    """Those that make something first, installed ones before others, bundled ones last."""
+    """What was put here first, then what came with the box, then the others; those that make something first."""
     resident = box.scheduler.resident()
     rows = [_row(box, spec, resident) for spec in box.catalog.specs.values()]
-    return sorted(
-        rows, key=lambda row: (row.spec.bundled, not row.spec.makes, row.installed is None, row.spec.title.casefold())
-    )
+    return sorted(rows, key=lambda row: (*row.place, not row.spec.makes, row.spec.title.casefold()))
 
 
 def _row(box: Services, spec: ModelSpec, resident: set[str]) -> ModelRow:
