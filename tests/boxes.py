@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.running import RunningBox
+from tests.waiting import until
 
 BEGINNERS = {
     "beginner": "reference_image = true\nstrength = true",
@@ -24,6 +25,20 @@ def running(folder: Path, *, double: bool = True, ready: bool = True, **options:
         yield box.start(ready=ready)
     finally:
         box.kill()
+
+
+def at_rest(box: RunningBox) -> RunningBox:
+    """Wait until no job of the owner is open; a box that was begun with a past makes what had been cut off."""
+
+    def are_open() -> bool:
+        pages = [
+            client.get("/v1/jobs", params={"status": status, "limit": 1}).json() for status in ("queued", "running")
+        ]
+        return any(page["data"] for page in pages)
+
+    with box.client() as client:
+        until(lambda: not are_open(), "all jobs have ended")
+    return box
 
 
 def add_models(folder: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import Generator
@@ -311,6 +312,41 @@ def test_a_file_that_cannot_be_unlinked_now_is_unlinked_later(
         assert (rooms.assets.root / asset.path).exists()
     assert rooms.assets.purge(START_US) == 2
     assert not (rooms.assets.root / asset.job_id).exists()
+
+
+def test_files_that_can_never_be_unlinked_hold_up_no_others(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many they are, wherever they stand among the others; and they go once they can."""
+    monkeypatch.setattr("zsky_box.assets._PURGE_BATCH", 2)
+    attempts = [rooms.running() for _ in range(12)]
+    for attempt in attempts:
+        rooms.complete(attempt)
+    files = rooms.assets.of_jobs([attempt.job_id for attempt in attempts]).values()
+    removed = sorted((each.id, rooms.assets.root / each.path) for of_job in files for each in of_job)
+    stuck = {path for number, (_, path) in enumerate(removed) if number < 9 or number % 4 == 0}
+    asyncio.run(rooms.desk.delete_all(rooms.owner, [attempt.job_id for attempt in attempts]))
+    unlink = Path.unlink
+
+    def unlinked(path: Path, missing_ok: bool = False) -> None:
+        if path in stuck:
+            raise OSError(1, "Operation not permitted")
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", unlinked)
+        assert _purged(rooms) == len(removed) - len(stuck)
+        assert {path for _, path in removed if path.exists()} == stuck
+        late = rooms.running()
+        rooms.complete(late)
+        asyncio.run(rooms.desk.delete_all(rooms.owner, [late.job_id]))
+        asyncio.run(rooms.desk.purge())
+        assert not (rooms.assets.root / late.job_id).exists()
+    assert _purged(rooms) == len(stuck)
+    assert list(rooms.assets.root.glob("job_*")) == []
+
+
+def _purged(rooms: Rooms) -> int:
+    """How many files go, until none does."""
+    return sum(iter(lambda: rooms.assets.purge(START_US), 0))
 
 
 def test_a_folder_that_cannot_be_removed_now_is_removed_later(

@@ -181,13 +181,13 @@ def test_there_is_one_at_a_time_and_none_after_the_end(studio: Studio, monkeypat
 
     def slowly(*_: object) -> None:
         entered.set()
-        assert leave.wait(20)
+        assert leave.wait(60)
         raise BackupError("it was slow")
 
     monkeypatch.setattr(backup_file, "write", slowly)
     room = kept_by(studio)
     assert room.begin("acc_owner")
-    assert entered.wait(20)
+    assert entered.wait(60)
     assert not room.begin("acc_owner")
     leave.set()
     room.close()

@@ -13,7 +13,7 @@ from zsky_box.feed import BACKLOG_MAX, PREVIEW_BACKLOG_MAX, RING_LENGTH, Channel
 LIVE: Channel = ("acc_ann", False)
 TEST: Channel = ("acc_ann", True)
 OTHER: Channel = ("acc_bob", False)
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 
 
 def run(work: Callable[[Feed], Awaitable[None]]) -> None:

@@ -39,7 +39,7 @@ async def answers(
     limits = httpx.Limits(max_connections=callers, max_keepalive_connections=callers)
     everyone = {"X-API-Key": box.keys["live"], **headers}
     async with httpx.AsyncClient(
-        base_url=box.url, headers=everyone, limits=limits, timeout=60, trust_env=False
+        base_url=box.url, headers=everyone, limits=limits, timeout=300, trust_env=False
     ) as client:
         await asyncio.gather(*(client.get("/healthz") for _ in range(callers)))
         return await asyncio.gather(*(client.post(path, json=body) for body in bodies))
@@ -101,7 +101,7 @@ def test_100_retries_of_one_flip_flip_once(box: RunningBox) -> None:
 def test_spenders_and_someone_who_moves_the_cap_never_exceed_the_highest_of_it(box: RunningBox) -> None:
     async def storm() -> list[httpx.Response]:
         headers = {"X-API-Key": box.keys["live"]}
-        async with httpx.AsyncClient(base_url=box.url, headers=headers, timeout=60, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=box.url, headers=headers, timeout=300, trust_env=False) as client:
 
             async def spend() -> list[httpx.Response]:
                 return [await client.post("/v1/generate", json=IMAGE) for _ in range(12)]

@@ -74,13 +74,13 @@ def test_there_is_one_at_a_time_and_none_after_the_end(studio: Studio, monkeypat
 
     def slowly(*arguments: Any, **named: Any) -> Report:
         entered.set()
-        assert leave.wait(20)
+        assert leave.wait(60)
         return whole(*arguments, **named)
 
     monkeypatch.setattr(verifier, "verify", slowly)
     one = Verifier(studio.store.path, studio.clock)
     assert one.begin()
-    assert entered.wait(20)
+    assert entered.wait(60)
     now = one.last()
     assert now is not None
     assert (now.state, one.ended(), one.begin()) == ("running", None, False)

@@ -32,6 +32,10 @@ HOUR_SECONDS: Final = 3_600
 _STEM_MAX: Final = 48
 _PURGE_BATCH: Final = 500
 _QUERY_BATCH: Final = 500
+_TO_PURGE: Final = (
+    "SELECT id, path FROM asset INDEXED BY asset_to_purge WHERE removed_at IS NOT NULL AND purged_at IS NULL AND id > ?"
+    " ORDER BY id LIMIT ?"
+)
 TMP: Final = ".tmp"
 
 
@@ -64,6 +68,7 @@ class Assets:
         self._store = store
         self._signing_key = signing_key
         self._url_seconds = url_hours * HOUR_SECONDS
+        self._purged_to = ""  # the id that the next purge goes on after
         (root / TMP).mkdir(parents=True, exist_ok=True)
 
     # Files
@@ -181,11 +186,29 @@ class Assets:
         tx.execute("UPDATE asset SET removed_at = ? WHERE job_id = ? AND removed_at IS NULL", (now, job_id))
 
     def purge(self, now: int) -> int:
-        """Unlink what is recorded as removed; returns how many files. What cannot go now is tried again later."""
-        rows = self._store.all(
-            "SELECT * FROM asset WHERE removed_at IS NOT NULL AND purged_at IS NULL LIMIT ?", (_PURGE_BATCH,)
-        )
-        purged: list[tuple[int, str]] = []
+        """Unlink some of what is recorded as removed; returns how many files, 0 once none is left that can go.
+
+        What cannot go now is passed over, and tried again when the others were.
+        """
+        begun_after, self._purged_to = self._purged_to, ""
+        return self._purge_after(begun_after, now) or (self._purge_after("", now) if begun_after else 0)
+
+    def _purge_after(self, after: str, now: int) -> int:
+        """The next batch of files beyond an id of which any can go; how many of them went."""
+        while True:
+            rows = self._store.all(_TO_PURGE, (after, _PURGE_BATCH))
+            purged = self._unlink(rows)
+            if purged:
+                self._store.write(lambda tx, gone=purged: _mark_purged(tx, gone, now))
+            after = rows[-1]["id"] if len(rows) == _PURGE_BATCH else ""
+            if purged or not after:
+                self._purged_to = after
+                return len(purged)
+
+    def _unlink(self, rows: list[Row]) -> list[str]:
+        """The ids of those whose files are gone now."""
+        gone: list[str] = []
+        kept: list[tuple[Path, OSError]] = []
         for row in rows:
             path = self.root / row["path"]
             try:
@@ -193,14 +216,13 @@ class Assets:
                 for folder in (path.parent, path.parent.parent):
                     _remove_empty(folder)
             except OSError as error:
-                log.warning("%s is recorded as removed but could not be unlinked: %s", path, error)
+                kept.append((path, error))
                 continue
-            purged.append((now, row["id"]))
-        if purged:
-            self._store.write(
-                lambda tx: [tx.execute("UPDATE asset SET purged_at = ? WHERE id = ?", values) for values in purged]
-            )
-        return len(purged)
+            gone.append(row["id"])
+        if kept:
+            told = "%d files are recorded as removed but could not be unlinked, the first of them %s: %s"
+            log.warning(told, len(kept), *kept[0])
+        return gone
 
     # Signed paths
 
@@ -254,6 +276,11 @@ def _remove_empty(folder: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
             raise
+
+
+def _mark_purged(tx: Tx, asset_ids: list[str], now: int) -> None:
+    for asset_id in asset_ids:
+        tx.execute("UPDATE asset SET purged_at = ? WHERE id = ?", (now, asset_id))
 
 
 def _bad_signature() -> Refusal:

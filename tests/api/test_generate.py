@@ -311,7 +311,7 @@ def test_a_storm_with_one_key_is_one_job(shared_box: RunningBox, live: httpx.Cli
         headers = {"X-API-Key": shared_box.keys["live"], "Idempotency-Key": "storm"}
         limits = httpx.Limits(max_connections=CALLERS)
         async with httpx.AsyncClient(
-            base_url=shared_box.url, headers=headers, trust_env=False, timeout=60, limits=limits
+            base_url=shared_box.url, headers=headers, trust_env=False, timeout=300, limits=limits
         ) as client:
             return await asyncio.gather(*(client.post("/v1/generate", json=IMAGE) for _ in range(CALLERS)))
 

@@ -21,7 +21,7 @@ from zsky_box.clock import system_clock
 from zsky_box.errors import StoreError
 from zsky_box.jobs.views import JobReader
 
-KEEP_ALIVE_SECONDS_MAX = 0.02
+KEEP_ALIVE_SECONDS_MAX = 0.03
 REQUEST_ID = re.compile(r"req_[0-9a-z]{26}")
 BOUND_SECONDS = 60.0
 
@@ -79,13 +79,17 @@ def test_every_answer_has_an_id_of_its_own(live: httpx.Client) -> None:
 
 def test_an_answer_on_an_open_connection_comes_at_once(live: httpx.Client) -> None:
     """An answer's head and body are two writes: with Nagle's algorithm the second waits 40 ms for the first's ACK."""
-    seconds: list[float] = []
-    for _ in range(60):
-        began = time.perf_counter()
-        live.get("/healthz")
-        seconds.append(time.perf_counter() - began)
-    # At first the other side acknowledges at once; and a busy machine is slow now and then, but not always.
-    assert sorted(seconds[20:])[4] < KEEP_ALIVE_SECONDS_MAX
+
+    def is_quick() -> bool:
+        seconds: list[float] = []
+        for _ in range(60):
+            began = time.perf_counter()
+            live.get("/healthz")
+            seconds.append(time.perf_counter() - began)
+        # At first the other side acknowledges at once; and a busy machine is slow now and then, but not always.
+        return sorted(seconds[20:])[4] < KEEP_ALIVE_SECONDS_MAX
+
+    until(is_quick, "five answers in forty come at once")
 
 
 def test_a_fault_of_the_box_is_told_without_its_trace(

@@ -183,6 +183,7 @@ def test_a_card_that_is_lost_is_shown_and_its_job_is_done_by_another(
     with inside(tmp_path / "data") as (box, client):
         until(lambda: value(scraped(client), "zsky_device_up", device="cuda:0") == 1, "the first card is up")
         until(lambda: value(scraped(client), "zsky_device_up", device="cuda:1") == 1, "the second card is up")
+        until(lambda: "zsky_card_memory_total_bytes" in scraped(client), "the cards have been read")
         told = scraped(client)
         assert value(told, "zsky_card_memory_total_bytes", device="cuda:1") == 80 * 2**30
         assert value(told, "zsky_card_utilisation", device="cuda:1") == 0.97

@@ -135,7 +135,7 @@ def test_a_retried_flip_does_not_flip_back(owner: httpx.Client) -> None:
 def test_many_retries_of_a_flip_at_once_are_one_flip(studio: RunningBox, owner: httpx.Client) -> None:
     async def storm() -> list[httpx.Response]:
         headers = {"X-API-Key": studio.keys["live"], "Idempotency-Key": "a storm of flips"}
-        async with httpx.AsyncClient(base_url=studio.url, headers=headers, trust_env=False, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=studio.url, headers=headers, trust_env=False, timeout=300) as client:
             return await asyncio.gather(*(client.post("/v1/me/overage/toggle") for _ in range(CALLERS)))
 
     answers = asyncio.run(storm())

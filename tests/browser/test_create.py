@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.boxes import add_models, running
-from tests.browser.conftest import Visit, visiting
+from tests.browser.conftest import PLAYED, Visit, visiting
 from tests.people import add_people, signed_in
 from tests.running import RunningBox
 
@@ -188,6 +188,7 @@ def test_what_was_written_is_not_kept_for_who_signs_in_next(visit: Visit) -> Non
     prompt_of(page).fill("not for ben")
     visit.expect("401 (Unauthorized)")  # what the page asks for while it is being left
     page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url("**/sign-in")
     page = opened(visit, "ben")
     expect(prompt_of(page)).to_have_value("")
     assert "not for ben" not in str(page.evaluate("JSON.stringify(sessionStorage)"))
@@ -409,7 +410,8 @@ def test_the_free_plan_is_told_what_is_left_and_where_to_go(visit: Visit) -> Non
     visit.axe()
     visit.expect("status of 429")
     prompt_of(page).fill("a video all the same")
-    page.keyboard.press("Control+Enter")
+    with page.expect_response("**/v1/generate"):
+        page.keyboard.press("Control+Enter")
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
     expect(page.locator(".job")).to_have_count(0)
     made(page, "an image it is")
@@ -462,8 +464,7 @@ def test_when_the_box_is_gone_it_says_so_and_goes_on_where_it_comes_back(chromiu
         box.start()
         with visiting(chromium, box) as window:
             page = opened(window, "owner")
-            window.expect("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET")
-            window.expect("ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_EMPTY_RESPONSE")
+            window.expect("net::ERR_")  # which of them depends on what was under way
             card = ask(page, SLOW, "Video")
             expect(card.locator(".preview")).to_be_visible()
             expect(card.locator(".notes code")).to_contain_text("zsky-box models install")
@@ -567,9 +568,7 @@ def test_a_clip_plays_at_once_with_sound_and_its_very_picture_is_begun_with(chro
             card = made(page, "a clip that plays", "Video")
             expect(card).to_have_attribute("data-plays", "sound", timeout=MADE_MS)
             video = card.locator("video")
-            video.evaluate(
-                "video => new Promise((done) => { video.ontimeupdate = () => video.currentTime > 0.2 && done(); })"
-            )
+            video.evaluate(PLAYED)
             assert not video.evaluate("video => video.muted")
             video.evaluate("video => video.pause()")
             act(card, "Use as reference")

@@ -13,7 +13,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from scripts.bench.filled import fill
 from tests.api.asking import made
-from tests.browser.conftest import Visit, visiting
+from tests.boxes import at_rest
+from tests.browser.conftest import PLAYED, Visit, visiting
 from tests.people import PASSWORD, add_people
 from tests.running import RunningBox
 
@@ -63,6 +64,15 @@ def prompts(page: Page) -> list[str]:
 def make(studio: RunningBox, prompt: str) -> str:
     with studio.client() as client:
         return str(made(studio, client, {**SMALL, "type": "image", "prompt": prompt})["job_id"])
+
+
+def filled(folder: Path, jobs: int) -> RunningBox:
+    """A box whose owner has a past of so many jobs; it is not started yet."""
+    keys = fill(folder / "data", jobs)
+    box = RunningBox(folder / "data", devices="cpu", included_images=10**9)
+    box.keys = keys
+    add_people(box.folder)
+    return box
 
 
 def test_it_works(visit: Visit) -> None:
@@ -171,6 +181,7 @@ def test_a_result_is_deleted_after_a_question(visit: Visit, studio: RunningBox) 
     page.get_by_role("region", name="Chosen results").get_by_role("button", name="Delete").click()
     dialog.get_by_role("button", name="Delete").click()
     expect(page.get_by_text("1 result was deleted.")).to_be_visible()
+    page.wait_for_load_state()
     assert "nobody wants this" not in prompts(page)
     page.get_by_label("Show").select_option("Removed")
     expect(page.get_by_role("link", name="nobody wants this")).to_be_visible()
@@ -189,7 +200,7 @@ def test_a_clip_plays_silently_under_the_pointer_and_with_sound_on_its_page(visi
     large = page.locator("#clip")
     expect(large).to_be_visible()
     large.evaluate("clip => clip.play()")
-    large.evaluate("clip => new Promise((done) => { clip.ontimeupdate = () => clip.currentTime > 0.2 && done(); })")
+    large.evaluate(PLAYED)
     assert large.evaluate("clip => [clip.muted, clip.videoWidth, clip.error]") == [False, 854, None]
     assert large.evaluate("clip => clip.webkitAudioDecodedByteCount") > 0
     visit.axe()
@@ -212,6 +223,7 @@ def test_a_results_page_is_left_by_keys_and_makes_the_same_again(visit: Visit) -
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.get_by_text("1 result was deleted.")).to_be_visible()
+    page.wait_for_load_state()
     assert prompts(page).count("a neon sign in the rain") == 1
 
 
@@ -258,11 +270,9 @@ def test_copying_and_the_receipt(visit: Visit, tmp_path: Path) -> None:
 
 
 def test_the_wall_goes_on_as_it_is_scrolled(chromium: Browser, tmp_path: Path) -> None:
-    fill(tmp_path / "data", 120)
-    box = RunningBox(tmp_path / "data", devices="cpu", included_images=10**9)
-    add_people(box.folder)
+    box = filled(tmp_path, 120)
     try:
-        with visiting(chromium, box.start()) as visit:
+        with visiting(chromium, at_rest(box.start())) as visit:
             visit.expect("Failed to load resource")  # the files of this past are empty
             page = entered(visit, "/library")
             tiles = page.locator("#wall .tile")
@@ -281,11 +291,9 @@ def test_the_wall_goes_on_as_it_is_scrolled(chromium: Browser, tmp_path: Path) -
 
 
 def test_the_way_back_from_a_result_leads_to_the_place_on_the_wall(chromium: Browser, tmp_path: Path) -> None:
-    fill(tmp_path / "data", 200)
-    box = RunningBox(tmp_path / "data", devices="cpu", included_images=10**9)
-    add_people(box.folder)
+    box = filled(tmp_path, 200)
     try:
-        with visiting(chromium, box.start()) as visit:
+        with visiting(chromium, at_rest(box.start())) as visit:
             visit.expect("Failed to load resource")  # the files of this past are empty
             page = entered(visit, "/library")
             tiles, chosen = page.locator("#wall .tile"), page.locator("#bar-count")
@@ -337,11 +345,9 @@ def test_the_way_back_from_a_result_leads_to_the_place_on_the_wall(chromium: Bro
 def test_all_that_match_are_chosen_and_deleted_once_their_number_is_confirmed(
     chromium: Browser, tmp_path: Path
 ) -> None:
-    fill(tmp_path / "data", 120)
-    box = RunningBox(tmp_path / "data", devices="cpu", included_images=10**9)
-    add_people(box.folder)
+    box = filled(tmp_path, 120)
     try:
-        with visiting(chromium, box.start()) as visit:
+        with visiting(chromium, at_rest(box.start())) as visit:
             visit.expect("Failed to load resource")
             page = entered(visit, "/library?type=image")
             bar, count = page.locator("#bar"), page.locator("#bar-count")
@@ -364,6 +370,7 @@ def test_all_that_match_are_chosen_and_deleted_once_their_number_is_confirmed(
             expect(page.get_by_role("heading", name=f"Delete these {number} results?")).to_be_visible()
             visit.axe()
             page.get_by_role("link", name="Keep").click()
+            page.wait_for_load_state()
             page.get_by_role("button", name="Choose all").click()
             bar.get_by_role("button", name="Delete").click()
             page.get_by_role("button", name=f"Delete {number}").click()

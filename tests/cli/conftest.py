@@ -91,7 +91,7 @@ def within(arguments: list[str]) -> Told:
 def apart(arguments: list[str]) -> Told:
     """The same in a process of its own."""
     command = [sys.executable, "-m", "zsky_box", *arguments]
-    ended = subprocess.run(command, check=False, env=clean_environment(), capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, check=False, env=clean_environment(), capture_output=True, text=True, timeout=120)
     return Told(ended.returncode, ended.stdout, ended.stderr)
 
 

@@ -7,15 +7,19 @@ import pytest
 from tests.boxes import running
 from tests.cli.conftest import Run
 from tests.running import make_owner
+from tests.waiting import until
 
 
 def test_a_paused_box_queues_jobs_up_and_says_why_they_ran_once_it_is_resumed(run: Run, tmp_path: Path) -> None:
     with running(tmp_path / "data") as box, box.client() as client:
         assert "cpu takes no jobs since" in run("pause", "cpu", data=box.folder).out
         job_id = client.post("/v1/generate", json={"type": "image", "prompt": "waits"}).json()["job_id"]
-        told = run("status", job_id, "--why", data=box.folder).out
-        assert "queued" in told
-        assert "It waits: all devices are paused." in told
+
+        def told() -> str:
+            return run("status", job_id, "--why", data=box.folder).out
+
+        until(lambda: "It waits: all devices are paused." in told(), "the scheduler has heard of the pause")
+        assert "queued" in told()
         assert client.get(f"/v1/job_status/{job_id}").json()["status"] == "queued"
         assert "All devices take jobs" in run("resume", "cpu", data=box.folder).out
         assert box.ended(client, job_id)["status"] == "completed"

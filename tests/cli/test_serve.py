@@ -27,7 +27,7 @@ def test_it_tells_where_it_listens_and_ends_well(tmp_path: Path) -> None:
             assert told == {"url": f"http://127.0.0.1:{port}", "pid": service.pid, "data": str(tmp_path)}
             assert httpx.get(f"{told['url']}/healthz", trust_env=False).is_success
             service.send_signal(signal.SIGINT)
-            _, err = service.communicate(timeout=30)
+            _, err = service.communicate(timeout=120)
         finally:
             service.kill()
         assert service.returncode == 0

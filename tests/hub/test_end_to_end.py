@@ -22,7 +22,7 @@ quantise = { transformer = "int8", text_encoder = "int8" }
 IMPORT_SECONDS = 240.0  # the box's child imports torch and diffusers for the first time
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_model_that_was_installed_meanwhile_makes_an_image(run: Run, tmp_path: Path) -> None:
     data = tmp_path / "data"
     write_manifest(data)
@@ -42,7 +42,7 @@ def test_a_model_that_was_installed_meanwhile_makes_an_image(run: Run, tmp_path:
         assert client.get(made["result_url"]).content.startswith(b"\x89PNG")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_model_that_was_quantised_at_its_installation_makes_an_image(run: Run, tmp_path: Path) -> None:
     data = tmp_path / "data"
     write_manifest(data)
@@ -61,7 +61,7 @@ def test_a_model_that_was_quantised_at_its_installation_makes_an_image(run: Run,
         assert (made["model"], made["receipt"]["recipe"]) == ("tiny-klein", "int8")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_model_is_measured_without_a_box(run: Run, tmp_path: Path) -> None:
     data = tmp_path / "data"
     write_manifest(data)

@@ -24,7 +24,7 @@ COPIED = [
     "scripts/probe.py",
     "scripts/zsky-box.service",
 ]
-RUN_TIMEOUT_SECONDS = 60
+RUN_TIMEOUT_SECONDS = 180
 KEY = "zs_live_double"
 
 # What `python3.12` and the others are here unless a test says otherwise: the machine's own must never be found.
@@ -177,7 +177,7 @@ class Checkout:
 
     def is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=60) as answer:
                 return answer.status == 200
         except urllib.error.URLError:
             return False

@@ -150,6 +150,7 @@ def test_ctrl_c_while_the_box_starts_leaves_nothing_running(checkout: Checkout) 
     process = checkout.start("--port", str(checkout.port), NEVER_READY="1")
     calls = checkout.data / "calls.log"
     until(lambda: any(call.startswith("serve") for call in checkout.lines(calls)), "the service is started")
+    until((checkout.data / "zsky-box.run").exists, "it is remembered")
     pid = checkout.pid
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=RUN_TIMEOUT_SECONDS)

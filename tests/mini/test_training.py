@@ -17,7 +17,7 @@ from scripts.mini.train import CODECS, main
 from zsky_box.pipelines.mini_model import MiniModel
 from zsky_box.settings import CHECKOUT
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1_800)
 
 
 def order(folder: Path, *more: str) -> list[str]:
@@ -30,7 +30,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    output = process.communicate(timeout=300)[0]
+    output = process.communicate(timeout=900)[0]
     assert process.returncode == 0
     return output
 

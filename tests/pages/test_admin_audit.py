@@ -93,12 +93,12 @@ def test_it_is_verified_when_the_owner_wants(owner: Browser) -> None:
     before = rows(owner.get("/admin/audit").text)[0]
     answer = owner.submit("/admin/audit/verify", "/admin/audit")
     assert (answer.status_code, answer.headers["location"]) == (303, "/admin/audit")
-    assert "being verified" in owner.get("/admin/audit").text
 
     def up_to() -> int:
         found = re.search(r"Verified up to row ([\d,]+)", owner.get("/admin/audit/chain").text)
         return int(found[1].replace(",", "")) if found else 0
 
+    assert "being verified" in owner.get("/admin/audit").text or up_to() >= before  # as quick as that
     until(lambda: up_to() >= before, "verified again")
 
 

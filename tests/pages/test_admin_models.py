@@ -97,7 +97,11 @@ def test_a_model_is_installed_verified_and_removed_and_the_owner_is_on_record(
         owner.submit("/admin/models", do="install", model=NAME)
         assert "accept it first" in owner.get("/admin/models").text
         assert hub.asked == []
+        hub.faults.hold_after = hub.bytes + 1
         assert f"Installing {NAME}" in install(owner)
+        assert hub.holding.wait(SECONDS)
+        hub.faults.hold_after = None
+        hub.released.set()
         assert "is installed." in refreshed(owner, has_ended)
         page = owner.get("/admin/models").text
         assert hub.commit[:12] in model(page)

@@ -6,6 +6,7 @@ import html
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Generator
@@ -202,12 +203,17 @@ def test_every_example_runs(studio: RunningBox, document: dict[str, Any], tmp_pa
 
 def run_curl(line: str, folder: Path) -> int:
     """The status of a line's answer; a stream is left once it has begun."""
-    asked = line.replace("curl ", "curl -s -o answer -w '%{http_code}' --max-time 10 ", 1).replace("-o result.mp4 ", "")
-    asked = asked.replace("--max-time 10 -N", "--max-time 2 -N")
-    done = subprocess.run(
-        ["bash", "-c", asked], cwd=folder, env=environment(), capture_output=True, text=True, timeout=60, check=False
-    )
-    return int(done.stdout)
+    asked = line.replace("curl ", "curl -s -i --max-time 60 ", 1).replace("-o result.mp4 ", "")
+    with subprocess.Popen(
+        ["bash", "-c", asked], cwd=folder, env=environment(), stdout=subprocess.PIPE, start_new_session=True
+    ) as asking:
+        assert asking.stdout is not None
+        first = asking.stdout.readline()
+        if " -N " not in asked:
+            asking.stdout.read()
+        elif asking.poll() is None:
+            os.killpg(asking.pid, signal.SIGTERM)
+    return int(first.split()[1])
 
 
 def environment() -> dict[str, str]:
