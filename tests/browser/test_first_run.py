@@ -39,6 +39,7 @@ def test_it_works(tmp_path: Path, chromium: Browser, scripts: bool) -> None:
             text = line.inner_text()
             if scripts:
                 window.axe()
+                page.wait_for_load_state()  # with the script that copies
                 page.get_by_role("button", name="Copy the line").click()
                 expect(page.get_by_role("button", name="Copied")).to_be_visible()
                 assert page.evaluate("navigator.clipboard.readText()") == text
