@@ -256,7 +256,8 @@ def test_a_model_of_few_words_says_which_and_what_it_makes_nothing_of(visit: Vis
     page.get_by_label("Model").select_option("toys")
     expect(prompt_of(page)).to_have_attribute("placeholder", "a red ball")
     prompt_of(page).fill("a red ball and a giraffe")
-    expect(page.locator("#words-notes")).to_contain_text("giraffe")
+    expect(page.locator("#words-notes")).to_contain_text("does not know \u201cgiraffe\u201d: it leaves that out.")
+    expect(page.locator("#words-notes")).not_to_contain_text("try")  # its examples stand below
     page.locator("#words-examples").get_by_role("button").first.click()
     expect(prompt_of(page)).to_have_value(re.compile("ball"))
     expect(page.locator("#words-notes")).not_to_contain_text("giraffe")
@@ -294,6 +295,11 @@ def test_a_job_that_waits_says_why(visit: Visit) -> None:
         try:
             card = ask(page, "wanted while the box is paused")
             expect(card.locator(".why")).to_have_text("All devices are paused.", timeout=MADE_MS)
+            other = ask(page, "not wanted any more")
+            job = other.get_attribute("data-job")
+            owner.submit(f"/admin/queue/{job}/cancel", reason="the card is needed")
+            expect(other.locator(".ended")).to_contain_text("The owner of the box cancelled the job: the card")
+            expect(other).to_have_class(re.compile("stopped"))
         finally:
             owner.submit("/admin/cards", device="cpu", do="resume")
     expect(card).to_have_class(re.compile("finished"), timeout=MADE_MS)
@@ -469,11 +475,24 @@ def test_when_the_box_is_gone_it_says_so_and_goes_on_where_it_comes_back(chromiu
             expect(page.locator("#refused")).to_contain_text("The box does not answer.")
             box.start()
             expect(page.locator("#offline")).to_be_hidden(timeout=MADE_MS)
+            expect(page.locator("#refused")).to_be_hidden()
             expect(card.locator(".preview")).to_be_visible()
             act(card, "Cancel")
             expect(card.locator(".ended")).to_contain_text("Cancelled.", timeout=MADE_MS)
+            expect(card.locator(".stands-in")).to_be_hidden()  # it made nothing
             page.keyboard.press("Control+Enter")
             expect(page.locator(".job")).to_have_count(2)
+            expect(page.locator(".job").first.locator(".stands-in")).to_be_visible()
+
+
+def test_what_is_ready_at_once_is_said_so(visit: Visit) -> None:
+    def soon(route: Route) -> None:
+        quote = route.fetch()
+        route.fulfill(response=quote, json={**quote.json(), "eta_seconds": 0.4})
+
+    visit.page.route("**/v1/quote", soon)
+    page = opened(visit, "ben")
+    expect(page.locator("#when")).to_have_text("ready at any moment")
 
 
 def test_a_job_is_copied_as_code_that_runs(visit: Visit, tmp_path: Path) -> None:
