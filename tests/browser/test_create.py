@@ -522,7 +522,7 @@ def test_a_job_is_copied_as_code_that_runs(visit: Visit, tmp_path: Path) -> None
         commands.append([node, str(tmp_path / "sample.mjs")])
     seen = {before["job_id"]}
     for command in commands:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         assert "job_" in done.stdout or done.stdout.startswith(f"{visit.box.url}/files/"), done.stdout
         job = newest(visit.box, "owner")

@@ -45,7 +45,7 @@ def test_it_works(tmp_path: Path, chromium: Browser, scripts: bool) -> None:
                 assert page.evaluate("navigator.clipboard.readText()") == text
         environment = {**os.environ, "no_proxy": "*"}
         done = subprocess.run(
-            ["bash", "-c", text], capture_output=True, text=True, check=True, timeout=60, env=environment
+            ["bash", "-c", text], capture_output=True, text=True, check=True, timeout=120, env=environment
         )
         key = page_key(text)
         with box.client(key) as client:
