@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import secrets
 import signal
 from collections.abc import Generator
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.running import ROOT, RunningBox
 
 SEED_VARIABLE = "ZSKY_SIMULATION_SEED"
+ANSWER_SECONDS = 60.0
 LONGEST = (
     "tests/test_kill.py",
     "tests/browser/test_create.py",
@@ -74,6 +77,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # What the tests start computes with one thread, as they do: two processes of tests take both of two cores already,
     # and threads that find no core wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # httpx gives an answer five seconds where nothing else is said.
+    patience = inspect.signature(httpx.get).parameters["timeout"].default
+    patience.connect = patience.read = patience.write = patience.pool = ANSWER_SECONDS
     # How long an example takes says on a busy machine nothing about what is tested.
     settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("busy")

@@ -11,6 +11,7 @@ import pytest
 from litestar.testing import TestClient
 
 from tests.running import free_port, make_owner
+from tests.waiting import until
 from zsky_box import settings
 from zsky_box.app import Box, create_app
 from zsky_box.errors import SettingsError, StoreError, ZskyError
@@ -143,6 +144,7 @@ async def test_a_drain_that_is_done_ends_the_server() -> None:
     server.handle_exit(15, None)
     await server.on_tick(1)
     assert bucket.streams_ended.wait(60)
+    until(lambda: server.should_exit, "the drain is over")
     assert await server.on_tick(2)
     assert not server.failed
 

@@ -369,7 +369,7 @@ def address(box: RunningBox) -> Address:
 
 def ask(box: RunningBox, headers: dict[str, str]) -> httpx.Response:
     return httpx.post(
-        f"{box.url}/control", content=b'{"command": "keys.list"}', headers=headers, trust_env=False, timeout=30
+        f"{box.url}/control", content=b'{"command": "keys.list"}', headers=headers, trust_env=False, timeout=120
     )
 
 

@@ -12,7 +12,7 @@ from tests.machine.life import MoneyLife
 _QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
 
-@pytest.mark.timeout(600)  # to shrink what it has found
+@pytest.mark.timeout(1_800)  # to shrink what it has found
 class TestMoneyMachine(MoneyLife.TestCase):
     """Some lives, in every run of the tests."""
 

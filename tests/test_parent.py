@@ -48,7 +48,7 @@ def refused(folder: Path, *options: str, port: int | None = None) -> str:
     """Start a service that must not start; the one sentence that it says."""
     command = [sys.executable, "-m", "zsky_box", "serve", "--data", str(folder), "--port", str(port or free_port())]
     answer = subprocess.run(
-        [*command, "--devices", "cpu", *options], check=False, cwd=ROOT, capture_output=True, text=True, timeout=60
+        [*command, "--devices", "cpu", *options], check=False, cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert answer.returncode == 1, answer.stderr
     assert "Traceback" not in answer.stderr
@@ -85,7 +85,7 @@ def test_importing_the_service_imports_no_model_library() -> None:
         "print([name for name in ('torch', 'diffusers', 'transformers', 'accelerate') if name in sys.modules])"
     )
     answer = subprocess.run(
-        [sys.executable, "-c", script], check=False, cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", script], check=False, cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert answer.stdout.strip() == "[]", answer.stderr
 
@@ -314,7 +314,7 @@ def test_a_service_whose_ledger_cannot_be_read_any_more_ends_and_says_so(tmp_pat
     )
     arguments = [str(tmp_path / "data"), str(free_port()), "devices=cpu"]
     answer = subprocess.run(
-        [sys.executable, "-c", script, *arguments], check=False, cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", script, *arguments], check=False, cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert answer.returncode == 1
     assert "the scheduler has failed" in answer.stderr

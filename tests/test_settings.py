@@ -128,6 +128,16 @@ def test_a_bad_value_is_named_with_its_source_and_what_is_allowed(
     assert allowed in said
 
 
+@pytest.mark.parametrize("value", ["too short", "with spaces in its midst", "x" * 300])
+def test_a_secret_that_is_refused_is_not_told(tmp_path: Path, value: str) -> None:
+    said = refusal(tmp_path, {"ZSKY_METRICS_TOKEN": value})
+    assert said.startswith("ZSKY_METRICS_TOKEN = (hidden): allowed is empty, or 16 to 200")
+    assert value[:20] not in refusal(written(tmp_path, f'metrics_token = "{value}"'))
+    with pytest.raises(SettingsError) as refused:
+        settings.converted("metrics_token", value)
+    assert value[:20] not in str(refused.value)
+
+
 def test_a_value_of_the_wrong_type_in_the_file_is_named_with_the_file(tmp_path: Path) -> None:
     said = refusal(written(tmp_path, "timezone = 5"))
     assert said.startswith(f"timezone in {tmp_path / 'zsky.toml'} = 5: ")

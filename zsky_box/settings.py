@@ -32,6 +32,10 @@ _NOT_SETTINGS: Final = frozenset({"ZSKY_DATA"})
 
 _SHOWN_MAX: Final = 200
 
+SECRETS: Final = frozenset({"metrics_token"})
+"""Settings whose values are shown to nobody, not even where they are refused."""
+HIDDEN: Final = "(hidden)"
+
 RULES_MAX: Final = 100
 TERMS_MAX: Final = 5_000
 """In all rules together."""
@@ -186,7 +190,7 @@ def converted(name: str, text: str) -> Any:
     try:
         return _converted(text, kind)
     except msgspec.DecodeError as error:
-        raise SettingsError(f"{name} = {_shown(text)}: {_allowed(name, kind, error)}") from error
+        raise SettingsError(f"{name} = {_shown(name, text)}: {_allowed(name, kind, error)}") from error
 
 
 def _checked(values: dict[str, Any], sources: dict[str, str]) -> Settings:
@@ -201,12 +205,12 @@ def _checked(values: dict[str, Any], sources: dict[str, str]) -> Settings:
             checked[name] = _converted(value, fields[name].type)
         except msgspec.DecodeError as error:
             allowed = _allowed(name, fields[name].type, error)
-            raise SettingsError(f"{sources[name]} = {_shown(value)}: {allowed}") from error
+            raise SettingsError(f"{sources[name]} = {_shown(name, value)}: {allowed}") from error
     settings = Settings(**checked)
     for name, check, allowed in _RULES:
         if not check(getattr(settings, name)):
             source = sources.get(name, name)
-            raise SettingsError(f"{source} = {_shown(getattr(settings, name))}: allowed is {allowed}")
+            raise SettingsError(f"{source} = {_shown(name, getattr(settings, name))}: allowed is {allowed}")
     if bool(settings.tls_cert) != bool(settings.tls_key):
         given = "tls_cert" if settings.tls_cert else "tls_key"
         raise SettingsError(f"{sources[given]}: allowed is both tls_cert and tls_key, or neither")
@@ -235,8 +239,8 @@ def _allowed(name: str, kind: Any, error: msgspec.DecodeError) -> str:
             return str(error)
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
+def _shown(name: str, value: Any) -> str:
+    text = HIDDEN if name in SECRETS else repr(value)
     return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"
 
 

@@ -29,9 +29,11 @@ def test_a_job_takes_its_units_at_once(live: httpx.Client) -> None:
 
 
 def test_the_period_is_this_calendar_month(live: httpx.Client) -> None:
+    before = datetime.now(UTC)
     period = live.get("/v1/me").json()["period"]
     start, end = (datetime.fromisoformat(period[name]) for name in ("start", "end"))
-    assert start <= datetime.now(UTC) < end
+    assert start <= datetime.now(UTC)
+    assert before < end
     assert (start.day, start.hour, end.day, end.hour) == (1, 0, 1, 0)
     assert 28 <= (end - start).days <= 31
 

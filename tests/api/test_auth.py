@@ -113,10 +113,12 @@ def test_a_revoked_key_ends_at_once(shared_box: RunningBox) -> None:
 
 def test_a_rotated_key_works_until_its_overlap_ends(shared_box: RunningBox) -> None:
     first = command(shared_box.folder, "keys", "issue", "--scopes", "read")
-    second = command(shared_box.folder, "keys", "rotate", first["id"], "--overlap", "2")
+    second = command(shared_box.folder, "keys", "rotate", first["id"], "--overlap", "600")
     with shared_box.client(first["api_key"]) as old, shared_box.client(second["api_key"]) as new:
         assert new.get("/v1/me").json()["key"]["scopes"] == ["read"]
         assert old.get("/v1/me").status_code == 200
+    command(shared_box.folder, "keys", "rotate", second["id"], "--overlap", "1")
+    with shared_box.client(second["api_key"]) as old:
         until(lambda: old.get("/v1/me").status_code == 401, "the old key ends")
         refused = problem(old.get("/v1/me"), 401, "revoked_key")
         assert "rotated" in refused["detail"]

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from collections.abc import Generator
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -31,7 +30,7 @@ class Studio:
 
     def __init__(self, box: RunningBox, job: dict[str, Any]) -> None:
         self.box, self.job = box, job
-        self.month = datetime.now(UTC).strftime("%Y-%m")
+        self.month: str = job["created_at"][:7]
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,17 @@ SERIOUS: Final = ("serious", "critical")
 TIMEOUT_MS: Final = 60_000
 """For what a page does and for what is expected of it: a busy machine takes a while, and nobody waits in vain."""
 expect.set_options(timeout=TIMEOUT_MS)
+LINGER: Final = """(() => {
+  const wait = window.setTimeout;
+  window.setTimeout = (work, ms, ...rest) => wait(work, ms === 2000 ? 600_000 : ms, ...rest);
+})()"""
+"""What a page says for two seconds, such as that something is copied, it says until it is looked at."""
+PLAYED: Final = """clip => new Promise((done) => {
+  const look = () => clip.currentTime > 0.2 && done();
+  clip.ontimeupdate = look;
+  look();
+})"""
+"""For a clip: once some of it has been played, also when it has come to its end by now."""
 
 
 class Visit:
@@ -136,6 +147,7 @@ def visiting(chromium: Browser, box: RunningBox, **options: Any) -> Generator[Vi
     """A window on any box; `options` are those of a browser context, such as a phone's viewport."""
     chosen: dict[str, Any] = {"viewport": {"width": 1440, "height": 900}, "accept_downloads": True, **options}
     context = chromium.new_context(**chosen)
+    context.add_init_script(LINGER)
     try:
         window = Visit(box, context.new_page())
         yield window

@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.boxes import add_models, running
-from tests.browser.conftest import Visit, visiting
+from tests.browser.conftest import PLAYED, Visit, visiting
 from tests.people import add_people, signed_in
 from tests.running import RunningBox
 
@@ -188,6 +188,7 @@ def test_what_was_written_is_not_kept_for_who_signs_in_next(visit: Visit) -> Non
     prompt_of(page).fill("not for ben")
     visit.expect("401 (Unauthorized)")  # what the page asks for while it is being left
     page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url("**/sign-in")
     page = opened(visit, "ben")
     expect(prompt_of(page)).to_have_value("")
     assert "not for ben" not in str(page.evaluate("JSON.stringify(sessionStorage)"))
@@ -255,7 +256,8 @@ def test_a_model_of_few_words_says_which_and_what_it_makes_nothing_of(visit: Vis
     page.get_by_label("Model").select_option("toys")
     expect(prompt_of(page)).to_have_attribute("placeholder", "a red ball")
     prompt_of(page).fill("a red ball and a giraffe")
-    expect(page.locator("#words-notes")).to_contain_text("giraffe")
+    expect(page.locator("#words-notes")).to_contain_text("does not know \u201cgiraffe\u201d: it leaves that out.")
+    expect(page.locator("#words-notes")).not_to_contain_text("try")  # its examples stand below
     page.locator("#words-examples").get_by_role("button").first.click()
     expect(prompt_of(page)).to_have_value(re.compile("ball"))
     expect(page.locator("#words-notes")).not_to_contain_text("giraffe")
@@ -293,6 +295,11 @@ def test_a_job_that_waits_says_why(visit: Visit) -> None:
         try:
             card = ask(page, "wanted while the box is paused")
             expect(card.locator(".why")).to_have_text("All devices are paused.", timeout=MADE_MS)
+            other = ask(page, "not wanted any more")
+            job = other.get_attribute("data-job")
+            owner.submit(f"/admin/queue/{job}/cancel", reason="the card is needed")
+            expect(other.locator(".ended")).to_contain_text("The owner of the box cancelled the job: the card")
+            expect(other).to_have_class(re.compile("stopped"))
         finally:
             owner.submit("/admin/cards", device="cpu", do="resume")
     expect(card).to_have_class(re.compile("finished"), timeout=MADE_MS)
@@ -403,7 +410,8 @@ def test_the_free_plan_is_told_what_is_left_and_where_to_go(visit: Visit) -> Non
     visit.axe()
     visit.expect("status of 429")
     prompt_of(page).fill("a video all the same")
-    page.keyboard.press("Control+Enter")
+    with page.expect_response("**/v1/generate"):
+        page.keyboard.press("Control+Enter")
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
     expect(page.locator(".job")).to_have_count(0)
     made(page, "an image it is")
@@ -456,8 +464,7 @@ def test_when_the_box_is_gone_it_says_so_and_goes_on_where_it_comes_back(chromiu
         box.start()
         with visiting(chromium, box) as window:
             page = opened(window, "owner")
-            window.expect("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET")
-            window.expect("ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_EMPTY_RESPONSE")
+            window.expect("net::ERR_")  # which of them depends on what was under way
             card = ask(page, SLOW, "Video")
             expect(card.locator(".preview")).to_be_visible()
             expect(card.locator(".notes code")).to_contain_text("zsky-box models install")
@@ -468,11 +475,24 @@ def test_when_the_box_is_gone_it_says_so_and_goes_on_where_it_comes_back(chromiu
             expect(page.locator("#refused")).to_contain_text("The box does not answer.")
             box.start()
             expect(page.locator("#offline")).to_be_hidden(timeout=MADE_MS)
+            expect(page.locator("#refused")).to_be_hidden()
             expect(card.locator(".preview")).to_be_visible()
             act(card, "Cancel")
             expect(card.locator(".ended")).to_contain_text("Cancelled.", timeout=MADE_MS)
+            expect(card.locator(".stands-in")).to_be_hidden()  # it made nothing
             page.keyboard.press("Control+Enter")
             expect(page.locator(".job")).to_have_count(2)
+            expect(page.locator(".job").first.locator(".stands-in")).to_be_visible()
+
+
+def test_what_is_ready_at_once_is_said_so(visit: Visit) -> None:
+    def soon(route: Route) -> None:
+        quote = route.fetch()
+        route.fulfill(response=quote, json={**quote.json(), "eta_seconds": 0.4})
+
+    visit.page.route("**/v1/quote", soon)
+    page = opened(visit, "ben")
+    expect(page.locator("#when")).to_have_text("ready at any moment")
 
 
 def test_a_job_is_copied_as_code_that_runs(visit: Visit, tmp_path: Path) -> None:
@@ -502,7 +522,7 @@ def test_a_job_is_copied_as_code_that_runs(visit: Visit, tmp_path: Path) -> None
         commands.append([node, str(tmp_path / "sample.mjs")])
     seen = {before["job_id"]}
     for command in commands:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         assert "job_" in done.stdout or done.stdout.startswith(f"{visit.box.url}/files/"), done.stdout
         job = newest(visit.box, "owner")
@@ -548,9 +568,7 @@ def test_a_clip_plays_at_once_with_sound_and_its_very_picture_is_begun_with(chro
             card = made(page, "a clip that plays", "Video")
             expect(card).to_have_attribute("data-plays", "sound", timeout=MADE_MS)
             video = card.locator("video")
-            video.evaluate(
-                "video => new Promise((done) => { video.ontimeupdate = () => video.currentTime > 0.2 && done(); })"
-            )
+            video.evaluate(PLAYED)
             assert not video.evaluate("video => video.muted")
             video.evaluate("video => video.pause()")
             act(card, "Use as reference")

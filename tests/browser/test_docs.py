@@ -44,6 +44,7 @@ def test_a_test_key_is_made_and_copied_with_the_quick_start(chromium: Browser, s
         window.open("/docs")
         page.get_by_role("button", name="Create test key").click()
         key = page.locator("#secret-1").inner_text()
+        page.wait_for_load_state()  # with the script that copies
         page.get_by_role("radio", name="curl").focus()
         page.keyboard.press("ArrowRight")
         expect(page.locator("#quick-python")).to_be_visible()

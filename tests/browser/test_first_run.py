@@ -39,12 +39,13 @@ def test_it_works(tmp_path: Path, chromium: Browser, scripts: bool) -> None:
             text = line.inner_text()
             if scripts:
                 window.axe()
+                page.wait_for_load_state()  # with the script that copies
                 page.get_by_role("button", name="Copy the line").click()
                 expect(page.get_by_role("button", name="Copied")).to_be_visible()
                 assert page.evaluate("navigator.clipboard.readText()") == text
         environment = {**os.environ, "no_proxy": "*"}
         done = subprocess.run(
-            ["bash", "-c", text], capture_output=True, text=True, check=True, timeout=60, env=environment
+            ["bash", "-c", text], capture_output=True, text=True, check=True, timeout=120, env=environment
         )
         key = page_key(text)
         with box.client(key) as client:

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from scripts.bench.filled import fill
 from tests.api.asking import made
 from tests.boxes import at_rest
-from tests.browser.conftest import Visit, visiting
+from tests.browser.conftest import PLAYED, Visit, visiting
 from tests.people import PASSWORD, add_people
 from tests.running import RunningBox
 
@@ -181,6 +181,7 @@ def test_a_result_is_deleted_after_a_question(visit: Visit, studio: RunningBox) 
     page.get_by_role("region", name="Chosen results").get_by_role("button", name="Delete").click()
     dialog.get_by_role("button", name="Delete").click()
     expect(page.get_by_text("1 result was deleted.")).to_be_visible()
+    page.wait_for_load_state()
     assert "nobody wants this" not in prompts(page)
     page.get_by_label("Show").select_option("Removed")
     expect(page.get_by_role("link", name="nobody wants this")).to_be_visible()
@@ -199,7 +200,7 @@ def test_a_clip_plays_silently_under_the_pointer_and_with_sound_on_its_page(visi
     large = page.locator("#clip")
     expect(large).to_be_visible()
     large.evaluate("clip => clip.play()")
-    large.evaluate("clip => new Promise((done) => { clip.ontimeupdate = () => clip.currentTime > 0.2 && done(); })")
+    large.evaluate(PLAYED)
     assert large.evaluate("clip => [clip.muted, clip.videoWidth, clip.error]") == [False, 854, None]
     assert large.evaluate("clip => clip.webkitAudioDecodedByteCount") > 0
     visit.axe()
@@ -222,6 +223,7 @@ def test_a_results_page_is_left_by_keys_and_makes_the_same_again(visit: Visit) -
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.get_by_text("1 result was deleted.")).to_be_visible()
+    page.wait_for_load_state()
     assert prompts(page).count("a neon sign in the rain") == 1
 
 
@@ -368,6 +370,7 @@ def test_all_that_match_are_chosen_and_deleted_once_their_number_is_confirmed(
             expect(page.get_by_role("heading", name=f"Delete these {number} results?")).to_be_visible()
             visit.axe()
             page.get_by_role("link", name="Keep").click()
+            page.wait_for_load_state()
             page.get_by_role("button", name="Choose all").click()
             bar.get_by_role("button", name="Delete").click()
             page.get_by_role("button", name=f"Delete {number}").click()

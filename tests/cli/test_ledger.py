@@ -16,7 +16,6 @@ from tests.cli.conftest import Run
 from tests.running import RunningBox
 from tests.stores import opened, tamper
 from zsky_box import control
-from zsky_box.cli import session
 from zsky_box.cli.main import cli
 from zsky_box.cli.session import Session, open_store
 from zsky_box.clock import parse_rfc3339, rfc3339, system_clock
@@ -24,7 +23,7 @@ from zsky_box.periods import following
 from zsky_box.settings import Settings
 from zsky_box.terms import open_terms
 
-MONTH = rfc3339(system_clock())[:7]
+MONTH = "2026-11"
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +40,26 @@ def charged(box: RunningBox) -> str:
     with box.client() as client:
         answer = client.post("/v1/generate", json={"type": "image", "prompt": "a lake", "n": 3})
         return box.ended(client, answer.json()["job_id"])["job_id"]
+
+
+@pytest.fixture
+def month(box: RunningBox, charged: str) -> str:
+    """The month that the job is charged to, which may be over by now."""
+    with box.client() as client:
+        return client.get(f"/v1/job_status/{charged}").json()["created_at"][:7]
+
+
+@pytest.fixture
+def in_november(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A box that is off, in the month MONTH."""
+    set_clock(monkeypatch, f"{MONTH}-20T12:00:00Z")
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, time: str) -> None:
+    """The clock of all commands of this process."""
+    for name in ("session", "main", "ledger"):  # `cli.main` itself is the function
+        module = importlib.import_module(f"zsky_box.cli.{name}")
+        monkeypatch.setattr(module, "system_clock", lambda: parse_rfc3339(time))
 
 
 @pytest.mark.usefixtures("charged")
@@ -72,22 +91,23 @@ def test_all_transfers_are_exported_with_their_audit_hash(
     )
 
 
-def test_a_statement_names_its_jobs_and_adds_up(run: Run, box: RunningBox, charged: str) -> None:
-    text = run("ledger", "statement", MONTH, data=box.folder, env={"ZSKY_INCLUDED_IMAGES": "1"}).out
+def test_a_statement_names_its_jobs_and_adds_up(run: Run, box: RunningBox, charged: str, month: str) -> None:
+    text = run("ledger", "statement", month, data=box.folder, env={"ZSKY_INCLUDED_IMAGES": "1"}).out
     assert text.count(f"{charged}/") >= 2
     assert "Plan max, a month" in text
     assert "$0.05" in text
     assert "Included images: 1 of 1 used" in text
-    told = run("ledger", "statement", MONTH, "--format", "json", data=box.folder).json
+    told = run("ledger", "statement", month, "--format", "json", data=box.folder).json
     assert told["plan_fee_usd"] == "99.00"
     assert {line["job_id"] for line in told["lines"]} == {charged}
-    rows = list(csv.reader(StringIO(run("ledger", "statement", MONTH, "--format", "csv", data=box.folder).out)))
+    rows = list(csv.reader(StringIO(run("ledger", "statement", month, "--format", "csv", data=box.folder).out)))
     assert sum(charged in row for row in rows) == len(told["lines"])
     assert "no such statement" in run("ledger", "statement", "2020-01", data=box.folder).sentence
     assert "not a month" in run("ledger", "statement", "november", data=box.folder).sentence
-    assert "no account" in run("ledger", "statement", MONTH, "--account", "bob", data=box.folder).sentence
+    assert "no account" in run("ledger", "statement", month, "--account", "bob", data=box.folder).sentence
 
 
+@pytest.mark.usefixtures("in_november")
 def test_a_statement_of_a_box_that_is_off_bills_the_plan(run: Run, tmp_path: Path) -> None:
     data = tmp_path / "data"
     run("init", data=data)
@@ -115,17 +135,20 @@ def test_a_running_box_puts_the_plans_fee_on_record_for_a_statement(
 ) -> None:
     with click.Context(cli):
         told = Session(box.folder).control(control.RollPlan())
-    assert (told["name"], told["plan"], told["paid_until"]) == ("owner", "max", following(MONTH))
+    assert (told["name"], told["plan"]) == ("owner", "max")
+    month = following(told["paid_until"], -1)
+    assert month == rfc3339(system_clock())[:7]
     asked: list[control.Command] = []
 
     def ask(_: Session, command: control.Command) -> None:
         asked.append(command)
 
     monkeypatch.setattr(Session, "control", ask)
-    run("ledger", "statement", MONTH, data=box.folder)
+    run("ledger", "statement", month, data=box.folder)
     assert asked == [], "nothing is due: nothing is asked of the box"
 
 
+@pytest.mark.usefixtures("in_november")
 def test_a_statement_tells_what_was_said_of_money_that_was_put_in_or_paid_back(run: Run, tmp_path: Path) -> None:
     data = tmp_path / "data"
     run("init", data=data)
@@ -142,7 +165,8 @@ def test_a_refund_is_paid_once_through_the_running_box(run: Run, box: RunningBox
     assert told.out == f"Paid back of {charged}: $0.05 to the wallet of owner.\n"
     again = run("ledger", "refund", charged, "--ordinal", "2", "--reason", "a blot", data=box.folder)
     assert "left to pay back" in again.sentence
-    assert f"{charged}/2: a blot" in run("ledger", "statement", MONTH, data=box.folder).out
+    month = rfc3339(system_clock())[:7]
+    assert f"{charged}/2: a blot" in run("ledger", "statement", month, data=box.folder).out
     assert run("ledger", "refund", charged, data=box.folder).status == 2
     assert run("ledger", "verify", data=box.folder).status == 0
 
@@ -151,8 +175,7 @@ def test_what_is_written_before_the_first_start_is_of_the_months_of_its_zone(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = tmp_path / "data"
-    for module in (session, importlib.import_module("zsky_box.cli.main")):  # `cli.main` itself is the function
-        monkeypatch.setattr(module, "system_clock", lambda: parse_rfc3339("2026-11-30T20:00:00Z"))
+    set_clock(monkeypatch, "2026-11-30T20:00:00Z")
     run("init", data=data)
     assert run("accounts", "topup", "owner", "5", data=data).status == 0
     with opened(data) as store:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-HOLD_SECONDS: Final = 60.0
+HOLD_SECONDS: Final = 300.0
 PIECE_BYTES: Final = 16 * 1024
 
 

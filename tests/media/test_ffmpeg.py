@@ -173,5 +173,5 @@ def test_this_process_can_be_left_while_a_tail_is_open(tmp_path: Path) -> None:
         "feed_clip(clip(), Path(sys.argv[1]), 'clip', seed=1)\n"
     )
     command = [sys.executable, "-W", "ignore::ResourceWarning", "-c", script, str(tmp_path)]
-    done = subprocess.run(command, timeout=60, check=False, capture_output=True)
+    done = subprocess.run(command, timeout=120, check=False, capture_output=True)
     assert done.returncode == 0

@@ -300,7 +300,7 @@ def test_a_phones_second_picture_does_not_make_it_move(tmp_path: Path) -> None:
 
 def test_started_wrongly_it_says_so() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", ENTRY], capture_output=True, text=True, cwd=CHECKOUT, check=False, timeout=30
+        [sys.executable, "-m", ENTRY], capture_output=True, text=True, cwd=CHECKOUT, check=False, timeout=120
     )
     assert done.returncode == 1
     assert "started by the service" in done.stderr

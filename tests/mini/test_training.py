@@ -81,7 +81,7 @@ def test_a_kill_at_any_line_of_the_log_changes_nothing(trained: Path, tmp_path: 
                 os.kill(process.pid, signal.SIGKILL)
                 break
         process.stdout.close()
-        assert process.wait(timeout=60) == -signal.SIGKILL
+        assert process.wait(timeout=120) == -signal.SIGKILL
     finish(start(tmp_path))
     assert_same(tmp_path, trained)
 

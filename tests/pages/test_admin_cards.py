@@ -77,6 +77,7 @@ def test_a_device_is_paused_freed_and_resumed_and_the_owner_is_on_record(studio:
         assert "Paused" in device(page, "cpu-1")
         owner.submit("/admin/cards", device="all", do="free")
         page = owner.get("/admin/cards").text
+        assert "All cards are freed: what ran there goes back to the queue, uncharged." in page
         assert "resume all of them" in device(page, "cpu-2")
         refused = owner.submit("/admin/cards", device="cpu", do="resume")
         assert refused.status_code == 303

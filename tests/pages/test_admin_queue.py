@@ -55,11 +55,21 @@ def test_it_works(studio: RunningBox) -> None:
         page = owner.get("/admin/queue").text
         assert sorted(shown(page)[:3]) == sorted([*mine, theirs])
         assert shown(page)[3] == late
-        for part in ("<strong>ada</strong>", "an espresso bar", "All devices are paused.", "Resume all cards"):
+        for part in ("<strong>ada</strong>", "an espresso bar", "All cards are paused", "Resume all cards"):
             assert part in page
+        assert "All devices are paused." not in page, "said once, above them"
+        assert "done in" not in page, "nobody knows when"
         part = owner.get("/admin/queue/now", headers={"HX-Request": "true"}).text
         assert "<html" not in part
         assert shown(part) == shown(page)
+
+
+def test_an_empty_line_of_a_paused_box_promises_nothing(studio: RunningBox) -> None:
+    with signed_in(studio) as owner:
+        page = owner.get("/admin/queue").text
+        assert "Nothing waits" in page
+        assert "waits until you resume them" in page
+        assert "starts at once" not in page
 
 
 def test_it_is_there_for_the_owner_alone(studio: RunningBox) -> None:

@@ -131,7 +131,7 @@ def test_the_wall_is_narrowed_by_its_form(studio: RunningBox) -> None:
         ):
             assert jobs_on(browser.get(f"/library?{query}")) == expected, query
         failures = browser.get("/library?show=failed").text
-        assert "Internal error" in failures
+        assert '<span class="blank bad"><b>Internal error</b>' in failures
         shown = browser.get("/library?q=neon&type=video&model=leader").text
         for kept in ('value="neon"', '<option value="video" selected>', "<option selected>leader"):
             assert kept in shown

@@ -74,6 +74,7 @@ def test_it_works(studio: RunningBox) -> None:
         page = browser.get("/settings")
         assert page.status_code == 200
         assert "No key yet" in page.text
+        assert "the box's owner fills it." in page.text
         answer = browser.submit("/settings/keys/rotate", "/settings", overlap="0")
         assert (answer.status_code, answer.headers["location"]) == (303, "/settings")
         shown = browser.get("/settings").text
@@ -85,6 +86,16 @@ def test_it_works(studio: RunningBox) -> None:
         assert f"…{key[-4:]}" in again
         account = browser.get("/v1/me").json()["account"]
         assert entries(browser, "key.issued")[0]["actor"] == f"browser:{account}"
+
+
+def test_the_owner_is_led_to_the_place_where_plans_and_wallets_are(studio: RunningBox) -> None:
+    with signed_in(studio) as owner:
+        shown = owner.get("/settings").text
+        me = owner.get("/v1/me").json()["account"]
+        assert f'<a href="/admin/people/{me}">you fill it in Admin</a>' in shown
+        assert f'<a href="/admin/people/{me}">Plans are chosen in Admin</a>' in shown
+        owner.post("/v1/generate", json={"type": "image", "prompt": "a lake"}, headers={"X-CSRF-Token": owner.csrf})
+        assert re.search(r"; renews in [A-Z][a-z]+ 20\d\d\.", owner.get("/settings").text)
 
 
 def test_rotating_lets_the_old_key_live_for_the_overlap_that_was_chosen(studio: RunningBox) -> None:

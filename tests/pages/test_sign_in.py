@@ -164,6 +164,7 @@ def test_pages_want_somebody_signed_in_and_come_with_their_headers(studio: Runni
     with Browser(studio) as browser:
         answer = browser.post("/sign-out")
         assert answer.status_code == 401
+        assert '<a class="button primary" href="/sign-in">Sign in</a>' in answer.text
         page = browser.get("/sign-in")
         assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
         assert page.headers["x-content-type-options"] == "nosniff"

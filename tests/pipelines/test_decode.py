@@ -190,7 +190,7 @@ print(peaks[1], peaks[2])
 def test_memory_does_not_grow_with_the_clip() -> None:
     """Peak resident memory: 80 frames more cost a fraction of what those frames weigh as the library returns them."""
     run = [sys.executable, "-W", "ignore", "-c", MEMORY, str(cached("tiny-ltx2"))]
-    done = subprocess.run(run, capture_output=True, check=True, timeout=170)
+    done = subprocess.run(run, capture_output=True, check=True, timeout=500)
     short_kib, long_kib = (int(word) for word in done.stdout.split())
     extra_as_floats_kib = 80 * 3 * 256 * 256 * 4 // 1024
     assert long_kib - short_kib < extra_as_floats_kib // 3

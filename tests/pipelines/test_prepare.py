@@ -176,7 +176,7 @@ def task(**changes: Any) -> str:
 
 def test_the_process_tells_how_far_it_is(tmp_path: Path) -> None:
     run = [sys.executable, "-m", "zsky_box.pipelines.prepare", task(target=str(tmp_path / "variant"))]
-    done = subprocess.run(run, capture_output=True, check=False, timeout=150, text=True)
+    done = subprocess.run(run, capture_output=True, check=False, timeout=500, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["done"] for line in lines] == [0, 1, 2, 3, 4, 5]
@@ -187,7 +187,7 @@ def test_the_process_tells_how_far_it_is(tmp_path: Path) -> None:
 def test_the_process_ends_with_its_lifeline(tmp_path: Path) -> None:
     order = task(target=str(tmp_path / "variant"), lifeline=True)
     run = [sys.executable, "-m", "zsky_box.pipelines.prepare", order]
-    done = subprocess.run(run, stdin=subprocess.DEVNULL, check=False, timeout=150, start_new_session=True)
+    done = subprocess.run(run, stdin=subprocess.DEVNULL, check=False, timeout=500, start_new_session=True)
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "variant").exists()
 

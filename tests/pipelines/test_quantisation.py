@@ -180,7 +180,7 @@ def test_quantising_is_silent() -> None:
         "import sys; from zsky_box.pipelines.loading import quiet; quiet();"
         "from tests.pipelines.test_quantisation import kept; kept({'transformer': 'int8', 'text_encoder': 'int8'})"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=120, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=500, text=True)
     assert (done.stdout, done.stderr) == ("", "")
 
 

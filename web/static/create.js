@@ -6,6 +6,8 @@ import { Jobs } from "./create_jobs.js";
 import { Quote } from "./create_quote.js";
 import { opened, Reference } from "./create_reference.js";
 import { Vocabulary } from "./create_vocabulary.js";
+import { isOfStandIn } from "./create_words.js";
+import { on } from "./events.js";
 
 const state = JSON.parse(document.getElementById("state").textContent);
 const button = document.getElementById("generate");
@@ -14,7 +16,7 @@ const code = new Code(state.base);
 const choose = (words) => { prompt.value = words; form.keep(); ask(); toForm(prompt); };
 const vocabulary = new Vocabulary(choose);
 // That another model answers is said below the choice of it.
-const ofPrompt = (notes) => notes.filter((note) => !/^No \w+ model is installed: [^:]+ answered\./.test(note));
+const ofPrompt = (notes) => notes.filter((note) => !isOfStandIn(note));
 const quote = new Quote(state, state.is_owner, (notes) => vocabulary.tell(prompt.value.trim() ? ofPrompt(notes) : []));
 const ask = () => quote.ask(() => form.body());
 const form = new Form(document.getElementById("ask"), state, ask);
@@ -125,6 +127,8 @@ document.addEventListener("keydown", (event) => {
   }
 });
 window.addEventListener("online", ask);
+// Once the box answers again, the price is asked for anew, and what was said of its absence goes.
+on("snapshot", () => { if (quote.isStale) ask(); });
 
 for (const idea of ["A neon night market in the rain, slow dolly in, ambient crowd sound", "An espresso bar at golden hour, steam in the light", "A paper boat on a puddle, macro, soft reflections of the sky"]) {
   const choice = Object.assign(document.createElement("button"), { type: "button", className: "button small", textContent: idea });

@@ -1,5 +1,5 @@
 // One job on the page of /create: how far it is, how it looks by now, what it became, and what can be done with it.
-import { charged, facts, about, percent, short, standing } from "./create_words.js";
+import { about, charged, facts, isOfStandIn, percent, short, standing, stopped } from "./create_words.js";
 import { clip, local, still } from "./create_media.js";
 import { mark } from "./marked.js";
 
@@ -44,7 +44,11 @@ export class Card {
     const notes = this.part("notes");
     notes.hidden = told.length === 0;
     if (notes.children.length === told.length) return;
-    notes.replaceChildren(...told.map((note) => mark(document.createElement("li"), note)));
+    notes.replaceChildren(...told.map((note) => {
+      const line = mark(document.createElement("li"), note);
+      line.classList.toggle("stands-in", isOfStandIn(note));
+      return line;
+    }));
   }
 
   showProgress() {
@@ -118,7 +122,9 @@ export class Card {
   showFailure() {
     const { job } = this;
     const ended = this.part("ended");
-    const reason = mark(document.createElement("p"), job.error_code === "cancelled" ? "Cancelled." : job.error);
+    const isStopped = job.error_code === "cancelled";
+    const reason = mark(document.createElement("p"), isStopped ? stopped(job.error) : job.error);
+    this.element.classList.toggle("stopped", isStopped);
     const money = Object.assign(document.createElement("p"), { className: "hint", textContent: charged(job) });
     ended.replaceChildren(reason, money);
     ended.hidden = false;

@@ -1,6 +1,6 @@
 // The price before pressing: what the job would take, when it would be ready, and what stands against it.
 import { call } from "./csrf.js";
-import { about, remedy, sentence, units } from "./create_words.js";
+import { ready, remedy, sentence, units } from "./create_words.js";
 import { mark } from "./marked.js";
 
 const WAIT_MS = 250;
@@ -16,6 +16,7 @@ export class Quote {
     this.refused = document.getElementById("refused");
     this.planLeft = document.getElementById("plan-left");
     this.number = 0;
+    this.isStale = false; // what is shown is of a box that did not answer
   }
 
   // Ask, once nothing has changed for a moment; only the newest answer is shown.
@@ -45,7 +46,7 @@ export class Quote {
     this.noted(quote.notes);
     const price = this.price(quote, body);
     if (this.cost.textContent !== price) this.cost.textContent = price; // what has not changed is not read out again
-    this.when.textContent = quote.would_accept && quote.eta_seconds !== null ? `ready in ${about(quote.eta_seconds)}` : "";
+    this.when.textContent = quote.would_accept ? ready(quote.eta_seconds) : "";
     this.refuse(quote.refusal, quote.refusal_detail, body);
   }
 
@@ -58,12 +59,14 @@ export class Quote {
 
   fail(error, body) {
     this.when.textContent = "";
-    if (error.status) this.refuse(error.code, error.message, body);
-    else this.cost.textContent = "The box does not answer; the price comes when it does.";
+    if (error.status) return this.refuse(error.code, error.message, body);
+    this.isStale = true;
+    this.cost.textContent = "The box does not answer; the price comes when it does.";
   }
 
   // Say what stands against it and where to go; nothing where there is no code.
   refuse(code, detail, body = {}) {
+    this.isStale = ["offline", "draining"].includes(code);
     this.refused.hidden = !code;
     if (!code) return this.refused.replaceChildren();
     const told = sentence(code, detail, this.money, body);

@@ -1,6 +1,8 @@
 // What a model of a small world knows: prompts to try, all its words, and what it makes nothing of in this prompt.
 import { mark } from "./marked.js";
 
+const EXAMPLES = / It knows a small world; try “.*”\.$/; // they stand below, as buttons
+
 const part = (name, properties) => Object.assign(document.createElement(name), properties);
 
 export class Vocabulary {
@@ -36,7 +38,7 @@ export class Vocabulary {
 
   // What a quote says of the prompt; nothing for an empty one.
   tell(notes) {
-    const told = notes.join(" ");
+    const told = notes.map((note) => note.replace(EXAMPLES, "")).join(" ");
     if (this.told !== told) mark(this.notes, told); // what has not changed is not read out again
     this.told = told;
     this.notes.hidden = told === "";

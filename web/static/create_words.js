@@ -16,6 +16,12 @@ export function about(seconds) {
   return `about ${(seconds / 3600).toFixed(1)} h`;
 }
 
+// "ready in about 40 s", "ready at any moment"; empty where it is not known.
+export function ready(seconds) {
+  const when = about(seconds);
+  return when && (seconds < 1 ? `ready at ${when}` : `ready in ${when}`);
+}
+
 export const units = (count, type) => `${count.toLocaleString()} ${type}${count === 1 ? "" : "s"}`;
 
 // How an open job stands: its phase, with its place in the queue or how far it is.
@@ -26,6 +32,15 @@ export function standing(job) {
     return job.queue_position === 1 ? "Waiting · next in line" : `Waiting · number ${job.queue_position} in line`;
   }
   return PHASES[job.phase] ?? "Working";
+}
+
+// A note that another model stands in for what is not installed: the form says it of the model that is chosen.
+export const isOfStandIn = (note) => /^No \w+ model is installed: [^:]+ answered\./.test(note);
+
+// How a job that was stopped ended: by oneself in a word, by the box's owner with the reason.
+export function stopped(error) {
+  const isTold = error && !/^The job was cancelled( before it began)?\.$/.test(error);
+  return isTold ? error : "Cancelled.";
 }
 
 export const percent = (job) => `${Math.floor(job.progress * 100)} %`;

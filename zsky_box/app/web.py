@@ -38,6 +38,8 @@ from zsky_box.pages import docs, wrong
 from zsky_box.pages.files import StaticFiles, static_file
 from zsky_box.pages.marked import marked
 from zsky_box.pages.said import Said
+from zsky_box.pages.usage import month_title
+from zsky_box.pages.usage_tables import dollars
 from zsky_box.settings import CHECKOUT, Settings
 
 
@@ -96,6 +98,8 @@ def create_app(box: Box) -> Litestar:
 
 def _with_filters(templates: JinjaTemplateEngine) -> None:
     templates.engine.filters["marked"] = marked
+    templates.engine.filters["dollars"] = dollars
+    templates.engine.filters["month"] = month_title
 
 
 def _v1(settings: Settings) -> Router:

@@ -81,7 +81,7 @@ async def show_statement(request: Request[Any, Any, Any], month: FromPath[str]) 
     after = cursors.read(_LINE_CURSOR, query["after"]) if "after" in query else 0
     await roll(box, caller)
     found = await box.store.read(lambda: _statement(box, caller, month, after))
-    title = f"Statement of {_title(month)}"
+    title = f"Statement of {month_title(month)}"
     return frame.page(request, "usage/statement.html", place="usage", title=title, month=month, **found)
 
 
@@ -104,9 +104,9 @@ def _month(box: Services, caller: Caller, asked: Asked) -> dict[str, Any]:
         months = _months(rows, box, caller, now)
     year, number = (int(part) for part in period.key.split("-"))
     return {
-        "months": [(key, _title(key)) for key in months],
+        "months": [(key, month_title(key)) for key in months],
         "month": period.key,
-        "month_title": _title(period.key),
+        "month_title": month_title(period.key),
         "newer": following(period.key) if following(period.key) in months else "",
         "older": following(period.key, -1) if following(period.key, -1) in months else "",
         "timezone": found.timezone,
@@ -176,7 +176,7 @@ def _statement(box: Services, caller: Caller, month: str, after: int) -> dict[st
     more, lines = len(lines) > LINES_PAGE, lines[:LINES_PAGE]
     return {
         "head": head_view(found),
-        "month_title": _title(found.period.key),
+        "month_title": month_title(found.period.key),
         "charges": _charges([line_view(row) for row in lines], zone),
         "credits": [(credit, _local(credit.time, zone)) for credit in map(credit_view, filled)],
         "is_continued": after > 0,
@@ -215,7 +215,7 @@ def _local(time: str, zone: ZoneInfo) -> str:
 def _titled(item: StatementItem) -> dict[str, Any]:
     return {
         "key": item.period.key,
-        "title": _title(item.period.key),
+        "title": month_title(item.period.key),
         "status": item.status,
         "plan": item.plan,
         "fee": dollars(item.plan_fee_usd),
@@ -224,8 +224,8 @@ def _titled(item: StatementItem) -> dict[str, Any]:
     }
 
 
-def _title(key: str) -> str:
-    """November 2026."""
+def month_title(key: str) -> str:
+    """A month, such as 2026-11, as a person names it: November 2026."""
     year, number = (int(part) for part in key.split("-"))
     return f"{_MONTHS[number - 1]} {year}"
 
@@ -238,7 +238,7 @@ def _day_title(day: str) -> str:
 
 def _last_day(period: Period) -> str:
     year, number = (int(part) for part in period.key.split("-"))
-    return f"1 to {monthrange(year, number)[1]} {_title(period.key)}"
+    return f"1 to {monthrange(year, number)[1]} {month_title(period.key)}"
 
 
 _MONTHS: Final = (

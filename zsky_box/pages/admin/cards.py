@@ -67,13 +67,19 @@ async def change_card(request: Request[Any, Any, Any]) -> Response[Any]:
     means = frame.means(request)
     await box.store.read(lambda: run(command, means))
     back = frame.local_path(form.get("back", ""), PATH)
-    return frame.done(request, back, _TOLD[wish].format("Every device" if device == pauses.ALL else device))
+    told = _TOLD_OF_ALL[wish] if device == pauses.ALL else _TOLD[wish].format(device)
+    return frame.done(request, back, told)
 
 
 _TOLD: Final = {
     "free": "{} is freed: what ran there goes back to the queue, uncharged.",
     "pause": "{} takes no more jobs after the running one.",
     "resume": "{} takes jobs again.",
+}
+_TOLD_OF_ALL: Final = {
+    "free": "All cards are freed: what ran there goes back to the queue, uncharged.",
+    "pause": "All cards are paused: what runs is finished, and nothing more starts.",
+    "resume": "All cards take jobs again.",
 }
 
 

@@ -34,7 +34,7 @@ from zsky_box.ledger import spend
 from zsky_box.pages import agents, frame
 from zsky_box.pages.admin import money, places
 from zsky_box.pages.entry import Form, only_once, signed_in
-from zsky_box.pricing import usd
+from zsky_box.pricing import MICROS_PER_USD, usd
 from zsky_box.schemas import OverageView
 
 PATH: Final = "/admin/people"
@@ -136,8 +136,8 @@ async def person(request: Request[Any, Any, Any], account_id: FromPath[str]) -> 
         title=found["account"].name,
         at=rfc3339,
         in_words=agents.in_words,
-        cap_min=usd(overage.CAP_MIN_MICROS),
-        cap_max=usd(overage.CAP_MAX_MICROS),
+        cap_min=f"{overage.CAP_MIN_MICROS // MICROS_PER_USD:,}",
+        cap_max=f"{overage.CAP_MAX_MICROS // MICROS_PER_USD:,}",
         **found,
     )
 

@@ -136,10 +136,8 @@ def _start(text: str) -> int:
     return min(int(text), LINE_MAX) // PAGE * PAGE if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
-def time_left(seconds: float | None) -> str:
+def time_left(seconds: float) -> str:
     """About how long, as a person says it."""
-    if seconds is None:
-        return "not known"
     if seconds < 60:
         return f"{max(1, round(seconds))} s"
     if seconds < 3_600:
