@@ -42,7 +42,7 @@ def test_the_environment_is_text_that_is_read_as_the_settings_type(tmp_path: Pat
 
 
 def test_the_data_folder_is_not_a_setting(tmp_path: Path) -> None:
-    assert settings.load(tmp_path, {"ZSKY_DATA": "/somewhere"}) == Settings()
+    assert settings.load(tmp_path, {"ZSKY_DATA": "/somewhere", "ZSKY_API_KEY": "zs_live_x"}) == Settings()
 
 
 @pytest.mark.parametrize(

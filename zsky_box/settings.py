@@ -28,7 +28,8 @@ from zsky_box.proxies import networks
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 FILE_NAME: Final = "zsky.toml"
 _PREFIX: Final = "ZSKY_"
-_NOT_SETTINGS: Final = frozenset({"ZSKY_DATA"})
+_NOT_SETTINGS: Final = frozenset({"ZSKY_DATA", "ZSKY_API_KEY"})
+"""The data folder, and the key of the examples: whoever followed them may start the box from the same shell."""
 
 _SHOWN_MAX: Final = 200
 
