@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from zsky_box import settings
+from zsky_box import settings, settings_rules
 from zsky_box.errors import SettingsError
 from zsky_box.settings import Settings
 
@@ -195,8 +195,8 @@ def test_a_table_of_the_file_can_be_given_as_json_in_the_environment(tmp_path: P
 
 
 def test_the_rules_and_their_terms_are_bounded_and_a_long_value_is_not_told_in_full(tmp_path: Path) -> None:
-    many = [f"rule{n}" for n in range(settings.RULES_MAX + 1)]
-    for rules in (dict.fromkeys(many, ("a",)), dict.fromkeys(many[:2], ("a",) * (settings.TERMS_MAX // 2 + 1))):
+    many = [f"rule{n}" for n in range(settings_rules.RULES_MAX + 1)]
+    for rules in (dict.fromkeys(many, ("a",)), dict.fromkeys(many[:2], ("a",) * (settings_rules.TERMS_MAX // 2 + 1))):
         said = refusal(tmp_path, {"ZSKY_BLOCKED_TERMS": json.dumps(rules)})
         assert said.startswith("ZSKY_BLOCKED_TERMS = {'rule0'")
         assert said.endswith("allowed is up to 100 rules with up to 5000 terms together")
