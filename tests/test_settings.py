@@ -138,6 +138,12 @@ def test_a_secret_that_is_refused_is_not_told(tmp_path: Path, value: str) -> Non
     assert value[:20] not in str(refused.value)
 
 
+@pytest.mark.parametrize("address", ["https://studio:heron@hub.example/", "ftp://:heron@hub.example"])
+def test_a_password_in_an_address_that_is_refused_is_not_told(tmp_path: Path, address: str) -> None:
+    assert refusal(tmp_path, {"ZSKY_HUB_URL": address}).startswith("ZSKY_HUB_URL = (hidden): allowed is http(s)://")
+    assert "heron" not in refusal(written(tmp_path, f'public_url = "{address}"'))
+
+
 def test_a_value_of_the_wrong_type_in_the_file_is_named_with_the_file(tmp_path: Path) -> None:
     said = refusal(written(tmp_path, "timezone = 5"))
     assert said.startswith(f"timezone in {tmp_path / 'zsky.toml'} = 5: ")

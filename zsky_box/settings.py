@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -31,6 +32,8 @@ _SHOWN_MAX: Final = 200
 SECRETS: Final = frozenset({"metrics_token"})
 """Settings whose values are shown to nobody, not even where they are refused."""
 HIDDEN: Final = "(hidden)"
+_PASSWORD: Final = re.compile(r"//[^/@]*:[^/@]*@")
+"""In an address, such as that of a mirror which wants one."""
 
 Positive = Annotated[int, Meta(ge=1, le=10**9)]
 Days = Annotated[int, Meta(ge=1, le=3_650)]
@@ -232,5 +235,7 @@ def _allowed(name: str, kind: Any, error: msgspec.DecodeError) -> str:
 
 
 def _shown(name: str, value: Any) -> str:
-    text = HIDDEN if name in SECRETS else repr(value)
+    text = repr(value)
+    if name in SECRETS or _PASSWORD.search(text):
+        return HIDDEN
     return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"
