@@ -109,7 +109,7 @@ def _settle(page: Page) -> None:
         })))"""
     )
     # Until a clip can go on from there its player shows that it loads.
-    page.wait_for_function("() => [...document.querySelectorAll('video[src]')].every((video) => video.readyState === 4)")
+    page.wait_for_function("() => [...document.querySelectorAll('video[src]')].every((clip) => clip.readyState === 4)")
     page.wait_for_timeout(SETTLE_MS)
 
 
