@@ -98,7 +98,7 @@ def _take(browser: Browser, box: RunningBox, job: str, folder: Path) -> None:
 
 def _settle(page: Page) -> None:
     """Until every picture in the window is there; a clip stands in its first second, where something can be seen."""
-    page.wait_for_function("[...document.images].every((image) => image.complete || image.loading === 'lazy')")
+    page.wait_for_function("() => [...document.images].every((image) => image.complete || image.loading === 'lazy')")
     page.evaluate(
         """() => Promise.all([...document.querySelectorAll("video")].map((video) => new Promise((shown) => {
           video.addEventListener("seeked", shown, { once: true });
@@ -109,7 +109,7 @@ def _settle(page: Page) -> None:
         })))"""
     )
     # Until a clip can go on from there its player shows that it loads.
-    page.wait_for_function("[...document.querySelectorAll('video[src]')].every((video) => video.readyState === 4)")
+    page.wait_for_function("() => [...document.querySelectorAll('video[src]')].every((clip) => clip.readyState === 4)")
     page.wait_for_timeout(SETTLE_MS)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from zsky_box import settings
+from zsky_box import settings, settings_rules
 from zsky_box.errors import SettingsError
 from zsky_box.settings import Settings
 
@@ -42,7 +42,7 @@ def test_the_environment_is_text_that_is_read_as_the_settings_type(tmp_path: Pat
 
 
 def test_the_data_folder_is_not_a_setting(tmp_path: Path) -> None:
-    assert settings.load(tmp_path, {"ZSKY_DATA": "/somewhere"}) == Settings()
+    assert settings.load(tmp_path, {"ZSKY_DATA": "/somewhere", "ZSKY_API_KEY": "zs_live_x"}) == Settings()
 
 
 @pytest.mark.parametrize(
@@ -128,6 +128,22 @@ def test_a_bad_value_is_named_with_its_source_and_what_is_allowed(
     assert allowed in said
 
 
+@pytest.mark.parametrize("value", ["too short", "with spaces in its midst", "x" * 300])
+def test_a_secret_that_is_refused_is_not_told(tmp_path: Path, value: str) -> None:
+    said = refusal(tmp_path, {"ZSKY_METRICS_TOKEN": value})
+    assert said.startswith("ZSKY_METRICS_TOKEN = (hidden): allowed is empty, or 16 to 200")
+    assert value[:20] not in refusal(written(tmp_path, f'metrics_token = "{value}"'))
+    with pytest.raises(SettingsError) as refused:
+        settings.converted("metrics_token", value)
+    assert value[:20] not in str(refused.value)
+
+
+@pytest.mark.parametrize("address", ["https://studio:heron@hub.example/", "ftp://:heron@hub.example"])
+def test_a_password_in_an_address_that_is_refused_is_not_told(tmp_path: Path, address: str) -> None:
+    assert refusal(tmp_path, {"ZSKY_HUB_URL": address}).startswith("ZSKY_HUB_URL = (hidden): allowed is http(s)://")
+    assert "heron" not in refusal(written(tmp_path, f'public_url = "{address}"'))
+
+
 def test_a_value_of_the_wrong_type_in_the_file_is_named_with_the_file(tmp_path: Path) -> None:
     said = refusal(written(tmp_path, "timezone = 5"))
     assert said.startswith(f"timezone in {tmp_path / 'zsky.toml'} = 5: ")
@@ -185,8 +201,8 @@ def test_a_table_of_the_file_can_be_given_as_json_in_the_environment(tmp_path: P
 
 
 def test_the_rules_and_their_terms_are_bounded_and_a_long_value_is_not_told_in_full(tmp_path: Path) -> None:
-    many = [f"rule{n}" for n in range(settings.RULES_MAX + 1)]
-    for rules in (dict.fromkeys(many, ("a",)), dict.fromkeys(many[:2], ("a",) * (settings.TERMS_MAX // 2 + 1))):
+    many = [f"rule{n}" for n in range(settings_rules.RULES_MAX + 1)]
+    for rules in (dict.fromkeys(many, ("a",)), dict.fromkeys(many[:2], ("a",) * (settings_rules.TERMS_MAX // 2 + 1))):
         said = refusal(tmp_path, {"ZSKY_BLOCKED_TERMS": json.dumps(rules)})
         assert said.startswith("ZSKY_BLOCKED_TERMS = {'rule0'")
         assert said.endswith("allowed is up to 100 rules with up to 5000 terms together")

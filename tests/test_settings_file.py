@@ -158,10 +158,9 @@ def test_a_secret_is_in_no_record(rooms: Rooms) -> None:
     file, secret = opened(rooms), "0123456789abcdef-secret"
     change(file, "metrics_token", secret)
     change(file, "metrics_token", None)
-    hidden = settings_file._HIDDEN  # pyright: ignore[reportPrivateUsage]
     assert [(before, after) for _, before, after in records(rooms)] == [
-        ({"metrics_token": ""}, {"metrics_token": hidden}),
-        ({"metrics_token": hidden}, {"metrics_token": ""}),
+        ({"metrics_token": ""}, {"metrics_token": settings.HIDDEN}),
+        ({"metrics_token": settings.HIDDEN}, {"metrics_token": ""}),
     ]
     rows = rooms.store.all("SELECT before || after AS text FROM audit")
     assert not any(secret in row["text"] for row in rows)

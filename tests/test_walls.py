@@ -91,6 +91,7 @@ DOMAIN: Final = (
     "sessions",
     "settings",
     "settings_file",
+    "settings_rules",
     "shares",
     "sheets",
     "statements",
@@ -109,7 +110,7 @@ DOMAIN: Final = (
 INSTALL: Final = ("catalog", "errors", "install", "manifest", "placement", "secretfile", "worker_process")
 """What installing a model may use of ours: it runs beside the service, and knows none of it."""
 
-LEAVES: Final = ("clock", "errors", "formats", "hours", "ids", "proxies", "settings")
+LEAVES: Final = ("clock", "errors", "formats", "hours", "ids", "proxies", "settings", "settings_rules")
 """Import nothing of ours but each other."""
 
 

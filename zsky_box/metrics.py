@@ -17,7 +17,7 @@ from zsky_box.cards import Reading
 from zsky_box.jobs.waiting import Waiting
 from zsky_box.slot import SlotView
 
-MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+MEDIA_TYPE: Final = "text/plain; version=0.0.4"  # Litestar adds the charset
 
 _WAITS: Final = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3_600, 14_400, 86_400)
 _RUNS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 900, 3_600)

@@ -5,6 +5,7 @@ It takes its port before anything else starts, drains on the first signal, and e
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import threading
@@ -12,13 +13,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 import msgspec
 import uvicorn
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from zsky_box import ids
 from zsky_box.errors import SettingsError
@@ -27,6 +29,7 @@ from zsky_box.schemas import Problem
 
 GRACEFUL_SECONDS: Final = 5
 KEEP_ALIVE_SECONDS: Final = 75
+HEAD_SECONDS = 60.0
 BACKLOG: Final = 2_048
 _PLAIN_IN_PATH: Final = "/:@!$&'()*+,;="
 
@@ -73,6 +76,7 @@ def configuration(app: ASGIApp, tls: tuple[Path, Path] | None = None, proxies: S
     cert, key = tls or (None, None)
     return uvicorn.Config(
         with_request_log(app),
+        http=Connection,
         log_config=None,
         access_log=False,
         proxy_headers=bool(proxies),
@@ -85,6 +89,42 @@ def configuration(app: ASGIApp, tls: tuple[Path, Path] | None = None, proxies: S
         ssl_certfile=cert,
         ssl_keyfile=key,
     )
+
+
+class Connection(H11Protocol):
+    """uvicorn's connection, closed where no whole head of a request comes within `HEAD_SECONDS`.
+
+    uvicorn waits for ever, so that whoever begins many requests and ends none would hold all sockets.
+    """
+
+    _overdue: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The first head may take this long from here."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """A part of a head starts the clock, a whole one stops it; between requests uvicorn has its own."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """There is nothing to wait for any more."""
+        self._forget()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        cycle: Any = self.cycle  # None before the first request
+        if self.timeout_keep_alive_task is not None or (cycle is not None and not cycle.response_complete):
+            self._forget()
+        elif self._overdue is None:
+            self._overdue = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
+
+    def _forget(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
 
 
 class Server(uvicorn.Server):
@@ -142,7 +182,7 @@ def with_request_log(app: ASGIApp) -> ASGIApp:
             return
         request_id = ids.new("req")
         scope.setdefault("state", {})["request_id"] = request_id
-        asked = app if _names_a_host(scope) else _refuse_host
+        asked = _refusing(fault) if (fault := _fault(scope)) else app
         path = quote(scope["path"], safe=_PLAIN_IN_PATH)  # what is decoded may break the log's lines
         started = time.perf_counter()
         status = 0
@@ -163,22 +203,38 @@ def with_request_log(app: ASGIApp) -> ASGIApp:
     return logged
 
 
-def _names_a_host(scope: Scope) -> bool:
-    """Whether the request's Host is one, once, or missing: nothing behind this has to read what is none."""
+def _fault(scope: Scope) -> str | None:
+    """What is wrong with a request's head, so that nothing behind this has to read it."""
+    names = [name for name, _ in scope["headers"]]
     named = [value for name, value in scope["headers"] if name == b"host"]
-    return len(named) <= 1 and all(not value or is_wellformed(value.decode("latin-1")) for value in named)
+    if len(named) > 1 or any(value and not is_wellformed(value.decode("latin-1")) for value in named):
+        return "The header Host names no host; send the name or address, and the port, that this box is called by."
+    if b"content-length" in names and b"transfer-encoding" in names:
+        # A proxy that goes by the other of the two would take a part of this body for the next request.
+        return "The headers Content-Length and Transfer-Encoding contradict each other; send one of them."
+    return None
 
 
-async def _refuse_host(scope: Scope, _: Receive, send: Send) -> None:
-    problem = Problem(
-        type="urn:zsky-box:problem:malformed_json",
-        title="Bad request",
-        status=400,
-        detail="The header Host names no host; send the name or address, and the port, that this box is called by.",
-        code="malformed_json",
-        request_id=scope["state"]["request_id"],
-    )
-    body = msgspec.json.encode(problem)
-    headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 400, "headers": [*headers, (b"cache-control", b"no-store")]})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+def _refusing(detail: str) -> ASGIApp:
+    """What answers 400, and ends the connection: where the next request begins is not sure."""
+
+    async def refuse(scope: Scope, _: Receive, send: Send) -> None:
+        problem = Problem(
+            type="urn:zsky-box:problem:malformed_json",
+            title="Bad request",
+            status=400,
+            detail=detail,
+            code="malformed_json",
+            request_id=scope["state"]["request_id"],
+        )
+        body = msgspec.json.encode(problem)
+        headers = [
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"cache-control", b"no-store"),
+            (b"connection", b"close"),
+        ]
+        await send({"type": "http.response.start", "status": 400, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    return refuse

@@ -6,35 +6,34 @@ An unknown name or a bad value stops the start with the name, the value and what
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import os
 import re
 import tomllib
 import typing
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Meta, Struct
 
 from zsky_box.errors import SettingsError
-from zsky_box.hours import parse_hours
-from zsky_box.proxies import networks
+from zsky_box.settings_rules import PATTERNS, RULES, TERMS_MAX
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 FILE_NAME: Final = "zsky.toml"
 _PREFIX: Final = "ZSKY_"
-_NOT_SETTINGS: Final = frozenset({"ZSKY_DATA"})
+_NOT_SETTINGS: Final = frozenset({"ZSKY_DATA", "ZSKY_API_KEY"})
+"""The data folder, and the key of the examples: whoever followed them may start the box from the same shell."""
 
 _SHOWN_MAX: Final = 200
 
-RULES_MAX: Final = 100
-TERMS_MAX: Final = 5_000
-"""In all rules together."""
+SECRETS: Final = frozenset({"metrics_token"})
+"""Settings whose values are shown to nobody, not even where they are refused."""
+HIDDEN: Final = "(hidden)"
+_PASSWORD: Final = re.compile(r"//[^/@]*:[^/@]*@")
+"""In an address, such as that of a mirror which wants one."""
 
 Positive = Annotated[int, Meta(ge=1, le=10**9)]
 Days = Annotated[int, Meta(ge=1, le=3_650)]
@@ -186,7 +185,7 @@ def converted(name: str, text: str) -> Any:
     try:
         return _converted(text, kind)
     except msgspec.DecodeError as error:
-        raise SettingsError(f"{name} = {_shown(text)}: {_allowed(name, kind, error)}") from error
+        raise SettingsError(f"{name} = {_shown(name, text)}: {_allowed(name, kind, error)}") from error
 
 
 def _checked(values: dict[str, Any], sources: dict[str, str]) -> Settings:
@@ -201,12 +200,12 @@ def _checked(values: dict[str, Any], sources: dict[str, str]) -> Settings:
             checked[name] = _converted(value, fields[name].type)
         except msgspec.DecodeError as error:
             allowed = _allowed(name, fields[name].type, error)
-            raise SettingsError(f"{sources[name]} = {_shown(value)}: {allowed}") from error
+            raise SettingsError(f"{sources[name]} = {_shown(name, value)}: {allowed}") from error
     settings = Settings(**checked)
-    for name, check, allowed in _RULES:
+    for name, check, allowed in RULES:
         if not check(getattr(settings, name)):
             source = sources.get(name, name)
-            raise SettingsError(f"{source} = {_shown(getattr(settings, name))}: allowed is {allowed}")
+            raise SettingsError(f"{source} = {_shown(name, getattr(settings, name))}: allowed is {allowed}")
     if bool(settings.tls_cert) != bool(settings.tls_key):
         given = "tls_cert" if settings.tls_cert else "tls_key"
         raise SettingsError(f"{sources[given]}: allowed is both tls_cert and tls_key, or neither")
@@ -230,125 +229,13 @@ def _allowed(name: str, kind: Any, error: msgspec.DecodeError) -> str:
         case msgspec.inspect.FloatType(le=most) if most is not None:
             return f"allowed is a number above 0, up to {most:g}"
         case msgspec.inspect.StrType(pattern=pattern) if pattern:
-            return f"allowed is {_PATTERNS[name]}"
+            return f"allowed is {PATTERNS[name]}"
         case _:
             return str(error)
 
 
-def _shown(value: Any) -> str:
+def _shown(name: str, value: Any) -> str:
     text = repr(value)
+    if name in SECRETS or _PASSWORD.search(text):
+        return HIDDEN
     return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"
-
-
-def _is_zone(name: str) -> bool:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return False
-    return True
-
-
-def _is_amount(text: str, least: str, most: str) -> bool:
-    try:
-        amount = Decimal(text) if text.isascii() and "_" not in text and text == text.strip() else Decimal("NaN")
-    except InvalidOperation:
-        return False
-    return amount.is_finite() and Decimal(least) <= amount <= Decimal(most) and amount == round(amount, 2)
-
-
-def _is_price(text: str) -> bool:
-    # A movement of nothing is none: who wants to give units away includes more of them.
-    return _is_amount(text, "0.01", "1000")
-
-
-def _is_fee(text: str) -> bool:
-    return _is_amount(text, "0", "1000000")
-
-
-def _is_hours(text: str) -> bool:
-    try:
-        parse_hours(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_devices(text: str) -> bool:
-    parts = [part.strip() for part in text.split(",")]
-    return parts == ["auto"] or all(part == "cpu" or (part.isascii() and part.isdigit()) for part in parts)
-
-
-def _is_hub_url(text: str) -> bool:
-    return _is_url(text)
-
-
-def _is_public_url(text: str) -> bool:
-    return text == "" or (_is_url(text) and urlsplit(text)[2:] == ("", "", "") and not set("?#@\\ ") & set(text))
-
-
-def _is_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        named = bool(parts.hostname) and parts.port != 0  # to look at a port that is none raises
-    except ValueError:
-        return False
-    return named and text.startswith(("http://", "https://")) and not text.endswith("/")
-
-
-def _is_hosts(text: str) -> bool:
-    return text.strip() == "" or all(_is_host(part.strip()) for part in text.split(","))
-
-
-def _is_proxies(text: str) -> bool:
-    try:
-        networks(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_listened_on(text: str) -> bool:
-    return not text.startswith("[") and _is_host(text)
-
-
-def _is_folder(text: str) -> bool:
-    # From which folder a service is started is chance.
-    return text == "" or (text.startswith(("/", "~")) and "\0" not in text)
-
-
-def _is_host(text: str) -> bool:
-    try:
-        return bool(ipaddress.ip_address(text.removeprefix("[").removesuffix("]")))
-    except ValueError:
-        return _HOST_NAME.fullmatch(text) is not None
-
-
-def _is_terms(rules: dict[str, tuple[str, ...]]) -> bool:
-    return len(rules) <= RULES_MAX and sum(map(len, rules.values())) <= TERMS_MAX
-
-
-# A last part of digits alone would be read as an address by some programs.
-_HOST_NAME: Final = re.compile(r"(?=.{1,253}$)([A-Za-z0-9_-]{1,63}\.)*(?![0-9]+$)[A-Za-z0-9_-]{1,63}")
-_PRICE: Final = "a price from 0.01 to 1000 with at most two decimals"
-_FEE: Final = "an amount from 0 to 1000000 with at most two decimals"
-_PATTERNS: Final = {
-    "log_level": "debug, info, warning or error",
-    "metrics_token": "empty, or 16 to 200 letters, digits and marks without a space",
-}
-_RULES: Final = (
-    ("host", _is_listened_on, "an address of this machine such as 127.0.0.1, 0.0.0.0 for all of them, or its name"),
-    ("outputs", _is_folder, "empty, or the whole path of a folder, such as /mnt/results"),
-    ("timezone", _is_zone, "the name of an IANA time zone, such as Europe/Berlin"),
-    ("video_usd", _is_price, _PRICE),
-    ("image_usd", _is_price, _PRICE),
-    ("plan_month_usd", _is_fee, _FEE),
-    ("plan_year_usd", _is_fee, _FEE),
-    ("low_wallet_usd", _is_fee, _FEE),
-    ("devices", _is_devices, "auto, cpu, card numbers such as 0,1, or a list such as cpu,cpu"),
-    ("hub_url", _is_hub_url, "http(s)://host[:port] without a final slash"),
-    ("blocked_terms", _is_terms, f"up to {RULES_MAX} rules with up to {TERMS_MAX} terms together"),
-    ("quiet_hours", _is_hours, "empty, or hours such as mon-fri 09:00-18:00; sat 10:00-12:00"),
-    ("allowed_hosts", _is_hosts, "empty, or host names and addresses such as box.studio.example, 10.0.0.7"),
-    ("trusted_proxies", _is_proxies, "empty, or addresses and networks such as 127.0.0.1, 10.0.0.0/24, fd00::/64"),
-    ("public_url", _is_public_url, "empty, or http(s)://host[:port] without a final slash"),
-)

@@ -19,20 +19,18 @@ from zsky_box import audit, secretfile, settings, timeline
 from zsky_box.clock import Clock
 from zsky_box.db import Store, Tx
 from zsky_box.errors import Refusal, SettingsError
-from zsky_box.settings import FILE_NAME, Settings
+from zsky_box.settings import FILE_NAME, HIDDEN, SECRETS, Settings
 
 Origin = Literal["default", "zsky.toml", "environment", "command line"]
 Check = Callable[[Settings], None]
 """What a start would find wrong beyond the values themselves; raises SettingsError."""
 
-SECRETS: Final = frozenset({"metrics_token"})
 BY_HAND: Final = frozenset({"ffmpeg", "hub_url", "hub_token_file", "trusted_proxies"})
 """A program that is run, a file that is sent, where to, and whom to believe where a request comes from: who has taken a
 browser's session has not the machine.
 """
 BEFORE: Final = f"{FILE_NAME}.before"
 TEXT_MAX: Final = 200_000
-_HIDDEN: Final = "(hidden)"
 
 
 class Setting(Struct, frozen=True, kw_only=True):
@@ -137,8 +135,6 @@ class SettingsFile:
             except SettingsError as error:
                 # Who reads it has written no file.
                 told = str(error).replace(f" in {self._folder / FILE_NAME}", "")[:1_000]
-                if name in SECRETS and text:
-                    told = told.replace(repr(text), _HIDDEN)
                 raise Refusal(422, "invalid_field", f"{told}.", field=name) from error
             self._write(after)
         self._store.write(lambda tx: self._record(tx, actor, name, before, after))
@@ -158,7 +154,7 @@ class SettingsFile:
         default = getattr(Settings(), name)
 
         def told(values: dict[str, Any]) -> dict[str, Any]:
-            return {name: _HIDDEN if name in SECRETS and values.get(name) else values.get(name, default)}
+            return {name: HIDDEN if name in SECRETS and values.get(name) else values.get(name, default)}
 
         at = timeline.advance_anyhow(tx, self._clock())
         audit.append(

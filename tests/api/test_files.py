@@ -219,6 +219,7 @@ def test_a_file_that_was_changed_on_the_disk_is_not_passed_off(shared_box: Runni
     path = next((shared_box.folder / "outputs" / result["job_id"]).rglob("*-1.png"))
     path.write_bytes(path.read_bytes()[:-1])
     problem(httpx.get(result["result_url"], trust_env=False), 410, "result_removed")
+    assert httpx.head(result["result_url"], trust_env=False).status_code == 410
     path.unlink()
     path.symlink_to(shared_box.folder / "ledger.db")
     problem(httpx.get(result["result_url"], trust_env=False), 410, "result_removed")

@@ -39,7 +39,7 @@ def scraped(client: httpx.Client) -> dict[str, dict[Labels, float]]:
     """Each sample's name, and its values by their labels, as Prometheus' own parser reads them."""
     answer = client.get("/metrics")
     assert answer.status_code == 200, answer.text
-    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     found: dict[str, dict[Labels, float]] = {}
     for family in text_string_to_metric_families(answer.text):
         for sample in family.samples:

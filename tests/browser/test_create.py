@@ -535,6 +535,7 @@ def test_without_scripts_the_form_and_its_jobs_are_there(chromium: Browser, stud
     with visiting(chromium, studio, java_script_enabled=False) as plain:
         plain.sign_in("ben")
         page = plain.open("/create")
+        expect(page.get_by_text("Reference image")).to_be_hidden()  # nothing could be chosen there
         page.get_by_role("link", name="Make an image instead").click()
         prompt_of(page).fill("by a plain form")
         page.get_by_role("button", name="Generate").click()

@@ -102,6 +102,7 @@ def test_a_failed_job_says_why_and_what_it_cost(studio: RunningBox) -> None:
         assert "Internal error" in shown
         assert job["error"].replace("'", "&#39;") in shown
         assert "It was not charged." in shown
+        assert '<span class="badge bad">failed</span>' in shown
         assert "Rerun" in shown
         assert "<video" not in shown
 
@@ -128,6 +129,7 @@ def test_an_open_job_shows_how_far_it_is_and_can_be_cancelled(studio: RunningBox
         answer = browser.submit(f"/library/{job_id}/cancel", f"/library/{job_id}")
         assert answer.headers["location"] == f"/library/{job_id}"
         assert studio.ended(api, job_id)["error_code"] == "cancelled"
+        assert '<span class="badge ">cancelled</span>' in browser.get(f"/library/{job_id}").text
         again = browser.submit(f"/library/{job_id}/cancel", f"/library/{job_id}")
         assert "cannot be cancelled" in browser.get(again.headers["location"]).text
 

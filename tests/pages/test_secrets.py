@@ -14,6 +14,7 @@ from typing import Any, Final
 import httpx
 
 from tests.api.asking import IMAGE, made
+from tests.cli.conftest import within
 from tests.people import PASSWORD, Browser, add_people
 from tests.running import RunningBox
 from tests.waiting import until
@@ -112,13 +113,16 @@ def dumped(box: RunningBox) -> bytes:
 
 
 def test_no_secret_is_found_in_what_the_box_has_written(tmp_path: Path) -> None:
-    """Ledger with its journal, queue, backups, outputs and log; beside a running box, after its stop, and as a dump."""
+    """Ledger with its journal, queue, backups, outputs and log, beside a running box, after its stop, and as a dump;
+    what `doctor` tells, and its bundle.
+    """
     box = RunningBox(tmp_path / "data", devices="cpu")
     add_people(box.folder)
     box.start()
     try:
         secrets = lived(box)
         beside = written(box)
+        told = within(["doctor", "--bundle", str(tmp_path / "report.json"), "--data", str(box.folder)])
     finally:
         box.stop()
     assert {"ledger.db", "ledger.db-wal", "queue.db", "log"} <= beside.keys()
@@ -127,8 +131,11 @@ def test_no_secret_is_found_in_what_the_box_has_written(tmp_path: Path) -> None:
     assert len(set(secrets.values())) == len(secrets) == 17
     everything = {**{f"{name}, beside": content for name, content in beside.items()}, **written(box)}
     everything["dump"] = dumped(box)
+    everything["doctor"] = told.out.encode()
+    everything["bundle"] = (tmp_path / "report.json").read_bytes()
     # What is searched has what may stand there: so it would have the rest.
     assert secrets["key of a page"][-4:].encode() in everything["dump"]
+    assert b'"status": "completed"' in everything["bundle"]
     assert b"POST /settings/keys 303" in everything["log"]
     assert b"GET /setup 200" in everything["log"]
     for name, secret in secrets.items():

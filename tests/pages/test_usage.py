@@ -13,6 +13,7 @@ from tests.running import RunningBox
 from tests.stores import SetClock
 from tests.studio import Studio
 from zsky_box.clock import parse_rfc3339
+from zsky_box.pages.usage_tables import dollars
 from zsky_box.periods import following
 
 EARLIER = "2026-08"
@@ -113,6 +114,7 @@ def test_it_works(owner: Browser) -> None:
         assert told in words
     assert "&lt;b&gt;a smear&lt;/b&gt;" in text
     assert "<b>a smear" not in text
+    assert "Plan max, a month: $99.00" in words
 
 
 def test_a_month_without_anything_says_what_to_do(owner: Browser) -> None:
@@ -267,6 +269,20 @@ def test_a_statement_adds_up_and_names_each_job(past: Past, owner: Browser) -> N
     assert past.jobs["failed"] not in text
     assert "2026-08-14 10:00" in words
     assert owner.get(f"/v1/me/statements/{EARLIER}").json()["total_usd"] == "99.15"
+
+
+def test_nothing_has_no_sign(zoe: Browser) -> None:
+    months = re.findall(r'href="/usage/statements/(\d{4}-\d\d)"', page(zoe, "/usage/statements"))
+    words = plain(page(zoe, f"/usage/statements/{months[0]}"))
+    assert "Overage of this statement $0.00" in words
+
+
+@pytest.mark.parametrize(
+    ("amount", "read"),
+    [("0.05", "$0.05"), ("1250.50", "$1,250.50"), ("-1000000.00", "\u2212$1,000,000.00"), (".5", "$.5"), ("x", "$x")],
+)
+def test_an_amount_is_written_as_people_read_it(amount: str, read: str) -> None:
+    assert dollars(amount) == read
 
 
 @pytest.mark.parametrize("month", ["2026-07", "2099-01", "x"])

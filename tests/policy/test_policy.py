@@ -9,7 +9,7 @@ from zsky_box.policy import MINORS, PromptPolicy
 from zsky_box.policy.lexicon import LEXICON
 from zsky_box.policy.minors import listed
 from zsky_box.schemas import PROMPT_MAX
-from zsky_box.settings import RULES_MAX, TERMS_MAX
+from zsky_box.settings_rules import RULES_MAX, TERMS_MAX
 
 POLICY = PromptPolicy(
     {"brands": ("Acme", "Acme Studio*", "globex"), "gore": ("gore", "decapitat*"), "acme films": ("acme",)}

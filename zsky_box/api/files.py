@@ -68,6 +68,7 @@ async def _answer(request: Request[Any, Any, Any], file_id: str, name: str) -> R
     size = asset.file.bytes
     first, last, status = 0, size - 1, 200
     if request.method == "HEAD":  # a Range means something to GET only (RFC 9110, 14.2)
+        (await asyncio.to_thread(_opened, path, size)).close()
         headers["Content-Length"] = str(size)
         return Response(b"", status_code=200, headers=headers, media_type=asset.file.mime)
     wanted = _range(request.headers.get("range", ""), request.headers.get("if-range"), etag, size)

@@ -34,6 +34,9 @@ class Sending(Stream):
 
     def to_asgi_response(self, app: Any, request: Request[Any, Any, Any], **options: Any) -> ASGIApp:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Litestar's streamed response, with an end; for HEAD nothing is read that nobody is sent."""
+        if request.method == "HEAD":  # where there is no body, Litestar tells no type of it
+            charset = f"; charset={self.encoding}" if str(self.media_type).startswith("text/") else ""
+            self.headers.setdefault("Content-Type", f"{self.media_type}{charset}")
         response = super().to_asgi_response(app, request, is_head_response=request.method == "HEAD", **options)
 
         async def sent(scope: Scope, receive: Receive, send: Send) -> None:

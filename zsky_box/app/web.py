@@ -19,6 +19,7 @@ from zsky_box.api import (
     generate,
     health,
     jobs,
+    methods,
     metrics,
     overage,
     problems,
@@ -38,6 +39,7 @@ from zsky_box.pages.files import StaticFiles, static_file
 from zsky_box.pages.marked import marked
 from zsky_box.pages.said import Said
 from zsky_box.pages.usage import month_title
+from zsky_box.pages.usage_tables import dollars
 from zsky_box.settings import CHECKOUT, Settings
 
 
@@ -58,15 +60,13 @@ def create_app(box: Box) -> Litestar:
             _v1(box.settings),
             files.get_file,
             files.head_file,
-            health.healthz,
-            health.readyz,
-            metrics.metrics,
+            *methods.with_heads([health.healthz, health.readyz, metrics.metrics]),
             terminal.run_command,
             pages.router(),
             static_file,
         ],
         lifespan=[lifespan],
-        before_send=[tell_limits, keep_private],
+        before_send=[tell_limits, keep_private, methods.tell_methods],
         exception_handlers={
             Refusal: wrong.for_browsers(problems.from_refusal, wrong.refused),
             HTTPException: wrong.for_browsers(problems.from_framework, wrong.of_framework),
@@ -81,6 +81,7 @@ def create_app(box: Box) -> Litestar:
         multipart_form_part_limit=uploads.PARTS_MAX,
         logging_config=LoggingConfig(configure_root_logger=False, log_exceptions="never"),
     )
+    methods.remember(app)
     app.state["services"] = box.services
     app.state["streams"] = streams.StreamCount(
         box.settings.streams_per_key_max, box.settings.streams_per_account_max, box.settings.streams_max
@@ -97,6 +98,7 @@ def create_app(box: Box) -> Litestar:
 
 def _with_filters(templates: JinjaTemplateEngine) -> None:
     templates.engine.filters["marked"] = marked
+    templates.engine.filters["dollars"] = dollars
     templates.engine.filters["month"] = month_title
 
 
@@ -109,28 +111,32 @@ def _v1(settings: Settings) -> Router:
         route_handlers=[
             Router("", request_max_body_size=beside_fields, route_handlers=[generate.generate, quote.quote]),
             Router("", request_max_body_size=alone, route_handlers=[uploads.upload]),
-            uploads.get_upload,
-            uploads.delete_upload,
-            generate.rerun,
-            jobs.job_status,
-            jobs.list_jobs,
-            jobs.get_job,
-            jobs.get_decisions,
-            jobs.cancel,
-            jobs.delete_job,
-            streams.account_events,
+            streams.account_events,  # these have no headers alone: they have no end
             streams.job_events,
-            account.me,
-            account.models,
-            overage.get_overage,
-            overage.toggle,
-            overage.set_cap,
-            statements.get_usage,
-            statements.get_usage_csv,
-            statements.list_ledger,
-            statements.list_ledger_csv,
-            statements.list_statements,
-            statements.get_statement,
-            health.document,
+            *methods.with_heads(
+                [
+                    uploads.get_upload,
+                    uploads.delete_upload,
+                    generate.rerun,
+                    jobs.job_status,
+                    jobs.list_jobs,
+                    jobs.get_job,
+                    jobs.get_decisions,
+                    jobs.cancel,
+                    jobs.delete_job,
+                    account.me,
+                    account.models,
+                    overage.get_overage,
+                    overage.toggle,
+                    overage.set_cap,
+                    statements.get_usage,
+                    statements.get_usage_csv,
+                    statements.list_ledger,
+                    statements.list_ledger_csv,
+                    statements.list_statements,
+                    statements.get_statement,
+                    health.document,
+                ]
+            ),
         ],
     )

@@ -177,20 +177,32 @@ cli.add_command(models_group)
 
 @cli.command()
 @click.option("--accept-clock", is_flag=True, help="The clock is right as it stands, though it is behind the ledger.")
+@click.option(
+    "--bundle",
+    "bundled",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write it all into a new JSON file, to show to somebody who helps; it holds no secret and no prompt.",
+)
 @json_option
 @click.pass_obj
-def doctor(folder: Path, accept_clock: bool, as_json: bool) -> None:
+def doctor(folder: Path, accept_clock: bool, bundled: Path | None, as_json: bool) -> None:
     """Check the machine and the box. Exits with 1 when something must be mended.
 
-    Example: zsky-box doctor
+    Example: zsky-box doctor --bundle report.json
     """
+    from zsky_box.cli import bundle
     from zsky_box.cli.doctor import examine
 
     if accept_clock:
         show.told(Session(folder).control(control.AcceptClock()), as_json, show.clock)
         return
     findings = examine(folder)
-    show.told({"checks": findings}, as_json, show.checks)
+    written: dict[str, str] = {}
+    if bundled is not None:
+        bundle.write(bundled, bundle.gather(folder, findings))
+        written["bundle"] = str(bundled)
+    show.told({"checks": findings, **written}, as_json, show.checks)
     if any(finding["state"] == "bad" for finding in findings):
         sys.exit(1)
 

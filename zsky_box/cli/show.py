@@ -160,6 +160,8 @@ def checks(report: dict[str, Any]) -> None:
     marks = {"good": click.style("ok  ", fg="green"), "note": "note", "bad": click.style("bad ", fg="red")}
     for check in report["checks"]:
         click.echo(f"{marks[check['state']]}  {check['name']}: {check['told']}")
+    if "bundle" in report:
+        click.echo(f"All of it, with settings, versions and the newest jobs, is in {report['bundle']}: read it first.")
 
 
 def _facts(facts: dict[str, Any]) -> None:

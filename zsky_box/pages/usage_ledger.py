@@ -195,6 +195,8 @@ def _detail(entry: EntryView, labels: Mapping[str, str]) -> str:
         return str(entry.after.get("why", ""))
     if entry.action.startswith(_CAP_ALERT):
         return f"{entry.action.removeprefix(_CAP_ALERT)} % of the cap of {dollars(str(entry.after['cap_usd']))} reached"
+    if entry.type == "plan" and {"description", "amount_usd"} <= entry.after.keys():
+        return f"{entry.after['description']}: {dollars(str(entry.after['amount_usd']))}"
     told = labels.get(entry.subject, "") if entry.type == "key" else ""
     what = entry.action.replace(".", " ").replace("_", " ") if entry.type in ("other", "key", "account", "plan") else ""
     text = ", ".join(part for part in (what, told, *changes.said(entry.before, entry.after)) if part) or entry.action

@@ -80,8 +80,10 @@ def key_labels(keys: Iterable[Key]) -> dict[str, str]:
 
 
 def dollars(amount_usd: str) -> str:
-    """An amount as a person reads it: `$1.50`, or with a minus before it."""
-    return f"{MINUS}${amount_usd[1:]}" if amount_usd.startswith("-") else f"${amount_usd}"
+    """An amount as a person reads it: `$1,250.50`, or with a minus before it; text that is none as it is."""
+    whole, point, cents = amount_usd.removeprefix("-").partition(".")
+    grouped = f"{int(whole):,}" if whole.isascii() and whole.isdigit() else whole
+    return f"{MINUS if amount_usd.startswith('-') else ''}${grouped}{point}{cents}"
 
 
 def micro_dollars(amount_micros: int) -> str:

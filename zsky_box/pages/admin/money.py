@@ -21,7 +21,9 @@ from zsky_box.control import (
     TopUp,
 )
 from zsky_box.errors import Refusal
-from zsky_box.pricing import given_micros, usd
+from zsky_box.pages.usage import month_title
+from zsky_box.pages.usage_tables import dollars, micro_dollars
+from zsky_box.pricing import given_micros
 
 C = TypeVar("C", bound=Command)
 
@@ -132,21 +134,15 @@ def sentences(asked: OfAccount, found: Rehearsal) -> list[str]:
     """What the figures do not say."""
     said: list[str] = []
     if found.fees:
-        lines = "; ".join(f"{description}: {_dollars(amount)}" for description, amount in found.fees)
+        lines = "; ".join(f"{description}: {micro_dollars(amount)}" for description, amount in found.fees)
         said.append(f"Entered on this month's statement (the box itself charges no card): {lines}.")
     if found.before == found.after and not found.fees:
         said.append("Nothing changes: it is so already.")
     if isinstance(asked, ChoosePlan) and found.after["renews"] == "no" and found.after["plan"] == "max":
-        said.append(
-            f"The plan goes on until the end of what is paid for ({found.after['paid_until']}), then it is free."
-        )
+        said.append(f"The plan goes on until {month_title(found.after['paid_until'])} begins, then it is free.")
     if isinstance(asked, Correct):
         said.append(f"Reason on record: {asked.reason}")
     return said
-
-
-def _dollars(amount_micros: int) -> str:
-    return f"-${usd(-amount_micros)}" if amount_micros < 0 else f"${usd(amount_micros)}"
 
 
 def _said(name: str, value: Any) -> str:
@@ -155,7 +151,10 @@ def _said(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if name.endswith("_usd"):
-        return f"${value}"
+        return dollars(value)
     if name == "replenish":
-        return f"${value['add_usd']} when below ${value['below_usd']}, at most ${value['month_usd']} a month"
+        add, below, month = (dollars(value[part]) for part in ("add_usd", "below_usd", "month_usd"))
+        return f"{add} when below {below}, at most {month} a month"
+    if name == "paid_until" and value:
+        return month_title(value)
     return str(value)
