@@ -85,9 +85,9 @@ def test_it_works(watched: RunningBox) -> None:
 def test_devices_and_their_models_are_told_apart(watched: RunningBox) -> None:
     with watched.client() as client:
         made(watched, client, IMAGE)
+        until(lambda: value(scraped(client), "zsky_device_up") == 3, "all workers are up, not only the one of this job")
         told = scraped(client)
         assert {dict(labels)["device"] for labels in told["zsky_device_up"]} == {"cpu-1", "cpu-2", "test"}
-        assert value(told, "zsky_device_up") == 3
         assert value(told, "zsky_device_quarantined") == 0
         assert value(told, "zsky_model_resident", model="leader") >= 1
         until(lambda: value(scraped(client), "zsky_worker_held_bytes", device="cpu-1") > 2**20, "a worker's bytes")

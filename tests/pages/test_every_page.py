@@ -163,7 +163,7 @@ def test_pages_can_be_asked_for_their_headers_alone(studio: RunningBox, ways: li
                 answer, whole = browser.head(way.path), browser.get(way.path)
                 assert answer.status_code == whole.status_code, way
                 assert answer.content == b"", way
-        assert browser.options("/create").headers["allow"] == "GET, HEAD, OPTIONS"
+        assert browser.options("/create").headers["allow"] == "GET, HEAD, OPTIONS, POST"
         static = re.search(r'href="(/static/[^"]+box\.css)"', browser.get("/sign-in", follow_redirects=True).text)
         assert static is not None
         assert browser.head(static[1]).headers["content-type"] == "text/css; charset=utf-8"

@@ -97,7 +97,10 @@ def written(box: RunningBox) -> dict[str, bytes]:
     found = {"log": box.log().encode()}
     for path in sorted(box.folder.rglob("*")):
         if path.is_file() and path.name not in ("control.json", "secrets.json"):
-            content = path.read_bytes()
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:  # what a running box had only for a moment
+                continue
             name = path.relative_to(box.folder).as_posix()
             found[name] = gzip.decompress(content) if path.suffix == ".gz" else content
     return found
