@@ -78,6 +78,21 @@ def test_what_is_no_json_is_refused_as_malformed(body: bytes) -> None:
     assert len(refused.value.detail) < 300
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"prompt": "\xff"}', "The body is not JSON: its text is not UTF-8."),
+        (b"[" * 100_000, "The body is not JSON: it is nested too deeply."),
+        (b'{"seed": NaN}', "The body is not JSON: invalid character (byte 9)."),
+        (b'{"duration": 1e999}', "The body is not JSON: number out of range."),
+    ],
+)
+def test_what_is_wrong_is_told_in_words_about_the_body(body: bytes, told: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        read_json(body)
+    assert refused.value.detail == told
+
+
 def test_an_empty_body_is_told_from_a_broken_one() -> None:
     with pytest.raises(Refusal, match="The body is empty; send a JSON object"):
         read_json(b"")

@@ -199,5 +199,8 @@ def test_a_list_can_be_narrowed(rooms: Rooms) -> None:
 def test_the_open_jobs_are_those_not_ended(rooms: Rooms) -> None:
     queued, running, ended = rooms.new_job(), rooms.running(), rooms.running()
     rooms.end(ended)
-    assert [job.job_id for job in rooms.reader.open_jobs(rooms.owner, 10, BASE_URL)] == [running.job_id, queued]
-    assert len(rooms.reader.open_jobs(rooms.owner, 1, BASE_URL)) == 1
+    assert [job.job_id for job in rooms.reader.open_jobs(rooms.owner, 10, BASE_URL).data] == [running.job_id, queued]
+    newest = rooms.reader.open_jobs(rooms.owner, 1, BASE_URL)
+    assert (len(newest.data), newest.has_more) == (1, True)
+    older = rooms.reader.page(rooms.owner, Filters(status="queued"), 10, newest.next_cursor, BASE_URL)
+    assert queued in [job.job_id for job in older.data]

@@ -17,7 +17,7 @@ from zsky_box.api.access import caller_of
 from zsky_box.api.deps import services
 from zsky_box.errors import FieldError, InvalidFields, Refusal
 from zsky_box.idempotency import KEY_MAX, Idempotency
-from zsky_box.schemas import malformed, read_json
+from zsky_box.schemas import NOT_JSON, malformed, not_json, read_json
 from zsky_box.settings import Settings
 
 ARRIVE_SECONDS = 120.0
@@ -139,8 +139,8 @@ def _check_proportion(body: bytes, most: int) -> None:
         image = memoryview(msgspec.json.decode(body, type=_Pictured).image)
     except msgspec.ValidationError:
         image = memoryview(b"")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise malformed(f"The body is not JSON: {error}.") from error
+    except NOT_JSON as error:
+        raise not_json(error) from error
     is_text = image[:1].tobytes() == b'"'
     if len(body) - (len(image) if is_text else 0) > most:
         detail = f"The body has more than {most:,} bytes beside its picture; the setting is body_max_bytes."

@@ -21,6 +21,7 @@ from zsky_box.errors import Refusal
 from zsky_box.feed import Event, Listener
 from zsky_box.jobs.views import PAGE_MAX
 from zsky_box.keys import Caller
+from zsky_box.schemas import JobList
 
 MEDIA_TYPE: Final = "text/event-stream"
 PING_SECONDS = 15.0
@@ -145,11 +146,12 @@ class _Stream:
         """One job, or the account's open jobs."""
         reader = self._box.reader
         if self._job_id is not None:
-            views = [reader.one(self._caller, self._job_id, self._base)]
+            one = reader.one(self._caller, self._job_id, self._base)
+            told = JobList(data=[one], has_more=False, next_cursor=None)
         else:
-            views = reader.open_jobs(self._caller, PAGE_MAX, self._base)
-        self._told_progress = {view.job_id: view.progress for view in views}
-        return {"object": "list", "data": msgspec.to_builtins(views)}
+            told = reader.open_jobs(self._caller, PAGE_MAX, self._base)
+        self._told_progress = {view.job_id: view.progress for view in told.data}
+        return msgspec.to_builtins(told)
 
     async def _told(self, event: Event) -> bytes:
         """An end is told with the whole job, so that a listener needs no further request."""

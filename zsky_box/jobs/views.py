@@ -74,22 +74,22 @@ class JobReader:
             parameters["before"] = cursors.read("j", cursor)
         where = " AND ".join(["account_id = :account", "test = :test", *clauses])
         rows = self._store.all(f"SELECT * FROM job WHERE {where} ORDER BY seq DESC LIMIT :limit", parameters)  # noqa: S608
-        more = len(rows) > limit
-        rows = rows[:limit]
-        return JobList(
-            data=self._views(rows, base_url),
-            has_more=more,
-            next_cursor=cursors.written("j", rows[-1]["seq"]) if more else None,
-        )
+        return self._cut(rows, limit, base_url)
 
-    def open_jobs(self, caller: Caller, limit: int, base_url: str) -> list[JobView]:
-        """The caller's open jobs, newest first: the snapshot of an event stream."""
+    def open_jobs(self, caller: Caller, limit: int, base_url: str) -> JobList:
+        """The caller's open jobs, newest first: the snapshot of an event stream. `page` goes on at its cursor."""
         rows = self._store.all(
             "SELECT * FROM job WHERE account_id = ? AND test = ? AND status IN ('queued', 'running')"
             " ORDER BY seq DESC LIMIT ?",
-            (caller.account.id, int(caller.key.test), limit),
+            (caller.account.id, int(caller.key.test), limit + 1),
         )
-        return self._views(rows, base_url)
+        return self._cut(rows, limit, base_url)
+
+    def _cut(self, rows: list[Row], limit: int, base_url: str) -> JobList:
+        """A page of rows, of which there may be one more."""
+        more, rows = len(rows) > limit, rows[:limit]
+        last = cursors.written("j", rows[-1]["seq"]) if more else None
+        return JobList(data=self._views(rows, base_url), has_more=more, next_cursor=last)
 
     def _views(self, rows: list[Row], base_url: str) -> list[JobView]:
         ids = [row["id"] for row in rows]

@@ -203,7 +203,7 @@ def _jobs(box: Services, caller: Caller) -> list[JobView]:
     """
     newest = box.reader.page(caller, Filters(), SHOWN_JOBS, None, "").data
     known = {view.job_id for view in newest}
-    older = [view for view in box.reader.open_jobs(caller, PAGE_MAX, "") if view.job_id not in known]
+    older = [view for view in box.reader.open_jobs(caller, PAGE_MAX, "").data if view.job_id not in known]
     return [replace(view, receipt=None) for view in (*newest, *older) if view.removed_at is None]
 
 

@@ -24,12 +24,13 @@ from zsky_box.schemas.jobs import (
 from zsky_box.schemas.models import LicenceView, ModelList, ModelView, VocabularyView
 from zsky_box.schemas.money import OverageView, PeriodView, PricesView, QuoteView, UnitsView
 from zsky_box.schemas.problem import Problem
-from zsky_box.schemas.reading import ERRORS_MAX, malformed, read_json, read_object
+from zsky_box.schemas.reading import ERRORS_MAX, NOT_JSON, malformed, not_json, read_json, read_object
 from zsky_box.schemas.uploads import UploadView
 
 __all__ = [
     "DEADLINE_MAX_SECONDS",
     "ERRORS_MAX",
+    "NOT_JSON",
     "PROMPT_MAX",
     "SEED_MAX",
     "AudioView",
@@ -59,6 +60,7 @@ __all__ = [
     "UploadView",
     "VocabularyView",
     "malformed",
+    "not_json",
     "read_json",
     "read_object",
 ]

@@ -15,6 +15,9 @@ from zsky_box.errors import FieldError, InvalidFields, Refusal
 ERRORS_MAX: Final = 64
 _SHOWN_MAX: Final = 64
 
+NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no JSON."""
+
 _EXACT: Final = msgspec.json.Decoder(float_hook=Decimal)
 _WORDS: Final = {
     "str": "text",
@@ -40,10 +43,23 @@ def read_json(body: bytes, *, exact: bool = False) -> Any:
     """
     try:
         return _EXACT.decode(body) if exact else msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidOperation) as error:
-        raise malformed(
-            f"The body is not JSON: {error}." if body else "The body is empty; send a JSON object."
-        ) from error
+    except (*NOT_JSON, InvalidOperation) as error:
+        raise (not_json(error) if body else malformed("The body is empty; send a JSON object.")) from error
+
+
+def not_json(error: Exception) -> Refusal:
+    """400 for a body that the decoder raised this over, in words that say nothing of the decoder."""
+    match error:
+        case RecursionError():
+            reason = "it is nested too deeply"
+        case UnicodeDecodeError():
+            reason = "its text is not UTF-8"
+        case InvalidOperation():
+            reason = "a number in it is out of range"
+        case _:
+            reason = str(error).partition(" - at `")[0]
+            reason = f"{reason[:1].lower()}{reason[1:]}".removeprefix("jSON is malformed: ")
+    return malformed(f"The body is not JSON: {reason}.")
 
 
 def malformed(detail: str) -> Refusal:

@@ -78,7 +78,7 @@ _TOLD: Final = {
 }
 _TOLD_OF_ALL: Final = {
     "free": "All cards are freed: what ran there goes back to the queue, uncharged.",
-    "pause": "All cards are paused: what runs is finished, and nothing more starts.",
+    "pause": "All cards are paused: what runs now is finished first.",
     "resume": "All cards take jobs again.",
 }
 
