@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import tomllib
 from datetime import UTC, datetime
 
@@ -20,6 +21,22 @@ def test_it_works(shared_box: RunningBox, live: httpx.Client) -> None:
     for units in me["included"].values():
         assert units["left"] == units["granted"] - units["used"] - units["pending"]
     assert me["included"]["video"]["granted"] == 300
+
+
+def test_it_is_a_table_too(live: httpx.Client) -> None:
+    me = live.get("/v1/me").json()
+    answer = live.get("/v1/me.csv")
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="zsky-me.csv"'
+    rows = list(csv.DictReader(answer.text.splitlines()))
+    assert [(row["type"], row["account"], row["key_id"], row["key_scopes"], row["test"]) for row in rows] == [
+        (kind, me["account"], me["key"]["id"], "generate read billing", "false") for kind in me["included"]
+    ]
+    assert {row["type"]: row["granted"] for row in rows} == {
+        kind: str(units["granted"]) for kind, units in me["included"].items()
+    }
+    preferred = live.get("/v1/me", headers={"Accept": "text/csv, application/json;q=0.5"})
+    assert preferred.headers["Content-Type"] == answer.headers["Content-Type"]
+    assert preferred.text.splitlines()[0] == answer.text.splitlines()[0]
 
 
 def test_a_job_takes_its_units_at_once(live: httpx.Client) -> None:

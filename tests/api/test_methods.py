@@ -31,6 +31,7 @@ def test_a_monitor_that_asks_for_headers_alone_needs_no_key(shared_box: RunningB
         "/v1/jobs/job_00000000000000000000000000",
         "/v1/models",
         "/v1/openapi.json",
+        "/v1/me.csv",
         "/v1/me/usage.csv",
         "/v1/me/ledger.csv",
         "/v1/me/statements/1999-01",

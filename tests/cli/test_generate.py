@@ -78,7 +78,7 @@ def test_what_the_box_refuses_is_said_in_its_own_words(
 def test_a_bad_option_is_a_usage_error(run: Run, cli_box: RunningBox, options: list[str]) -> None:
     told = run("generate", "x", *options, data=cli_box.folder)
     assert told.status == 2
-    assert "Error: " in told.err
+    assert "`zsky-box generate --help` tells more." in told.sentence
 
 
 def test_a_job_that_fails_says_why_and_saves_nothing(run: Run, cli_box: RunningBox, tmp_path: Path) -> None:

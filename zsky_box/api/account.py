@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from litestar import Request, get
+from litestar import Request, Response, get
 
+from zsky_box import sheets
+from zsky_box.api import tables
 from zsky_box.api.access import caller_of
 from zsky_box.api.deps import Services, services
 from zsky_box.api.overage import stands
@@ -14,19 +16,55 @@ from zsky_box.api.problems import documented
 from zsky_box.catalog import Catalog
 from zsky_box.manifest import ModelSpec
 from zsky_box.schemas import KeyView, LicenceView, MeView, ModelList, ModelView, VocabularyView
+from zsky_box.sheets import told
 from zsky_box.terms import KINDS
+
+COLUMNS: Final = (
+    *("account", "name", "plan", "test", "key_id", "key_name", "key_last_four", "key_scopes"),
+    *("period_start", "period_end", "type", "granted", "used", "pending", "left"),
+)
 
 
 @get(
     "/me",
-    opt={"scope": "read"},
+    opt={"scope": "read", "csv": True},
     operation_id="getMe",
     tags=["account"],
     summary="Who you are",
-    responses=documented(),
+    responses=tables.answers(MeView),
 )
-async def me(request: Request[Any, Any, Any]) -> MeView:
+async def me(request: Request[Any, Any, Any]) -> Response[Any]:
     """The account and key of the request, and what is left of this month's included units."""
+    if tables.prefers_csv(request):
+        return await _me_sheet(request)
+    return Response(await _me(request), media_type=tables.JSON, headers=tables.NO_STORE)
+
+
+@get(
+    "/me.csv",
+    opt={"scope": "read"},
+    operation_id="getMeCsv",
+    tags=["account"],
+    summary="Who you are, as CSV",
+    responses=tables.documented_sheet(),
+)
+async def me_csv(request: Request[Any, Any, Any]) -> Response[Any]:
+    """The same as a table, with a row for each type of included units."""
+    return await _me_sheet(request)
+
+
+async def _me_sheet(request: Request[Any, Any, Any]) -> Response[Any]:
+    found = await _me(request)
+    key, period = found.key, found.period
+    who = [found.account, told(found.name), found.plan, "true" if found.test else "false"]
+    who += [key.id, told(key.name), told(key.last_four), " ".join(key.scopes), period.start, period.end]
+    rows = [
+        [*who, kind, units.granted, units.used, units.pending, units.left] for kind, units in found.included.items()
+    ]
+    return tables.sheet(services(request).store, iter([sheets.lines([COLUMNS, *rows])]), "me")
+
+
+async def _me(request: Request[Any, Any, Any]) -> MeView:
     box, caller = services(request), caller_of(request)
     money = await stands(box, caller)
     key = caller.key

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 from litestar import Request, Response, get
-from litestar.openapi import ResponseSpec
 from litestar.params import FromPath
 
-from zsky_box import accounts, cursors, entries, overage, plans, sheets, statements, timeline, usage
-from zsky_box.api import queries
+from zsky_box import accounts, cursors, entries, overage, plans, statements, timeline, usage
+from zsky_box.api import queries, tables
 from zsky_box.api.access import caller_of
 from zsky_box.api.deps import Services, services
 from zsky_box.api.problems import documented
-from zsky_box.api.sending import Sending, from_store
-from zsky_box.db import Store
+from zsky_box.api.sending import from_store
 from zsky_box.entries import EntryList
 from zsky_box.errors import FieldError, InvalidFields, not_found
 from zsky_box.keys import Caller
@@ -25,8 +23,6 @@ from zsky_box.statements.rendering import item_view
 from zsky_box.terms import Terms
 from zsky_box.usage import UsageView
 
-JSON: Final = "application/json"
-_NO_STORE: Final = {"Cache-Control": "no-store", "Vary": "Accept"}
 _MONTH: Final = {"type": "string", "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])$"}
 _PAGE: Final = {
     "limit": {"type": "integer", "minimum": 1, "maximum": entries.PAGE_MAX, "default": entries.PAGE_DEFAULT},
@@ -43,27 +39,17 @@ _FILTERS: Final = {
 }
 
 
-def _answers(view: Any, *codes: str) -> dict[int, ResponseSpec]:
-    ok = ResponseSpec(view, description="As JSON, or as CSV where `Accept` prefers it", generate_examples=False)
-    return {200: ok, **documented("invalid_field", "unknown_field", *codes)}
-
-
-def _sheets(*codes: str) -> dict[int, ResponseSpec]:
-    ok = ResponseSpec(str, description="CSV with a header row", media_type="text/csv", generate_examples=False)
-    return {200: ok, **documented("invalid_field", "unknown_field", *codes)}
-
-
 @get(
     "/me/usage",
     opt={"scope": "read", "csv": True, "query": {"period": _MONTH}},
     operation_id="getUsage",
     tags=["account"],
     summary="What you have used",
-    responses=_answers(UsageView, "not_found"),
+    responses=tables.answers(UsageView, "not_found"),
 )
 async def get_usage(request: Request[Any, Any, Any]) -> Response[Any]:
     """A month's jobs per local day, type, model and key (`period`, default the current month), and your limits."""
-    return await _usage(request, as_csv=_prefers_csv(request))
+    return await _usage(request, as_csv=tables.prefers_csv(request))
 
 
 @get(
@@ -72,7 +58,7 @@ async def get_usage(request: Request[Any, Any, Any]) -> Response[Any]:
     operation_id="getUsageCsv",
     tags=["account"],
     summary="What you have used, as CSV",
-    responses=_sheets("not_found"),
+    responses=tables.documented_sheet("not_found"),
 )
 async def get_usage_csv(request: Request[Any, Any, Any]) -> Response[Any]:
     """The same as a table."""
@@ -85,14 +71,14 @@ async def get_usage_csv(request: Request[Any, Any, Any]) -> Response[Any]:
     operation_id="listLedger",
     tags=["account"],
     summary="Every movement and change, newest first",
-    responses=_answers(EntryList),
+    responses=tables.answers(EntryList),
 )
 async def list_ledger(request: Request[Any, Any, Any]) -> Response[Any]:
     """Deductions, top-ups, refunds, alerts, changes; each charge names its job. A page may be short with more to come.
 
     As CSV everything that the filters match, unless a `limit` is given.
     """
-    return await _ledger(request, as_csv=_prefers_csv(request))
+    return await _ledger(request, as_csv=tables.prefers_csv(request))
 
 
 @get(
@@ -101,7 +87,7 @@ async def list_ledger(request: Request[Any, Any, Any]) -> Response[Any]:
     operation_id="listLedgerCsv",
     tags=["account"],
     summary="Every movement and change, as CSV",
-    responses=_sheets(),
+    responses=tables.documented_sheet(),
 )
 async def list_ledger_csv(request: Request[Any, Any, Any]) -> Response[Any]:
     """Everything that the filters match, unless a `limit` is given."""
@@ -124,7 +110,7 @@ async def list_statements(request: Request[Any, Any, Any]) -> Response[Statement
     limit = values.get("limit", entries.PAGE_DEFAULT)
     await roll(box, caller)
     found = await box.store.read(lambda: _months(box, caller, before, limit))
-    return Response(found, media_type=JSON, headers=_NO_STORE)
+    return Response(found, media_type=tables.JSON, headers=tables.NO_STORE)
 
 
 @get(
@@ -133,7 +119,7 @@ async def list_statements(request: Request[Any, Any, Any]) -> Response[Statement
     operation_id="getStatement",
     tags=["account"],
     summary="What you owe for a month",
-    responses=_answers(StatementView, "not_found"),
+    responses=tables.answers(StatementView, "not_found"),
 )
 async def get_statement(request: Request[Any, Any, Any], month: FromPath[str]) -> Response[Any]:
     """`month` is YYYY-MM, or YYYY-MM.csv: plan fee, included units, a line for each unit charged, credits, totals.
@@ -153,9 +139,11 @@ async def get_statement(request: Request[Any, Any, Any], month: FromPath[str]) -
             return statements.statement(rows, caller.account.id, period.key, now, box.terms)
 
     found = await box.store.read(read)
-    if month != key or _prefers_csv(request):
-        return _sheet(box.store, statements.csv_pieces(box.store, found), f"statement-{key}")
-    return from_store(box.store, statements.json_pieces(box.store, found), media_type=JSON, headers=_NO_STORE)
+    if month != key or tables.prefers_csv(request):
+        return tables.sheet(box.store, statements.csv_pieces(box.store, found), f"statement-{key}")
+    return from_store(
+        box.store, statements.json_pieces(box.store, found), media_type=tables.JSON, headers=tables.NO_STORE
+    )
 
 
 async def _usage(request: Request[Any, Any, Any], *, as_csv: bool) -> Response[Any]:
@@ -169,8 +157,8 @@ async def _usage(request: Request[Any, Any, Any], *, as_csv: bool) -> Response[A
 
     found = await box.store.read(read)
     if as_csv:
-        return _sheet(box.store, usage.csv_pieces(found), f"usage-{found.period.key}")
-    return Response(found, media_type=JSON, headers=_NO_STORE)
+        return tables.sheet(box.store, usage.csv_pieces(found), f"usage-{found.period.key}")
+    return Response(found, media_type=tables.JSON, headers=tables.NO_STORE)
 
 
 async def _ledger(request: Request[Any, Any, Any], *, as_csv: bool) -> Response[Any]:
@@ -188,10 +176,10 @@ async def _ledger(request: Request[Any, Any, Any], *, as_csv: bool) -> Response[
     limit, cursor = values.pop("limit", None), values.pop("cursor", None)
     filters = entries.Filters(**values)
     if as_csv:
-        return _sheet(box.store, entries.csv_pieces(box.store, caller, filters, limit, cursor), "ledger")
+        return tables.sheet(box.store, entries.csv_pieces(box.store, caller, filters, limit, cursor), "ledger")
     size = limit or entries.PAGE_DEFAULT
     found = await box.store.read(lambda: entries.page(box.store, caller, filters, size, cursor))
-    return Response(found, media_type=JSON, headers=_NO_STORE)
+    return Response(found, media_type=tables.JSON, headers=tables.NO_STORE)
 
 
 def _months(box: Services, caller: Caller, before: str | None, limit: int) -> StatementList:
@@ -216,32 +204,6 @@ async def roll(box: Services, caller: Caller) -> None:
 
     if not caller.key.test and await box.store.read(is_due):
         await box.store.write_async(lambda tx: overage.roll(tx, account_id, now=now, terms=box.terms))
-
-
-def _sheet(store: Store, pieces: Iterator[bytes], name: str) -> Sending:
-    headers = _NO_STORE | {"Content-Disposition": f'attachment; filename="zsky-{name}.csv"'}
-    return from_store(store, pieces, media_type=sheets.MEDIA_TYPE, headers=headers)
-
-
-def _prefers_csv(request: Request[Any, Any, Any]) -> bool:
-    """Whether `Accept` names CSV, and JSON not before it."""
-    weights = {"text/csv": 0.0, JSON: 0.0}
-    for part in request.headers.get("accept", "").lower().split(","):
-        kind, _, rest = part.partition(";")
-        if kind.strip() in weights:
-            weights[kind.strip()] = _weight(rest)
-    return weights["text/csv"] > weights[JSON]
-
-
-def _weight(parameters: str) -> float:
-    for parameter in parameters.split(";"):
-        name, _, value = parameter.partition("=")
-        if name.strip() == "q":
-            try:
-                return float(value)
-            except ValueError:
-                return 0.0
-    return 1.0
 
 
 def _period_of(terms: Terms) -> Callable[[str], Period]:

@@ -125,6 +125,7 @@ def _v1(settings: Settings) -> Router:
                     jobs.cancel,
                     jobs.delete_job,
                     account.me,
+                    account.me_csv,
                     account.models,
                     overage.get_overage,
                     overage.toggle,
