@@ -57,7 +57,7 @@ def test_the_queue_is_put_in_order_and_a_job_is_cancelled_on_a_phone(visit: Visi
     page.set_viewport_size({"width": 390, "height": 844})
     expect(page.get_by_role("heading", name="Nothing waits")).to_be_visible()
     page.get_by_role("button", name="Pause all cards").click()
-    expect(page.get_by_text("what runs is finished, and nothing more starts")).to_be_visible()
+    expect(page.get_by_text("All cards are paused: nothing more starts.")).to_be_visible()
     with visit.box.client() as client:
         for prompt in ("a first lake", "a second lake", "a third lake"):
             assert client.post("/v1/generate", json={"type": "image", "prompt": prompt}).status_code == 202
