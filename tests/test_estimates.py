@@ -41,10 +41,35 @@ def test_what_has_run_here_takes_the_median_of_its_last_times() -> None:
 
 
 def test_another_size_is_scaled_from_what_has_run() -> None:
-    estimates = Estimates()
     small, large = counted(REAL, WHOLE, WORK), counted(REAL, WHOLE, LARGER)
+    estimates = Estimates(flops={"card": small / 1_000})  # so slow that what every job takes does not matter
+    estimates.learn(took(4_000.0, operations=small))
+    assert abs(expected(estimates, LARGER) / (4_000.0 * large / small) - 1.0) < 1e-3
+
+
+def test_what_every_job_takes_is_not_scaled_with_its_size() -> None:
+    small, large = counted(REAL, WHOLE, WORK), counted(REAL, WHOLE, LARGER)
+    estimates = Estimates(flops={"card": small * 1_000})  # so fast that the sizes hardly matter
     estimates.learn(took(4.0, operations=small))
-    assert abs(expected(estimates, LARGER) - 4.0 * large / small) < 1e-6
+    assert 4.0 < expected(estimates, LARGER) < 4.0 * (1.0 + 0.1 * large / small)
+
+
+def test_a_picture_says_nothing_of_how_long_a_clip_takes() -> None:
+    clip = msgspec.structs.replace(WORK, type="video", frames=72, fps=24)
+    estimates = Estimates()
+    first = expected(estimates, clip)
+    estimates.learn(took(100.0, operations=counted(REAL, WHOLE, WORK)))
+    assert expected(estimates, clip) == first
+    estimates.learn(took(10.0 * first, work=clip, operations=counted(REAL, WHOLE, clip)))
+    longer = msgspec.structs.replace(clip, frames=144)
+    assert expected(estimates, longer) > 10.0 * first
+
+
+def test_what_ran_on_one_card_is_scaled_to_another_by_what_both_were_measured_to_do() -> None:
+    operations = counted(REAL, WHOLE, WORK)
+    estimates = Estimates(flops={"slow": operations / 1_000, "fast": operations / 100})
+    estimates.learn(took(4_000.0, operations=operations, card="slow"))
+    assert abs(expected(estimates, card="fast") / 400.0 - 1.0) < 0.01
 
 
 def test_before_the_first_run_a_faster_card_is_expected_to_be_faster() -> None:

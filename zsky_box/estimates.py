@@ -1,8 +1,8 @@
 """How long things take on this box: learnt from its own runs, per model, recipe, size and card.
 
-What has run is estimated by the median of its last runs. What has not is scaled by counted operations from what the
-same model did at other sizes or on other cards, and at the very first from what the card was measured to do. Pure:
-`timings` keeps what is learnt over restarts.
+What has run is estimated by the median of its last runs. What has not is guessed from its counted operations and what
+the card was measured to do, and the guess is set right by how far it was off for other sizes of the same model, or on
+other cards. Pure: `timings` keeps what is learnt over restarts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from statistics import median
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from msgspec import Struct
 
@@ -22,6 +22,7 @@ from zsky_box.requests import Work
 KEPT: Final = 15
 """So many of the last times of one kind are remembered: enough for a median, few enough to follow a change."""
 
+_Kept = TypeVar("_Kept")
 Kind = Literal["run", "load", "tail"]
 """What the card does for a job; what it takes to read a model into memory; the encoder's tail, which needs no card."""
 
@@ -67,7 +68,8 @@ class Estimates:
     def __init__(self, timings: Iterable[Timing] = (), flops: dict[str, float] | None = None) -> None:
         self._lock = threading.Lock()
         self._exact: dict[tuple[str, ...], deque[float]] = {}
-        self._pace: dict[tuple[str, ...], deque[float]] = {}
+        self._others: dict[tuple[str, ...], deque[Timing]] = {}
+        """By kind, model and the job's type; these with the card; these with the recipe, too."""
         self.flops = dict(flops or {})
         for timing in timings:
             self.learn(timing)
@@ -77,12 +79,11 @@ class Estimates:
         with self._lock:
             _keep(self._exact, (timing.kind, timing.model, timing.recipe, timing.card, timing.shape), timing.seconds)
             if timing.operations > 0:
-                pace = timing.seconds / timing.operations
-                _keep(self._pace, (timing.kind, timing.model, timing.recipe, timing.card), pace)
-                _keep(self._pace, (timing.kind, timing.model, timing.card), pace)
-                known = self.flops.get(timing.card)
-                if known:
-                    _keep(self._pace, (timing.kind, timing.model), pace * known)
+                made = timing.kind, timing.model, timing.shape.partition(" ")[0]
+                _keep(self._others, (*made, timing.recipe, timing.card), timing)
+                _keep(self._others, (*made, timing.card), timing)
+                if timing.card in self.flops:
+                    _keep(self._others, made, timing)
 
     def measured(self, card: str, flops: float) -> None:
         """A card was measured to do so many operations a second."""
@@ -121,18 +122,26 @@ class Estimates:
             times = self._exact.get((kind, spec.name, recipe.name, card, shape_of(work)))
             if times:
                 return median(times)
-            counted = operations(spec, recipe, work) or _stand_in(work)
-            for key in ((kind, spec.name, recipe.name, card), (kind, spec.name, card)):
-                paces = self._pace.get(key)
-                if paces:
-                    return median(paces) * counted
             flops = self.flops.get(card) or (_CPU_FLOPS if is_cpu else _CARD_FLOPS)
-            elsewhere = self._pace.get((kind, spec.name))
-            if elsewhere:
-                return median(elsewhere) * counted / flops
-            if spec.cost is None:
-                return _RUN_SECONDS + counted * _UNCOUNTED_SECONDS_PER_MEGAPIXEL
-            return _RUN_SECONDS + counted / (flops * _EFFICIENCY)
+            made = kind, spec.name, work.type
+            off = 1.0
+            for key in ((*made, recipe.name, card), (*made, card), made):
+                if key in self._others:
+                    off = median(self._off(timing, spec, card, flops) for timing in self._others[key])
+                    break
+            return off * _guess(spec, counted(spec, recipe, work), flops)
+
+    def _off(self, timing: Timing, spec: ModelSpec, card: str, flops: float) -> float:
+        """What a guess is to be multiplied by for having been right about a job that ran; `flops` are the card's."""
+        there = flops if timing.card == card else self.flops[timing.card]
+        return timing.seconds / _guess(spec, timing.operations, there)
+
+
+def _guess(spec: ModelSpec, operations: float, flops: float) -> float:
+    """Seconds of what was never run. A part of them every job takes, however small: that is not in proportion."""
+    if spec.cost is None:
+        return _RUN_SECONDS + operations * _UNCOUNTED_SECONDS_PER_MEGAPIXEL
+    return _RUN_SECONDS + operations / (flops * _EFFICIENCY)
 
 
 def counted(spec: ModelSpec, recipe: Recipe, work: Work) -> float:
@@ -145,7 +154,7 @@ def _stand_in(work: Work) -> float:
     return work.width * work.height / 1e6 * (work.frames or work.n)
 
 
-def _keep(kept: dict[tuple[str, ...], deque[float]], key: tuple[str, ...], value: float) -> None:
+def _keep(kept: dict[tuple[str, ...], deque[_Kept]], key: tuple[str, ...], value: _Kept) -> None:
     """Also puts the key last: the first is the one that was measured longest ago."""
     values = kept[key] = kept.pop(key, None) or deque(maxlen=KEPT)
     values.append(value)
