@@ -57,8 +57,8 @@ def not_json(error: Exception) -> Refusal:
         case InvalidOperation():
             reason = "a number in it is out of range"
         case _:
-            reason = str(error).partition(" - at `")[0]
-            reason = f"{reason[:1].lower()}{reason[1:]}".removeprefix("jSON is malformed: ")
+            reason = str(error).partition(" - at `")[0].removeprefix("JSON is malformed: ")
+            reason = f"{reason[:1].lower()}{reason[1:]}"
     return malformed(f"The body is not JSON: {reason}.")
 
 
